@@ -1,0 +1,11 @@
+"""The engine: photos in, faces and their matches out.
+
+Importing this package loads no torch: it offers the types, the errors and nothing that computes.
+Heavy modules load when an engine is built. The engine knows nothing about Telegram, accounts or
+the people who send photos; it keeps no state about anybody.
+"""
+
+from engine import errors
+from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
+
+__all__ = ["Analysis", "EngineInfo", "Face", "Match", "Pose", "Quality", "Verdict", "errors"]

@@ -1,0 +1,133 @@
+"""Every fault of the engine, in one tree.
+
+    EngineError
+    ├── ImageError                the bytes cannot become a picture; another file may
+    │   ├── EmptyImage            empty_image
+    │   ├── NotAnImage            not_an_image
+    │   ├── UnsupportedFormat     unsupported_format
+    │   ├── BrokenImage           broken_image        truncated or damaged
+    │   ├── FileTooLarge          file_too_large
+    │   └── TooManyPixels         too_many_pixels     decompression bombs included
+    ├── Busy                      busy                come back in `retry_after_s`
+    ├── DeadlineExceeded          deadline_exceeded
+    ├── Unavailable               unavailable         closed, draining or out of reach
+    ├── InternalError             internal            a bug of ours; the photo is not to blame
+    ├── ConfigurationError        the operator can mend it
+    │   ├── BundleError           bundle_missing, bundle_incomplete, bundle_corrupt,
+    │   │                         bundle_unconverted, bundle_mismatch
+    │   ├── WeightsError          weights_missing, weights_corrupt
+    │   └── DeviceError           device_missing
+    └── ComparisonError           no_face, several_faces
+
+A photo without a face is not a fault: it is an `Analysis` with no faces. Codes are stable; they
+cross HTTP. Messages are English sentences for operators that say what happened and what to do;
+what the bot's users read is the bot's own.
+"""
+
+
+class EngineError(Exception):
+    """A fault of the engine, with a stable `code` and a `message` that says what to do."""
+
+    code: str = "engine"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class ImageError(EngineError):
+    """The bytes cannot become a picture."""
+
+
+class EmptyImage(ImageError):
+    """There are no bytes."""
+
+    code = "empty_image"
+
+
+class NotAnImage(ImageError):
+    """The bytes are no picture at all."""
+
+    code = "not_an_image"
+
+
+class UnsupportedFormat(ImageError):
+    """A picture, in a format that is not on the allow-list or cannot be read here."""
+
+    code = "unsupported_format"
+
+
+class BrokenImage(ImageError):
+    """A picture whose data is truncated or damaged."""
+
+    code = "broken_image"
+
+
+class FileTooLarge(ImageError):
+    """More bytes than are accepted."""
+
+    code = "file_too_large"
+
+
+class TooManyPixels(ImageError):
+    """More pixels than are accepted, by the header or by decoding."""
+
+    code = "too_many_pixels"
+
+
+class Busy(EngineError):
+    """The queue is full; nothing was computed."""
+
+    code = "busy"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(EngineError):
+    """The answer would have come too late and was not computed, or not waited for."""
+
+    code = "deadline_exceeded"
+
+
+class Unavailable(EngineError):
+    """The engine is closed, draining or out of reach."""
+
+    code = "unavailable"
+
+
+class InternalError(EngineError):
+    """A bug in the engine: the log has the traceback."""
+
+    code = "internal"
+
+
+class ConfigurationError(EngineError):
+    """Something that the operator can mend: a bundle, weights, a device."""
+
+
+class BundleError(ConfigurationError):
+    """A bundle in run/models that cannot be used; `code` says in which way."""
+
+    code = "bundle_corrupt"
+
+
+class WeightsError(ConfigurationError):
+    """Model weights that are missing or not the expected file."""
+
+    code = "weights_missing"
+
+
+class DeviceError(ConfigurationError):
+    """The device asked for is not there."""
+
+    code = "device_missing"
+
+
+class ComparisonError(EngineError):
+    """A photo that cannot be compared: nobody, or more than one person, on it."""
+
+    code = "no_face"

@@ -1,0 +1,152 @@
+"""What crosses the engine's wall: frozen values, no tensors.
+
+This module knows nothing about how any of the values are computed.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[float, float, float, float]
+"""(x1, y1, x2, y2) in pixels of the upright original photo; it may reach past the photo's edge."""
+
+Landmarks = tuple[
+    tuple[float, float],
+    tuple[float, float],
+    tuple[float, float],
+    tuple[float, float],
+    tuple[float, float],
+]
+"""Five (x, y) points in pixels of the upright original, in the order left eye, right eye, nose,
+left mouth corner, right mouth corner; left and right as seen in the image."""
+
+
+class Verdict(StrEnum):
+    """What a similarity may be called in words, strongest first.
+
+    IS: the same person, at the threshold whose false match rate was measured as 1e-3.
+    STRONG: a striking resemblance, closer than 95 % of strangers are to their best match.
+    SOME: a resemblance, closer than half of strangers are to theirs.
+    NONE: no more alike than most strangers are.
+    """
+
+    IS = "is"
+    STRONG = "strong"
+    SOME = "some"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One person of the gallery, compared with one face.
+
+    Attributes:
+        name: the person, as the bundle spells it.
+        probability: share of belief over the people of the bundle, 0 to 1; sums to 1 over all.
+        similarity: cosine of the centred embeddings, -1 to 1.
+        percentile: percentage (0 to 100) of strangers whose best match in the gallery is less
+            similar than this one.
+        verdict: what the similarity may be called.
+        thumbnail: a small JPEG of the person, when the bundle carries one.
+    """
+
+    name: str
+    probability: float
+    similarity: float
+    percentile: float
+    verdict: Verdict
+    thumbnail: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How usable a face is.
+
+    Attributes:
+        size_px: shorter side of the face's box in pixels of the original, > 0.
+        blur: 0 (sharp) to 1 (nothing but blur), after Crete et al. 2007; see `engine.quality`.
+        exposure: mean luminance of the face, 0 (black) to 1 (white).
+    """
+
+    size_px: float
+    blur: float
+    exposure: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Where a face looks, as proxies from five landmarks (see `engine.pose`); not in degrees.
+
+    Attributes:
+        yaw: 0 is frontal; about 0.085 at 10 degrees, 0.17 at 20, 0.27 at 30, 0.47 at 45; the
+            sign is that of the direction in the image and flips in a mirror.
+        pitch: about 0.56 is level; about 0.085 more per 10 degrees of looking down.
+    """
+
+    yaw: float
+    pitch: float
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face of a photo.
+
+    Attributes:
+        box: see `Box`.
+        landmarks: see `Landmarks`.
+        probability: the detector's belief that this is a face, 0 to 1.
+        quality: see `Quality`.
+        pose: see `Pose`.
+        matches: the most similar people, best first, at most top_k.
+        embedding: unit-length float32 vector, present when asked for.
+    """
+
+    box: Box
+    landmarks: Landmarks
+    probability: float
+    quality: Quality
+    pose: Pose
+    matches: tuple[Match, ...] = ()
+    embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What the engine saw in one photo.
+
+    Attributes:
+        faces: largest first; empty when nobody was found.
+        width_px: width of the upright photo.
+        height_px: height of the upright photo.
+        bundle: the bundle that answered, as "name@first eight digits of its sha256".
+        queue_s: seconds the photo waited for the device.
+        compute_s: seconds its batch took.
+    """
+
+    faces: tuple[Face, ...]
+    width_px: int
+    height_px: int
+    bundle: str
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine is made of.
+
+    Attributes:
+        version: of face-matcher.
+        bundle: as in `Analysis.bundle`.
+        embedder: the embedder's id.
+        people: how many people the bundle knows.
+        device: where it computes, "cpu" or "cuda:0".
+    """
+
+    version: str
+    bundle: str
+    embedder: str
+    people: int
+    device: str

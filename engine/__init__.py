@@ -8,4 +8,6 @@ the people who send photos; it keeps no state about anybody.
 from engine import errors
 from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
 
+__version__ = "0.1.0"
+
 __all__ = ["Analysis", "EngineInfo", "Face", "Match", "Pose", "Quality", "Verdict", "errors"]

@@ -94,7 +94,7 @@ def crop(
         tuple(inverse.ravel()),
         resample=Image.Resampling.BICUBIC if scale > 1.0 else Image.Resampling.BILINEAR,
     )
-    return np.asarray(cut)
+    return np.array(cut)
 
 
 def _invert(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@
     ├── DeadlineExceeded          deadline_exceeded
     ├── Unavailable               unavailable         closed, draining or out of reach
     ├── InternalError             internal            a bug of ours; the photo is not to blame
-    ├── ConfigurationError        the operator can mend it
+    ├── ConfigurationError        the operator can mend it: settings_invalid
     │   ├── BundleError           bundle_missing, bundle_incomplete, bundle_corrupt,
     │   │                         bundle_unconverted, bundle_mismatch
     │   ├── WeightsError          weights_missing, weights_corrupt
@@ -106,7 +106,9 @@ class InternalError(EngineError):
 
 
 class ConfigurationError(EngineError):
-    """Something that the operator can mend: a bundle, weights, a device."""
+    """Something that the operator can mend: a setting, a bundle, weights, a device."""
+
+    code = "settings_invalid"
 
 
 class BundleError(ConfigurationError):

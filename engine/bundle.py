@@ -1,0 +1,293 @@
+"""The only reader and writer of the bundles in run/models.
+
+A bundle is two files: `NAME.pth`, a dictionary of tensors, and `NAME.json`, which says what they
+are. Both or nothing: the `.json` carries the `.pth`'s sha256. Knows the format and its checks;
+knows nothing about how the numbers were made or are used.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from engine.errors import BundleError
+
+FORMAT = 1
+PREPROCESSING = 1
+"""Version of detection, alignment and normalisation together. Vectors made under another version
+are not comparable: raise it when any of them changes."""
+
+FOLDER = Path(__file__).resolve().parent.parent / "run" / "models"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EmbedderRecord(_Part):
+    """Which embedder made the vectors."""
+
+    id: str
+    weights_sha256: str
+    dimension: int = Field(gt=0)
+
+
+class IdentificationRecord(_Part):
+    """When a face may be called a person of the gallery ("is").
+
+    The rate is that of the whole decision: of faces of people outside the gallery, the share whose
+    best match over everybody in it reaches the threshold.
+    """
+
+    threshold: float
+    fmr: float
+    fmr_upper_95: float
+    strangers: int
+    stranger_people: int
+    genuine: int
+    true_positive_rate: float
+
+
+class PairRecord(_Part):
+    """When two photos may be called the same person: one embedding against one embedding."""
+
+    threshold: float
+    fmr: float
+    impostor_pairs: int
+    genuine_pairs: int
+    people: int
+    true_accept_rate: float
+
+
+class Calibration(_Part):
+    """What a similarity is worth.
+
+    Attributes:
+        source: "own", or the bundle it was borrowed from where this one is too small to measure.
+        temperature: similarities divided by it are the logits of the probability.
+        stranger_quantiles: evenly spaced quantiles (0 to 1) of the similarity between people
+            outside the gallery and their best match in it, each person weighing the same.
+        identification: the threshold of the verdict "is".
+        pairs: thresholds for comparing two photos, from the loosest rate to the strictest.
+    """
+
+    source: str
+    temperature: float = Field(gt=0)
+    stranger_quantiles: list[float] = Field(min_length=2)
+    identification: IdentificationRecord
+    pairs: list[PairRecord] = Field(min_length=1)
+
+
+class DatasetRecord(_Part):
+    """What the bundle was made from."""
+
+    name: str
+    licence: str
+    people: int
+    photos: int
+    faces: int
+    dropped: dict[str, int]
+
+
+class Manifest(_Part):
+    """The `.json` of a bundle."""
+
+    format: Literal[1]
+    kind: Literal["gallery", "classifier", "vectorizer"]
+    created: str
+    people: dict[int, str]
+    embedder: EmbedderRecord
+    preprocessing: int
+    architecture: dict[str, Any]
+    calibration: Calibration
+    metrics: dict[str, float]
+    dataset: DatasetRecord
+    pth_sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked pair of files.
+
+    Attributes:
+        name: the files' common stem.
+        manifest: the `.json`.
+        tensors: the `.pth`, on the CPU.
+    """
+
+    name: str
+    manifest: Manifest
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def id(self) -> str:
+        """Name and first digits of the weights' sha256: what an answer was made with."""
+        return f"{self.name}@{self.manifest.pth_sha256[:8]}"
+
+
+def locate(name_or_path: str | Path, folder: Path = FOLDER) -> Path:
+    """The path of a bundle without its suffix: a bare name stands for one in `folder`."""
+    path = Path(name_or_path)
+    if path.suffix in {".pth", ".json"}:
+        path = path.with_suffix("")
+    return folder / path if path.parent == Path() and not path.is_absolute() else path
+
+
+def load(name_or_path: str | Path, folder: Path = FOLDER) -> Bundle:
+    """Read and check a bundle.
+
+    Raises:
+        BundleError: a file is missing (bundle_missing, bundle_incomplete), the two do not belong
+            together or are damaged (bundle_corrupt), it is a hand-made pair that wants conversion
+            (bundle_unconverted), or another version of face-matcher made it (bundle_mismatch).
+    """
+    stem = locate(name_or_path, folder)
+    weights_path, manifest_path = _paths(stem)
+    _require_both(weights_path, manifest_path)
+    manifest = _read_manifest(manifest_path)
+    try:
+        data = weights_path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{weights_path} could not be read: {error}.") from error
+    if hashlib.sha256(data).hexdigest() != manifest.pth_sha256:
+        raise BundleError(
+            f"{weights_path} is not the file that {manifest_path} describes (its sha256 is "
+            "another). Copy both files again, or build the bundle again.",
+            code="bundle_corrupt",
+        )
+    if manifest.preprocessing != PREPROCESSING:
+        raise BundleError(
+            f"{manifest_path} was made with preprocessing {manifest.preprocessing}; this version "
+            f"of face-matcher has {PREPROCESSING}, and their vectors are not comparable. Build the "
+            "bundle again from its photos.",
+            code="bundle_mismatch",
+        )
+    return Bundle(stem.name, manifest, _read_tensors(data, weights_path))
+
+
+def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Bundle:
+    """Write a bundle atomically, the `.json` last; the same input gives the same bytes.
+
+    Args:
+        stem: path without suffix; its folder is created.
+        manifest: `Manifest`'s fields but `format`, `preprocessing` and `pth_sha256`.
+        tensors: what goes into the `.pth`.
+
+    Returns:
+        The bundle as it would be read back.
+    """
+    buffer = io.BytesIO()
+    torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, buffer)
+    data = buffer.getvalue()
+    record = Manifest(
+        format=FORMAT,
+        preprocessing=PREPROCESSING,
+        pth_sha256=hashlib.sha256(data).hexdigest(),
+        **manifest,
+    )
+    weights_path, manifest_path = _paths(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    _write(weights_path, data)
+    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    _write(manifest_path, (text + "\n").encode())
+    return Bundle(stem.name, record, dict(tensors))
+
+
+def _paths(stem: Path) -> tuple[Path, Path]:
+    # Not with_suffix: a name may have a dot in it.
+    return stem.parent / f"{stem.name}.pth", stem.parent / f"{stem.name}.json"
+
+
+def _require_both(weights_path: Path, manifest_path: Path) -> None:
+    present = [path for path in (weights_path, manifest_path) if path.is_file()]
+    if not present:
+        others = sorted(path.stem for path in manifest_path.parent.glob("*.json"))
+        raise BundleError(
+            f"There is no bundle {manifest_path.stem!r} in {manifest_path.parent}. "
+            + (f"It has: {', '.join(others)}. " if others else "")
+            + "Build one with `python -m training gallery DIR --out run/models/NAME`.",
+            code="bundle_missing",
+        )
+    if len(present) == 1:
+        missing = manifest_path if present == [weights_path] else weights_path
+        raise BundleError(
+            f"{present[0]} is there but {missing} is not; a bundle needs both. Copy the missing "
+            "file beside it, or build the bundle again.",
+            code="bundle_incomplete",
+        )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path} could not be read as JSON ({error}). Copy it again, or build the bundle again."
+        ) from error
+    if isinstance(content, dict) and content and all(str(key).isdigit() for key in content):
+        raise BundleError(
+            f"{path} is only a map from class index to person, without what says how to use the "
+            "weights beside it. Build a bundle from the same photos with `python -m training "
+            "gallery DIR --out run/models/NAME`, DIR having one folder per person.",
+            code="bundle_unconverted",
+        )
+    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+        raise BundleError(
+            f"{path} has format {content['format']}; this version of face-matcher reads {FORMAT}. "
+            "Build the bundle again, or update face-matcher.",
+            code="bundle_mismatch",
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise BundleError(
+            f"{path} is not a bundle's description: {place}: {first['msg']}. Build the bundle "
+            "again."
+        ) from error
+
+
+def _read_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        # weights_only: nothing in the file is executed.
+        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged or hostile bytes fail in any way they like
+        raise BundleError(
+            f"{path} holds something else than tensors, or is damaged. Build the bundle again."
+        ) from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in tensors.values()
+    ):
+        raise BundleError(f"{path} is not a dictionary of tensors. Build the bundle again.")
+    return tensors
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,27 @@
+"""Where the networks run. Knows nothing about what runs there."""
+
+import torch
+
+from engine.errors import DeviceError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda".
+
+    "auto" takes a GPU where there is one; "cuda" never falls back in silence.
+
+    Raises:
+        DeviceError: "cuda" was asked for and there is none, or the word is another.
+    """
+    if wanted not in {"auto", "cpu", "cuda"}:
+        raise DeviceError(f"There is no device '{wanted}'. Use auto, cpu or cuda.")
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if wanted == "auto":
+        return torch.device("cpu")
+    raise DeviceError(
+        "cuda was asked for, but torch sees no GPU here. Check `nvidia-smi` and the driver, or set "
+        "ENGINE_DEVICE=cpu."
+    )

@@ -1,0 +1,122 @@
+"""Looks the installation over: what is there, what is wrong, and how to mend it.
+
+Knows how to look; knows nothing about how the findings are printed.
+"""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import features
+
+from engine import bundle, embed, threads
+from engine.device import choose_device
+from engine.embed import facenet_vggface2
+from engine.errors import EngineError
+from engine.settings import Settings
+from engine.weights import find
+
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pillow-heif", "facenet-pytorch")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        subject: what was looked at.
+        state: what was found.
+        fix: what to do about it, where it is a problem; empty where all is well.
+    """
+
+    subject: str
+    state: str
+    fix: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Everything worth looking at, one finding after the other."""
+    yield Finding("Python", platform.python_version())
+    yield from _packages()
+    yield _device(settings)
+    yield Finding("cores", f"{threads.usable_cores()}, of which networks use {_cores(settings)}")
+    yield from _formats()
+    yield _dlib_weights()
+    yield _facenet_weights(settings)
+    yield from _bundles(settings)
+
+
+def _cores(settings: Settings) -> int:
+    return settings.engine_threads or threads.usable_cores()
+
+
+def _packages() -> Iterator[Finding]:
+    for name in _PACKAGES:
+        try:
+            yield Finding(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "missing", "Run `uv sync`.")
+
+
+def _device(settings: Settings) -> Finding:
+    try:
+        device = choose_device(settings.engine_device)
+    except EngineError as error:
+        return Finding("device", settings.engine_device, error.message)
+    if device.type == "cpu":
+        return Finding("device", "cpu (no GPU seen by torch)")
+    properties = torch.cuda.get_device_properties(device)
+    return Finding("device", f"{device}: {properties.name}, {properties.total_memory >> 30} GiB")
+
+
+def _formats() -> Iterator[Finding]:
+    for name, module in (("JPEG", "jpg"), ("PNG", "zlib"), ("WebP", "webp"), ("AVIF", "avif")):
+        there = features.check(module)
+        fix = "" if there else "Reinstall Pillow from a wheel: `uv sync --reinstall-package pillow`"
+        yield Finding(f"{name} photos", "read" if there else "not read", fix)
+    try:
+        import pillow_heif
+
+        yield Finding("HEIC photos", f"read (libheif {pillow_heif.libheif_version()})")
+    except (ImportError, OSError) as error:
+        yield Finding("HEIC photos", f"not read ({error})", "Run `uv sync`.")
+
+
+def _dlib_weights() -> Finding:
+    try:
+        embed.load("dlib-resnet29", torch.device("cpu"), Path())
+    except EngineError as error:
+        return Finding("weights of dlib-resnet29", error.code, error.message)
+    return Finding("weights of dlib-resnet29", "sound")
+
+
+def _facenet_weights(settings: Settings) -> Finding:
+    path = find(facenet_vggface2.WEIGHTS, settings.face_weights_dir)
+    state = f"sound ({path})" if path else "not here; fetched when first used"
+    return Finding("weights of facenet-vggface2", state)
+
+
+def _bundles(settings: Settings) -> Iterator[Finding]:
+    chosen = bundle.locate(settings.engine_bundle)
+    stems = {path.with_suffix("") for path in bundle.FOLDER.glob("*.json")}
+    stems |= {path.with_suffix("") for path in bundle.FOLDER.glob("*.pth")}
+    for stem in [chosen, *sorted(stems - {chosen})]:
+        used = " (in use)" if stem == chosen else ""
+        try:
+            found = bundle.load(stem)
+        except EngineError as error:
+            yield Finding(f"bundle {stem.name}{used}", error.code, error.message)
+            continue
+        known = found.manifest.embedder.id in embed.EMBEDDERS
+        yield Finding(
+            f"bundle {found.id}{used}",
+            f"{found.manifest.kind} of {len(found.manifest.people)} people, "
+            f"{found.manifest.embedder.id}, made {found.manifest.created}",
+            "" if known else "Its embedder is not in this version; build the bundle again.",
+        )
+    if not os.access(bundle.FOLDER, os.W_OK):
+        yield Finding("run/models", "not writable", f"chown or chmod {bundle.FOLDER}.")

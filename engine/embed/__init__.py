@@ -1,0 +1,99 @@
+"""Face crops to embeddings: the registry of embedders, and what all of them promise.
+
+Knows nothing about photos, detection or people. Vectors of different embedders never meet: an
+embedder's id is stored with every vector.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.errors import ConfigurationError
+
+DEFAULT = "dlib-resnet29"
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What an embedder expects and gives.
+
+    Attributes:
+        id: its name in bundles and stored vectors.
+        input_px: side of its square RGB crops.
+        reference: (5, 2) landmarks in the crop's pixels, see `engine.align`.
+        dimension: length of its vectors.
+        weights_sha256: of the weights file.
+        licence: of the weights.
+    """
+
+    id: str
+    input_px: int
+    reference: NDArray[np.float64]
+    dimension: int
+    weights_sha256: str
+    licence: str
+
+
+class Embedder(Protocol):
+    """A network that turns aligned faces into vectors whose cosine tells how alike they are."""
+
+    @property
+    def specification(self) -> Specification:
+        """What it expects and gives."""
+        ...
+
+    def embed(self, crops: NDArray[np.uint8]) -> torch.Tensor:
+        """Embed aligned faces.
+
+        Args:
+            crops: (n, input_px, input_px, 3) RGB, n >= 0.
+
+        Returns:
+            (n, dimension) float32 on the embedder's device, each row of unit length.
+        """
+        ...
+
+
+def _dlib_resnet29(device: torch.device, weights_folder: Path) -> Embedder:
+    del weights_folder  # its weights come with a package
+    from engine.embed.dlib_resnet29 import DlibResNet29
+
+    return DlibResNet29(device)
+
+
+def _facenet_vggface2(device: torch.device, weights_folder: Path) -> Embedder:
+    from engine.embed.facenet_vggface2 import FacenetVggface2
+
+    return FacenetVggface2(device, weights_folder)
+
+
+_REGISTRY: dict[str, Callable[[torch.device, Path], Embedder]] = {
+    "dlib-resnet29": _dlib_resnet29,
+    "facenet-vggface2": _facenet_vggface2,
+}
+EMBEDDERS = tuple(_REGISTRY)
+
+
+def load(embedder_id: str, device: torch.device, weights_folder: Path) -> Embedder:
+    """Build an embedder by its id.
+
+    Args:
+        embedder_id: one of `EMBEDDERS`.
+        device: where it computes.
+        weights_folder: where downloaded weights are looked for, and put.
+
+    Raises:
+        ConfigurationError: there is no such embedder.
+        WeightsError: its weights are missing and cannot be fetched, or are not the right file.
+    """
+    if embedder_id not in _REGISTRY:
+        raise ConfigurationError(
+            f"There is no embedder '{embedder_id}' in this version of face-matcher; "
+            f"it has {', '.join(EMBEDDERS)}."
+        )
+    return _REGISTRY[embedder_id](device, weights_folder)

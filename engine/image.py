@@ -1,0 +1,413 @@
+"""Hostile bytes to an upright RGB picture.
+
+Whatever arrives is checked in this order: its length, its format by magic number against a short
+allow-list, the size that its header claims; only then is it decoded. JPEG and PNG files are first
+reduced to the parts that draw the picture, so that no metadata (profiles, compressed texts,
+thumbnails, further pictures) reaches a decoder.
+
+Knows nothing about faces. Colour profiles are not applied: pixels are read as sRGB, CMYK as Adobe
+writes it.
+"""
+
+import io
+import re
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from engine import avif
+from engine.errors import (
+    BrokenImage,
+    EmptyImage,
+    FileTooLarge,
+    ImageError,
+    NotAnImage,
+    TooManyPixels,
+    UnsupportedFormat,
+)
+
+ACCEPTED = "JPEG, PNG, WebP, GIF, HEIC or AVIF"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a picture may ask for.
+
+    Attributes:
+        file_bytes: of the file.
+        pixels: width times height, by the header.
+        jpeg_scans: passes that a progressive JPEG makes over the picture (10 are usual); each
+            costs the decoder the whole picture's time, and takes only a few bytes to ask for.
+    """
+
+    file_bytes: int = 20 * 1024 * 1024
+    pixels: int = 25_000_000
+    jpeg_scans: int = 100
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A decoded picture that may be smaller than its original.
+
+    Attributes:
+        image: upright, mode "RGB", independent of the file; the original shrunk to 1/2, 1/4 or
+            1/8 (a whole original pixel is `width_px / image.width` wide), or the original itself.
+        width_px: width of the upright original.
+        height_px: height of the upright original.
+    """
+
+    image: Image.Image
+    width_px: int
+    height_px: int
+
+
+def decode(data: bytes, *, limits: Limits = LIMITS) -> Image.Image:
+    """Decode a picture file at its full size.
+
+    Args:
+        data: a JPEG (MPO included), PNG, WebP, GIF (its first frame), HEIC or AVIF file.
+        limits: see `Limits`.
+
+    Returns:
+        The upright picture, mode "RGB"; what is transparent is white.
+
+    Raises:
+        EmptyImage: there are no bytes.
+        FileTooLarge: more bytes than `limits.file_bytes`.
+        NotAnImage: no picture format begins like this.
+        UnsupportedFormat: a picture, in another format or variant.
+        TooManyPixels: more pixels than `limits.pixels`, or a JPEG of more scans than allowed.
+        BrokenImage: truncated or damaged.
+    """
+    return decode_scaled(data, at_least_px=None, limits=limits).image
+
+
+def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMITS) -> Photo:
+    """Decode a picture file no larger than needed.
+
+    JPEG is decoded at the smaller size directly, which takes a fraction of the time; other formats
+    are averaged down after decoding, which saves the memory.
+
+    Args:
+        data: see `decode`.
+        at_least_px: the picture is shrunk to 1/2, 1/4 or 1/8 as long as its longer side keeps at
+            least this many pixels; None keeps its full size.
+        limits: see `Limits`.
+
+    Returns:
+        The upright picture and the size of its original.
+
+    Raises:
+        ImageError: as `decode` does.
+    """
+    _check_length(data, limits)
+    kind = _identify(data)
+    _silence_pillow()
+    try:
+        image, size, orientation = _READERS[kind](data, at_least_px, limits)
+        shrink = _shrink(size, at_least_px)
+        if shrink > 1 and image.size == size:
+            image = _to_rgb(image).reduce(shrink)
+        else:
+            image = _to_rgb(image)
+        upright = _TRANSPOSITIONS.get(orientation)
+        if upright is not None:
+            image = image.transpose(upright)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(_too_many_pixels(None, limits)) from error
+    except ImageError:
+        raise
+    # Decoders answer hostile bytes with whatever they stumble on, down to bare Exceptions.
+    except Exception as error:
+        raise BrokenImage(
+            f"The {kind} file is truncated or damaged ({error}): send it again or use another one."
+        ) from error
+    # Nothing of the file stays with the picture, so nothing of it can be saved with one either.
+    image.info = {}
+    width, height = size if orientation < 5 or upright is None else size[::-1]
+    return Photo(image, width, height)
+
+
+def _check_length(data: bytes, limits: Limits) -> None:
+    if not data:
+        raise EmptyImage("The file is empty: send one that has a picture in it.")
+    if len(data) > limits.file_bytes:
+        raise FileTooLarge(
+            f"The file has {len(data) / 2**20:.1f} MB, more than the {limits.file_bytes / 2**20:g}"
+            " MB accepted: send a smaller or more compressed version."
+        )
+
+
+def _too_many_pixels(size: tuple[int, int] | None, limits: Limits) -> str:
+    claimed = f"{size[0]} x {size[1]} pixels" if size else "far more pixels"
+    return (
+        f"The picture has {claimed}, more than the {limits.pixels / 1e6:g} million accepted: "
+        "send a smaller version."
+    )
+
+
+# --- Which format is it? ---
+
+_MAGIC = (
+    (re.compile(rb"\xff\xd8\xff"), "JPEG"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "WebP"),
+    (re.compile(rb"GIF8[79]a"), "GIF"),
+)
+_OTHER_MAGIC = (
+    (re.compile(rb"%PDF-"), "PDF"),
+    (
+        re.compile(
+            rb"(\xef\xbb\xbf)?\s*(<\?xml[^<]*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^<]*)?<svg", re.S
+        ),
+        "SVG",
+    ),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF or camera raw"),
+    (re.compile(rb"BM.{4}\0{4}", re.DOTALL), "BMP"),
+    (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"), "JPEG XL"),
+    (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), "JPEG 2000"),
+    (re.compile(rb"8BPS"), "Photoshop"),
+    (re.compile(rb"\0\0[\x01\x02]\0[^\0]"), "icon"),
+    (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "PostScript"),
+    (re.compile(rb"v/1\x01"), "OpenEXR"),
+    (re.compile(rb"qoif"), "QOI"),
+)
+_HEIF_BRANDS = frozenset(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+)
+
+
+def _identify(data: bytes) -> str:
+    """A key of `_READERS`; raises NotAnImage or UnsupportedFormat."""
+    head = data[:1024]
+    for magic, kind in _MAGIC:
+        if magic.match(head):
+            return kind
+    if head[4:8] == b"ftyp":
+        end = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & _HEIF_BRANDS:
+            return "HEIC"
+        raise NotAnImage(f"This is a video, not a picture: send a {ACCEPTED} picture.")
+    for magic, kind in _OTHER_MAGIC:
+        if magic.match(head):
+            raise UnsupportedFormat(
+                f"This is a {kind} file, which is not accepted: send it as {ACCEPTED}."
+            )
+    raise NotAnImage(f"This is not a picture: send a {ACCEPTED} picture.")
+
+
+# --- One reader a format: bytes to (loaded picture, size of the original, EXIF orientation) ---
+
+_Read = tuple[Image.Image, tuple[int, int], int]
+
+
+def _read_jpeg(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:
+    drawing, exif, scans = _strip_jpeg(data)
+    if scans > limits.jpeg_scans:
+        raise TooManyPixels(
+            f"The JPEG draws its picture in {scans} passes, more than the {limits.jpeg_scans} "
+            "accepted: save it again as an ordinary JPEG."
+        )
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(drawing))
+    size = _check_pixels(image, limits)
+    shrink = _shrink(size, at_least_px)
+    if shrink > 1:
+        image.draft(None, (max(1, size[0] // shrink), max(1, size[1] // shrink)))
+    image.load()
+    return image, size, _orientation(exif)
+
+
+def _read_png(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+    drawing, exif = _strip_png(data)
+    image = PngImagePlugin.PngImageFile(io.BytesIO(drawing))
+    size = _check_pixels(image, limits)
+    image.load()
+    return image, size, _orientation(exif)
+
+
+def _read_webp(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+    image = WebPImagePlugin.WebPImageFile(io.BytesIO(data))
+    size = _check_pixels(image, limits)
+    image.load()
+    return image, size, _orientation(image.info.get("exif", b""))
+
+
+def _read_gif(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+    image = GifImagePlugin.GifImageFile(io.BytesIO(data))
+    size = _check_pixels(image, limits)
+    image.load()
+    return image, size, 1
+
+
+def _read_heic(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+    try:
+        import pillow_heif
+    except ImportError as error:  # its wheels do not cover every machine
+        raise UnsupportedFormat(
+            "HEIC pictures cannot be read here, for want of pillow-heif: send a JPEG."
+        ) from error
+    image: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    _check_pixels(image, limits)
+    image.load()
+    # The decoder has applied the container's own rotation, which by the standard outranks EXIF.
+    return image, image.size, 1
+
+
+def _read_avif(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+    if not avif.supported():
+        raise UnsupportedFormat(
+            "AVIF pictures cannot be read here, for want of a Pillow with AVIF: send a JPEG."
+        )
+    image = avif.open_header(data)
+    size = _check_pixels(image, limits)
+    return avif.load(data, size), size, _orientation(image.info.get("exif", b""))
+
+
+_READERS = {
+    "JPEG": _read_jpeg,
+    "PNG": _read_png,
+    "WebP": _read_webp,
+    "GIF": _read_gif,
+    "HEIC": _read_heic,
+    "AVIF": _read_avif,
+}
+
+
+def _check_pixels(image: Image.Image, limits: Limits) -> tuple[int, int]:
+    if image.width * image.height > limits.pixels:
+        raise TooManyPixels(_too_many_pixels(image.size, limits))
+    return image.size
+
+
+def _shrink(size: tuple[int, int], at_least_px: int | None) -> int:
+    if at_least_px is None:
+        return 1
+    return next((by for by in (8, 4, 2) if max(size) // by >= at_least_px), 1)
+
+
+# --- Only what draws the picture ---
+
+# A marker in JPEG data: neither a stuffed FF 00, nor a restart marker, nor a fill byte.
+_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_JPEG_WITHOUT_LENGTH = frozenset((0x01, 0xD8))
+# JFIF (APP0) and Adobe (APP14) tell the colour space.
+_JPEG_METADATA = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
+
+
+def _strip_jpeg(data: bytes) -> tuple[bytes, bytes, int]:
+    """A JPEG's drawing parts up to its end marker, its EXIF block, the number of its scans."""
+    view = memoryview(data)
+    drawing = bytearray(data[:2])
+    exif = b""
+    scans = 0
+    position = 2
+    while found := _JPEG_MARKER.search(data, position):
+        start, marker = found.start(), data[found.start() + 1]
+        if scans:
+            drawing += view[position:start]
+        if marker == 0xD9:
+            drawing += b"\xff\xd9"
+            return bytes(drawing), exif, scans
+        if marker in _JPEG_WITHOUT_LENGTH:
+            position = start + 2
+            continue
+        position = start + 2 + int.from_bytes(view[start + 2 : start + 4], "big")
+        if marker in _JPEG_METADATA:
+            if marker == 0xE1 and not exif and data.startswith(b"Exif\0\0", start + 4):
+                exif = data[start + 4 : position]
+            continue
+        if marker in (0xC0, 0xC1, 0xC2) and data[start + 4 : start + 5] not in (b"\x08", b""):
+            raise UnsupportedFormat("A JPEG of more than 8 bits a colour: save it as usual JPEG.")
+        scans += marker == 0xDA
+        drawing += view[start:position]
+    # No end marker: the decoder will find out whether the picture is whole.
+    drawing += view[position:]
+    return bytes(drawing), exif, scans
+
+
+def _strip_png(data: bytes) -> tuple[bytes, bytes]:
+    """A PNG's drawing parts (an animation's default picture) and its EXIF block."""
+    view = memoryview(data)
+    drawing = bytearray(data[:8])
+    exif = b""
+    # Transparency by colour in 16 bits is not what the decoder's 8-bit pixels compare with.
+    wanted = {b"IHDR", b"PLTE", b"IDAT", b"IEND", *((b"tRNS",) if data[24:25] != b"\x10" else ())}
+    position = 8
+    while position < len(data):
+        kind = data[position + 4 : position + 8]
+        end = position + 12 + int.from_bytes(view[position : position + 4], "big")
+        if kind in wanted:
+            drawing += view[position:end]
+        elif kind == b"eXIf":
+            exif = data[position + 8 : end - 4]
+        if kind == b"IEND":
+            break
+        position = end
+    return bytes(drawing), exif
+
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation tag of an EXIF block's first directory (TIFF 6.0, section 2), else 1.
+
+    Pillow's own reader raises or warns on blocks that real cameras write; this needs one number
+    and takes whatever bytes there are.
+    """
+    exif = exif.removeprefix(b"Exif\0\0")
+    if exif[:2] not in (b"II", b"MM"):
+        return 1
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(exif[at : at + size], "little" if exif[:2] == b"II" else "big")
+
+    directory = number(4, 4)
+    entries = min(number(directory, 2), len(exif) // 12)
+    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+        if number(entry, 2) == 0x0112:
+            return number(entry + 8, 4 if number(entry + 2, 2) == 4 else 2)
+    return 1
+
+
+# --- Pixels ---
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """A new picture in mode "RGB" without its file: 16 bits scaled, transparency on white."""
+    if image.mode.startswith("I"):
+        # Pillow would clip to 255 what has to be scaled.
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's remarks about a stranger's file out of the operator's terminal.
+
+    A filter for the process rather than `warnings.catch_warnings`, which is not for threads;
+    looked up each time because somebody else's `catch_warnings` takes it away on leaving.
+    """
+    pattern = re.compile(r"PIL\.")
+    if ("ignore", None, Warning, pattern, 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")

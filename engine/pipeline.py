@@ -1,0 +1,188 @@
+"""Photos to analyses: detect, align, measure, embed, search; synchronous and batch-first.
+
+Knows nothing about queues, HTTP or who asks. One thread at a time may use it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine import __version__, align, bundle, embed
+from engine.batching import PhotoRequest
+from engine.bundle import Bundle
+from engine.detect import Detections, Detector
+from engine.device import choose_device
+from engine.errors import BundleError
+from engine.gallery import Gallery
+from engine.pose import pose
+from engine.quality import quality
+from engine.settings import Settings
+from engine.types import Analysis, EngineInfo, Face, Landmarks
+
+_EMBED_BATCH = 16
+_BUCKETS = (1, 2, 4, 6, 8, 12, 16)
+
+
+class Pipeline:
+    """Everything that sees, for one bundle on one device.
+
+    Args:
+        bundle: who is known.
+        embedder: the one that the bundle was made with.
+        device: where the networks run.
+
+    Raises:
+        BundleError: the bundle was made with another embedder or other weights.
+    """
+
+    def __init__(self, bundle: Bundle, embedder: embed.Embedder, device: torch.device) -> None:
+        _require_same_embedder(bundle, embedder.specification)
+        self._detector = Detector(device)
+        self._embedder = embedder
+        self._gallery = Gallery(bundle, device)
+        self._bundle = bundle
+        self._device = device
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Pipeline":
+        """Load what the settings name.
+
+        Raises:
+            ConfigurationError: the device, the bundle or the weights are not as they should be.
+        """
+        device = choose_device(settings.engine_device)
+        chosen = bundle.load(settings.engine_bundle)
+        embedder = embed.load(chosen.manifest.embedder.id, device, Path(settings.face_weights_dir))
+        return cls(chosen, embedder, device)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that answers."""
+        return self._bundle
+
+    def info(self) -> EngineInfo:
+        """What this pipeline is made of."""
+        return EngineInfo(
+            version=__version__,
+            bundle=self._bundle.id,
+            embedder=self._embedder.specification.id,
+            people=len(self._gallery),
+            device=str(self._device),
+        )
+
+    def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
+        """Analyse photos together.
+
+        Args:
+            requests: photos and what is wanted of each.
+
+        Returns:
+            One analysis per request, in order; without faces where nobody was found.
+        """
+        detections = self._detect(requests)
+        crops, owners = self._cut(requests, detections)
+        vectors = embed_crops(self._embedder, crops)
+        top_k = max((request.top_k for request in requests), default=1)
+        matches = self._gallery.search(vectors, top_k)
+        kept = vectors.cpu().numpy()
+        faces: list[list[Face]] = [[] for _ in requests]
+        for j, (i, k) in enumerate(owners):
+            found, request = detections[i], requests[i]
+            x1, y1, x2, y2 = (float(value) for value in found.boxes[k])
+            points = found.landmarks[k]
+            faces[i].append(
+                Face(
+                    box=(x1, y1, x2, y2),
+                    landmarks=_landmarks(points),
+                    probability=float(found.probabilities[k]),
+                    quality=quality((x1, y1, x2, y2), crops[j]),
+                    pose=pose(points),
+                    matches=matches[j][: request.top_k],
+                    embedding=kept[j] if request.embed else None,
+                )
+            )
+        return [
+            Analysis(
+                faces=tuple(own),
+                width_px=request.image.width,
+                height_px=request.image.height,
+                bundle=self._bundle.id,
+            )
+            for own, request in zip(faces, requests, strict=True)
+        ]
+
+    def _detect(self, requests: Sequence[PhotoRequest]) -> list[Detections]:
+        photos = iter(self._detector.detect([r.image for r in requests if not r.aligned]))
+        return [
+            whole_crop(request.image.size) if request.aligned else next(photos)
+            for request in requests
+        ]
+
+    def _cut(
+        self, requests: Sequence[PhotoRequest], detections: Sequence[Detections]
+    ) -> tuple[NDArray[np.uint8], list[tuple[int, int]]]:
+        """Every face's aligned crop, and which face of which photo it is."""
+        form = self._embedder.specification
+        owners = [(i, k) for i, found in enumerate(detections) for k in range(len(found))]
+        crops = np.empty((len(owners), form.input_px, form.input_px, 3), np.uint8)
+        for j, (i, k) in enumerate(owners):
+            crops[j] = align.crop(
+                requests[i].image, detections[i].landmarks[k], form.reference, form.input_px
+            )
+        return crops, owners
+
+
+def embed_crops(embedder: embed.Embedder, crops: NDArray[np.uint8]) -> Tensor:
+    """Embed any number of crops in batches of a few fixed sizes.
+
+    Args:
+        embedder: the network.
+        crops: (n, input_px, input_px, 3) RGB.
+
+    Returns:
+        (n, dimension) unit vectors.
+    """
+    parts = []
+    for start in range(0, len(crops), _EMBED_BATCH):
+        part = crops[start : start + _EMBED_BATCH]
+        bucket = next(size for size in _BUCKETS if size >= len(part))
+        padded = np.concatenate([part, np.zeros((bucket - len(part), *part.shape[1:]), np.uint8)])
+        parts.append(embedder.embed(padded)[: len(part)])
+    return torch.cat(parts) if parts else embedder.embed(crops)
+
+
+def whole_crop(size: tuple[int, int]) -> Detections:
+    """The one face of a crop that is aligned to the ArcFace template already.
+
+    Args:
+        size: the crop's width and height in pixels.
+    """
+    scale = np.array(size, np.float32) / align.ARCFACE_SIZE
+    return Detections(
+        boxes=np.array([[0, 0, *size]], np.float32),
+        landmarks=(align.ARCFACE * scale).astype(np.float32)[None],
+        probabilities=np.ones(1, np.float32),
+    )
+
+
+def _landmarks(points: NDArray[np.float32]) -> Landmarks:
+    a, b, c, d, e = ((float(x), float(y)) for x, y in points)
+    return a, b, c, d, e
+
+
+def _require_same_embedder(bundle: Bundle, own: embed.Specification) -> None:
+    theirs = bundle.manifest.embedder
+    if (theirs.id, theirs.weights_sha256, theirs.dimension) != (
+        own.id,
+        own.weights_sha256,
+        own.dimension,
+    ):
+        raise BundleError(
+            f"{bundle.name} was made with the embedder {theirs.id} and other weights than the "
+            f"ones here ({own.id}); their vectors are not comparable. Build the bundle again.",
+            code="bundle_mismatch",
+        )

@@ -1,0 +1,144 @@
+import json
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+
+from engine import bundle
+from engine.errors import BundleError
+from tests.engine.bundles import make, manifest
+
+
+def code_of(stem):
+    with pytest.raises(BundleError) as caught:
+        bundle.load(stem)
+    assert caught.value.message.endswith(".")
+    return caught.value.code, caught.value.message
+
+
+def test_comes_back_as_it_was_written(tmp_path):
+    stem = make(tmp_path, people=("Ñandú Pérez", "李"))
+    read = bundle.load(stem)
+    assert read.manifest.people == {0: "Ñandú Pérez", 1: "李"}
+    assert read.tensors["prototypes"].shape == (2, 128)
+    assert read.id.startswith("people@")
+    assert bundle.load(f"{stem}.json").id == bundle.load(f"{stem}.pth").id == read.id
+
+
+def test_same_input_gives_same_bytes(tmp_path):
+    first, second = make(tmp_path / "a"), make(tmp_path / "b")
+    for suffix in (".pth", ".json"):
+        own = first.with_suffix(suffix).read_bytes()
+        assert own == second.with_suffix(suffix).read_bytes()
+
+
+def test_a_bare_name_stands_for_one_in_the_folder(tmp_path):
+    make(tmp_path)
+    assert bundle.load("people", tmp_path).name == "people"
+
+
+def test_absent_says_what_is_there(tmp_path):
+    make(tmp_path)
+    code, message = code_of(tmp_path / "others")
+    assert code == "bundle_missing"
+    assert "people" in message
+    assert "python -m training gallery" in message
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".json"])
+def test_half_a_bundle_is_none(tmp_path, suffix):
+    stem = make(tmp_path)
+    stem.with_suffix(suffix).unlink()
+    code, message = code_of(stem)
+    assert code == "bundle_incomplete"
+    assert f"people{suffix} is not" in message
+
+
+def test_weights_of_another_bundle_are_refused(tmp_path):
+    stem, other = make(tmp_path / "a"), make(tmp_path / "b", people=("Zoe",))
+    stem.with_suffix(".pth").write_bytes(other.with_suffix(".pth").read_bytes())
+    assert code_of(stem)[0] == "bundle_corrupt"
+
+
+def test_a_map_of_names_alone_says_how_to_convert_it(tmp_path):
+    stem = make(tmp_path)
+    stem.with_suffix(".json").write_text('{"0": "Ana", "1": "Ben"}')
+    code, message = code_of(stem)
+    assert code == "bundle_unconverted"
+    assert "python -m training gallery" in message
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1}', "\x00"])
+def test_a_damaged_description_is_refused(tmp_path, text):
+    stem = make(tmp_path)
+    stem.with_suffix(".json").write_text(text)
+    assert code_of(stem)[0] == "bundle_corrupt"
+
+
+@pytest.mark.parametrize(("field", "value"), [("format", 2), ("preprocessing", 99)])
+def test_another_version_is_refused(tmp_path, field, value):
+    stem = make(tmp_path)
+    path = stem.with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    assert code_of(stem)[0] == "bundle_mismatch"
+
+
+class _Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_a_crafted_pickle_does_not_run(tmp_path):
+    stem, marker = make(tmp_path), tmp_path / "executed"
+    path = stem.with_suffix(".pth")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(_Payload(marker), protocol=2))
+        archive.writestr("archive/version", "3")
+    _describe_anew(stem)
+    assert code_of(stem)[0] == "bundle_corrupt"
+    torch.save({"prototypes": _Payload(marker)}, path)
+    _describe_anew(stem)
+    assert code_of(stem)[0] == "bundle_corrupt"
+    assert not marker.exists()
+
+
+def test_something_else_than_tensors_is_refused(tmp_path):
+    stem = make(tmp_path)
+    torch.save([1, 2, 3], stem.with_suffix(".pth"))
+    _describe_anew(stem)
+    assert code_of(stem)[0] == "bundle_corrupt"
+
+
+def _describe_anew(stem):
+    """Make the description fit the weights, as an attacker would."""
+    import hashlib
+
+    path = stem.with_suffix(".json")
+    digest = hashlib.sha256(stem.with_suffix(".pth").read_bytes()).hexdigest()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pth_sha256": digest}))
+
+
+def test_a_failed_write_leaves_the_old_bundle(tmp_path, monkeypatch):
+    stem = make(tmp_path)
+    before = bundle.load(stem).id
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        bundle.save(stem, manifest(("Zoe",)), {"prototypes": torch.zeros(1, 128)})
+    assert bundle.load(stem).id == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["people.json", "people.pth"]
+
+
+def test_the_default_bundle_is_sound():
+    celebrities = bundle.load("celebrities")
+    assert len(celebrities.manifest.people) == 18
+    assert "thumbnails" not in celebrities.tensors
+    assert celebrities.manifest.calibration.identification.fmr <= 1e-3

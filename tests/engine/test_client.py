@@ -1,0 +1,176 @@
+import asyncio
+import io
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+
+from engine.batching import PhotoRequest
+from engine.client import ENOUGH_PX, EmbeddedEngine, Engine
+from engine.errors import (
+    Busy,
+    ConfigurationError,
+    DeadlineExceeded,
+    EmptyImage,
+    InternalError,
+    NotAnImage,
+    Unavailable,
+)
+from engine.settings import Settings
+from engine.types import Analysis, EngineInfo, Face, Pose, Quality
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 20.0
+INFO = EngineInfo("1", "tests@0", "none", 0, "cpu")
+
+
+@dataclass
+class Seer:
+    """Sees one face in the middle of every picture, when it is let."""
+
+    seen: list[list[PhotoRequest]] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
+    fault: Exception | None = None
+    begun: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
+        self.seen.append(list(requests))
+        self.threads.add(threading.current_thread().name)
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE_S)
+        if self.fault is not None:
+            raise self.fault
+        return [self._analysis(request.image) for request in requests]
+
+    def info(self) -> EngineInfo:
+        return INFO
+
+    def _analysis(self, image: Image.Image) -> Analysis:
+        width, height = image.size
+        x, y = width / 2, height / 2
+        face = Face(
+            box=(x - 10, y - 10, x + 10, y + 10),
+            landmarks=((x - 5, y - 5), (x + 5, y - 5), (x, y), (x - 5, y + 5), (x + 5, y + 5)),
+            probability=1.0,
+            quality=Quality(20, 0, 0.5),
+            pose=Pose(0, 0.5),
+        )
+        return Analysis((face,), width, height, "tests@0")
+
+
+@pytest.fixture
+def seer() -> Seer:
+    seer = Seer()
+    seer.go_on.set()
+    return seer
+
+
+def photo(width: int = 120, height: int = 80, **exif: int) -> bytes:
+    image = Image.fromarray(skimage.data.astronaut()).resize((width, height))
+    file = io.BytesIO()
+    tags = Image.Exif()
+    tags[0x0112] = exif.get("orientation", 1)
+    image.save(file, "JPEG", exif=tags)
+    return file.getvalue()
+
+
+def an_engine(seer: Seer) -> Engine:
+    """The type checker's word that the engine is one."""
+    return EmbeddedEngine(seer)
+
+
+async def test_answers(seer: Seer) -> None:
+    async with an_engine(seer) as engine:
+        analysis = await engine.analyze(photo(), top_k=3, embed=True)
+        assert await engine.info() == INFO
+    assert (analysis.width_px, analysis.height_px) == (120, 80)
+    assert analysis.faces[0].box == (50, 30, 70, 50)
+    assert analysis.compute_s > 0
+    assert analysis.queue_s >= 0
+    ((request,),) = seer.seen
+    assert (request.top_k, request.embed, request.image.mode) == (3, True, "RGB")
+    assert seer.threads.isdisjoint({threading.current_thread().name})
+
+
+async def test_a_large_photo_is_shrunk_and_told_in_its_own_pixels(seer: Seer) -> None:
+    async with an_engine(seer) as engine:
+        analysis = await engine.analyze(photo(2 * ENOUGH_PX, 2400, orientation=6))
+    ((request,),) = seer.seen
+    assert request.image.size == (1200, ENOUGH_PX)
+    assert (analysis.width_px, analysis.height_px) == (2400, 2 * ENOUGH_PX)
+    (face,) = analysis.faces
+    x, y = 1200, ENOUGH_PX
+    assert face.box == (x - 20, y - 20, x + 20, y + 20)
+    assert face.landmarks[0] == (x - 10, y - 10)
+    assert face.landmarks[4] == (x + 10, y + 10)
+    assert face.quality.size_px == 40
+
+
+async def test_a_bad_photo_never_reaches_the_seer(seer: Seer) -> None:
+    async with an_engine(seer) as engine:
+        good, text, nothing = await asyncio.gather(
+            engine.analyze(photo()),
+            engine.analyze(b"hello"),
+            engine.analyze(b""),
+            return_exceptions=True,
+        )
+    assert isinstance(good, Analysis)
+    assert isinstance(text, NotAnImage)
+    assert isinstance(nothing, EmptyImage)
+    assert sum(map(len, seer.seen)) == 1
+
+
+async def test_nobody_to_name_is_a_mistake_of_the_caller(seer: Seer) -> None:
+    async with an_engine(seer) as engine:
+        with pytest.raises(ValueError, match="top_k"):
+            await engine.analyze(photo(), top_k=0)
+
+
+async def test_a_full_queue_is_busy_and_a_late_answer_is_none(seer: Seer) -> None:
+    seer.go_on.clear()
+    async with EmbeddedEngine(seer, queue_size=1, max_batch=1) as engine:
+        first = asyncio.create_task(engine.analyze(photo()))
+        assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
+        with pytest.raises(DeadlineExceeded):
+            await engine.analyze(photo(), timeout_s=0.001)
+        second = asyncio.create_task(engine.analyze(photo()))
+        await asyncio.sleep(0)
+        with pytest.raises(Busy) as caught:
+            await engine.analyze(photo())
+        assert caught.value.retry_after_s > 0
+        seer.go_on.set()
+        await asyncio.gather(first, second)
+
+
+async def test_a_bug_in_the_seer_is_an_internal_error(seer: Seer) -> None:
+    seer.fault = KeyError("oops")
+    async with an_engine(seer) as engine:
+        with pytest.raises(InternalError):
+            await engine.analyze(photo())
+        seer.fault = None
+        assert (await engine.analyze(photo())).faces
+
+
+async def test_a_closed_engine_is_unavailable(seer: Seer) -> None:
+    async with an_engine(seer) as engine:
+        pass
+    with pytest.raises(Unavailable):
+        await engine.analyze(photo())
+
+
+async def test_opening_fails_with_the_operators_mistake(tmp_path: Path) -> None:
+    settings = Settings(engine_bundle=str(tmp_path / "nothing"), engine_device="cpu")
+    with pytest.raises(ConfigurationError):
+        await EmbeddedEngine.open(settings)
+
+
+def test_importing_it_loads_no_torch() -> None:
+    code = "import sys, engine.client; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,144 @@
+import json
+
+import pytest
+from PIL import Image
+from skimage import data
+from typer.testing import CliRunner
+
+from engine.__main__ import app
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    astronaut = Image.fromarray(data.astronaut())
+    astronaut.save(folder / "astronaut.jpg")
+    astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "mirrored.png")
+    Image.new("RGB", (200, 200), "teal").save(folder / "wall.png")
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / ".hidden").write_text("left out")
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def lines(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_analyze_prints_one_object_a_photo(folder):
+    result = run("analyze", folder, "--json", "--top-k", 2, "--embed")
+    by_name = {record["photo"].rsplit("/", 1)[1]: record for record in lines(result)}
+    assert list(by_name) == ["astronaut.jpg", "mirrored.png", "notes.txt", "wall.png"]
+    (face,) = by_name["astronaut.jpg"]["faces"]
+    assert set(face) == {
+        "box",
+        "landmarks",
+        "probability",
+        "quality",
+        "pose",
+        "matches",
+        "embedding",
+    }
+    assert len(face["matches"]) == 2
+    assert set(face["matches"][0]) == {
+        "name",
+        "probability",
+        "similarity",
+        "percentile",
+        "verdict",
+    }
+    assert by_name["wall.png"] == {"photo": f"{folder}/wall.png", "faces": [], "error": None}
+    assert by_name["notes.txt"]["error"]["code"] == "not_an_image"
+    assert result.exit_code == 1  # one could not be read
+
+
+def test_analyze_succeeds_where_every_photo_can_be_read(folder):
+    result = run("analyze", folder / "astronaut.jpg", folder / "wall.png")
+    assert result.exit_code == 0
+    assert "astronaut.jpg" in result.stdout
+    assert "no face" in result.stdout
+
+
+def test_analyze_of_a_missing_file_says_so(tmp_path):
+    result = run("analyze", tmp_path / "absent.jpg", "--json")
+    assert result.exit_code == 1
+    assert lines(result)[0]["error"]["code"] == "unreadable_file"
+
+
+def test_compare_two_photos(folder):
+    result = run("compare", folder / "astronaut.jpg", folder / "mirrored.png", "--json")
+    (record,) = lines(result)
+    assert result.exit_code == 0
+    assert set(record) == {
+        "file_x",
+        "file_y",
+        "similarity",
+        "same",
+        "threshold",
+        "fmr",
+        "error",
+    }
+    assert record["same"] is True
+    assert record["error"] is None
+
+
+def test_compare_pairs_relative_to_their_file(folder):
+    pairs = folder / "pairs.csv"
+    pairs.write_text("file_x,file_y\nastronaut.jpg,mirrored.png\nastronaut.jpg,wall.png\n")
+    result = run("compare", "--pairs", pairs, "--json")
+    first, second = lines(result)
+    assert first["same"] is True
+    assert second["error"]["code"] == "no_face"
+    assert second["similarity"] is second["same"] is None
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["one.jpg"], ["a", "b", "--pairs", "c.csv"]])
+def test_compare_wants_two_photos_or_pairs(arguments):
+    result = run("compare", *arguments)
+    assert result.exit_code == 2
+    assert "Give two photos" in result.output
+
+
+def test_pairs_without_the_columns_are_refused(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("a,b\n1,2\n")
+    result = run("compare", "--pairs", path)
+    assert result.exit_code == 2
+    assert "file_x and file_y" in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--bundle", "nobody", "There is no bundle"), ("--device", "tpu", "ENGINE_DEVICE")],
+)
+def test_wrong_settings_end_at_once(folder, option, value, said):
+    result = run("analyze", folder, option, value)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_asking_for_cuda_without_one_fails_at_once(folder):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    result = run("analyze", folder, "--device", "cuda")
+    assert result.exit_code == 2
+    assert "no GPU" in result.output
+
+
+def test_doctor_finds_a_fresh_checkout_sound():
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert "celebrities@" in result.output
+
+
+def test_doctor_says_how_to_mend_a_missing_bundle(monkeypatch):
+    monkeypatch.setenv("ENGINE_BUNDLE", "nobody")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "training gallery" in " ".join(result.output.split())

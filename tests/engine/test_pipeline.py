@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from engine import bundle, embed
+from engine.align import ARCFACE, ARCFACE_SIZE, crop
+from engine.batching import PhotoRequest
+from engine.compare import compare, largest_face, pair_threshold
+from engine.errors import BundleError, ComparisonError
+from engine.pipeline import Pipeline, embed_crops
+from engine.settings import Settings
+from tests.engine.bundles import make
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return Pipeline.from_settings(Settings(engine_device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return Image.fromarray(data.astronaut())
+
+
+def test_sees_the_astronaut(pipeline, astronaut):
+    (analysis,) = pipeline.analyze([PhotoRequest(astronaut, top_k=3, embed=True)])
+    (face,) = analysis.faces
+    assert (analysis.width_px, analysis.height_px) == (512, 512)
+    assert analysis.bundle == pipeline.bundle.id == pipeline.info().bundle
+    assert len(face.matches) == 3
+    assert face.embedding.shape == (128,)
+    assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
+    assert abs(face.pose.yaw) < 0.15
+    assert 60 < face.quality.size_px < 120
+    # Eileen Collins is not in the gallery.
+    assert all(match.verdict != "is" for match in face.matches)
+
+
+def test_a_batch_gives_what_each_photo_gives_alone(pipeline, astronaut):
+    photos = [astronaut, Image.new("RGB", (300, 200)), astronaut.resize((900, 900))]
+    requests = [PhotoRequest(photo, top_k=k + 1, embed=True) for k, photo in enumerate(photos)]
+    together = pipeline.analyze(requests)
+    assert [len(analysis.faces) for analysis in together] == [1, 0, 1]
+    for request, analysis in zip(requests, together, strict=True):
+        (alone,) = pipeline.analyze([request])
+        for face, other in zip(analysis.faces, alone.faces, strict=True):
+            assert len(face.matches) == request.top_k
+            assert [m.name for m in face.matches] == [m.name for m in other.matches]
+            assert face.embedding @ other.embedding > 0.9999
+
+
+def test_no_requests(pipeline):
+    assert pipeline.analyze([]) == []
+
+
+def test_an_embedding_comes_only_when_asked_for(pipeline, astronaut):
+    (analysis,) = pipeline.analyze([PhotoRequest(astronaut)])
+    assert analysis.faces[0].embedding is None
+
+
+def test_an_aligned_crop_is_its_own_face(pipeline, astronaut):
+    (analysis,) = pipeline.analyze([PhotoRequest(astronaut, embed=True)])
+    chip = Image.fromarray(crop(astronaut, analysis.faces[0].landmarks, ARCFACE, ARCFACE_SIZE))
+    (aligned,) = pipeline.analyze([PhotoRequest(chip, embed=True, aligned=True)])
+    (face,) = aligned.faces
+    assert face.box == (0, 0, 112, 112)
+    assert face.embedding @ analysis.faces[0].embedding > 0.98
+
+
+def test_a_bundle_of_another_embedder_is_refused(tmp_path):
+    record = {"id": "dlib-resnet29", "weights_sha256": "0" * 64, "dimension": 128}
+    stem = make(tmp_path, embedder=record)
+    cpu = torch.device("cpu")
+    with pytest.raises(BundleError, match="not comparable") as caught:
+        Pipeline(bundle.load(stem), embed.load("dlib-resnet29", cpu, tmp_path), cpu)
+    assert caught.value.code == "bundle_mismatch"
+
+
+def test_any_number_of_crops_is_embedded_alike():
+    embedder = embed.load("dlib-resnet29", torch.device("cpu"), None)
+    crops = np.random.default_rng(2).integers(0, 256, (19, 150, 150, 3), np.uint8)
+    together = embed_crops(embedder, crops)
+    alone = torch.cat([embed_crops(embedder, crops[i : i + 1]) for i in (0, 15, 16, 18)])
+    torch.testing.assert_close(together[[0, 15, 16, 18]], alone, atol=1e-5, rtol=0)
+
+
+def test_a_person_is_the_same_as_in_the_mirror_and_not_the_same_as_noise(pipeline, astronaut):
+    noise = np.random.default_rng(1).integers(0, 256, (112, 112, 3), np.uint8)
+    mirrored = astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    faces = [
+        analysis.faces[0]
+        for analysis in pipeline.analyze(
+            [
+                PhotoRequest(astronaut, embed=True),
+                PhotoRequest(mirrored, embed=True),
+                PhotoRequest(Image.fromarray(noise), embed=True, aligned=True),
+            ]
+        )
+    ]
+    same, other = (compare(faces[0], face, pipeline.bundle) for face in faces[1:])
+    assert same.same
+    assert same.similarity > 0.9
+    assert not other.same
+    assert same.threshold == other.threshold
+    assert same.fmr == pytest.approx(1e-3)
+
+
+def test_the_threshold_is_the_strictest_measured_one_at_most():
+    celebrities = bundle.load("celebrities")
+    assert pair_threshold(celebrities, 1e-2).fmr == pytest.approx(1e-2)
+    assert pair_threshold(celebrities, 1e-9).fmr == min(
+        record.fmr for record in celebrities.manifest.calibration.pairs
+    )
+
+
+def test_nobody_cannot_be_compared(pipeline):
+    (analysis,) = pipeline.analyze([PhotoRequest(Image.new("RGB", (200, 200)))])
+    with pytest.raises(ComparisonError, match=r"No face was found in wall\.jpg"):
+        largest_face(analysis, "wall.jpg")

@@ -19,7 +19,13 @@ from torch.nn.functional import interpolate
 from torchvision.ops import batched_nms, roi_align
 
 CANVASES = ((640, 480), (480, 640), (560, 560), (800, 450), (450, 800), (1120, 320), (320, 1120))
-"""(width, height) in pixels; each photo is scaled to fit the one that shows it largest."""
+"""(width, height) in pixels; a photo is scaled to fit the one that shows it largest."""
+
+SMALL_CANVASES = tuple((width * 3 // 4, height * 3 // 4) for width, height in CANVASES)
+"""For photos so small that a full canvas would only enlarge their pixels; smaller ones still lose
+faces that facenet-pytorch finds in such photos."""
+
+_LARGEST_ENLARGEMENT = 2.0
 
 SMALLEST_FACE_PX = 25
 """Of a face on its canvas: about 1/19 of the shorter side of a 4:3 photo."""
@@ -188,7 +194,13 @@ class Detector:
 
 
 def _best_canvas(size: tuple[int, int]) -> tuple[int, int]:
-    return max(CANVASES, key=lambda canvas: min(canvas[0] / size[0], canvas[1] / size[1]))
+    def scale(canvas: tuple[int, int]) -> float:
+        return min(canvas[0] / size[0], canvas[1] / size[1])
+
+    best = max(CANVASES, key=scale)
+    if scale(best) > _LARGEST_ENLARGEMENT:
+        return max(SMALL_CANVASES, key=scale)
+    return best
 
 
 def _letterbox(
@@ -210,7 +222,7 @@ def _letterbox(
             max(1, min(width, round(photo.width * scale))),
             max(1, min(height, round(photo.height * scale))),
         )
-        small = photo.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        small = photo.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=1.0)
         stack[i, : fitted[1], : fitted[0]] = np.asarray(small)
         scales.append((fitted[0] / photo.width, fitted[1] / photo.height))
         extents.append(fitted)

@@ -1,0 +1,241 @@
+"""`python -m bot`: the bot's command line.
+
+Turns settings and options into a running bot and faults into sentences; knows nothing about what
+the bot does.
+"""
+
+import asyncio
+import errno
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Annotated
+
+import typer
+from dotenv import dotenv_values
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from telegram.error import InvalidToken, TelegramError
+
+from bot import app, logs
+from bot import demo as bot_demo
+from bot import settings as bot_settings
+from bot.sandbox.errors import UserError
+from bot.settings import SettingsError
+from engine import settings as engine_settings
+from engine.client import EmbeddedEngine
+from engine.errors import ConfigurationError
+
+main = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, secrets among them
+    help="A Telegram bot that tells whom a face resembles.",
+)
+
+_WRONG = 2
+_FAILED = 1
+
+
+def _show_settings(context: typer.Context, wanted: bool) -> None:
+    if not wanted:
+        return
+    print(context.get_help())
+    settings = Table("setting", "default", "what it is", title="Environment, or a file .env")
+    for row in bot_settings.table():
+        settings.add_row(row.name, row.default, row.help)
+    settings.add_section()
+    for name, field in engine_settings.Settings.model_fields.items():
+        settings.add_row(name.upper(), str(field.default), field.description)
+    Console().print(settings)
+    raise typer.Exit
+
+
+@main.command(context_settings={"help_option_names": []})
+def run(
+    _help: Annotated[
+        bool,
+        typer.Option(
+            "--help",
+            is_eager=True,
+            callback=_show_settings,
+            help="Show this, and every setting with its default.",
+        ),
+    ] = False,
+) -> None:
+    """Run the bot until it is stopped; settings come from the environment."""
+    settings, engine = _settings()
+    logs.configure(settings.secrets, settings.log_level, sys.stderr)
+    try:
+        asyncio.run(_run(settings, engine))
+    except InvalidToken:
+        _complain("BOT_TOKEN was refused by Telegram: look it up again at @BotFather.")
+        raise typer.Exit(_WRONG) from None
+    except ConfigurationError as error:
+        _complain(error.message)
+        raise typer.Exit(_WRONG) from None
+    except TelegramError as error:
+        hidden = logs.Redact(settings.secrets).clean(str(error))
+        _complain(f"{settings.telegram_api_url} cannot be used: {hidden}")
+        raise typer.Exit(_FAILED) from None
+    except (OSError, ValueError) as error:
+        _complain(logs.Redact(settings.secrets).clean(str(error)))
+        raise typer.Exit(_FAILED) from None
+
+
+@main.command()
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the chat page.")] = 8080,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    photo: Annotated[
+        Path | None,
+        typer.Option(
+            "--once", metavar="PHOTO", help="Send this one photo, print the answer, and end."
+        ),
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="With --once: where to put the answer's card."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --once: print the answer as JSON.")
+    ] = False,
+) -> None:
+    """Try everything on this machine: no token, no account, no network.
+
+    With --once, exit code 0 means that the bot answered with matches, 2 that it refused the
+    photo, 1 that something failed.
+    """
+    engine = _engine_settings()
+    logs.configure((), "info" if photo is None else "error", sys.stderr)
+    if photo is None:
+        _demo(engine, port, browser)
+    else:
+        raise typer.Exit(_demo_once(engine, photo, card, as_json))
+
+
+def _demo(engine: engine_settings.Settings, port: int, browser: bool) -> None:
+    def ready(url: str) -> None:
+        console = Console()
+        console.print(
+            f"\n  [bold]Open [link={url}]{url}[/link][/bold] and drop a photo of somebody into "
+            "the chat.\n  The bot and its engine run here; nothing leaves this machine. "
+            "Ctrl+C ends it.\n",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if browser:
+            opening.append(Thread(target=bot_demo.open_browser, args=(url,), daemon=True))
+            opening[0].start()  # a browser may take its time, and the bot should not wait
+
+    opening: list[Thread] = []
+    print("Loading the engine ...")
+    try:
+        asyncio.run(bot_demo.serve(engine, port=port, ready=ready))
+    except KeyboardInterrupt:
+        return
+    except ConfigurationError as error:
+        _complain(error.message)
+        raise typer.Exit(_FAILED) from None
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        _complain(f"Port {port} is taken: choose another one with --port, or 0 for a free one.")
+        raise typer.Exit(_FAILED) from None
+
+
+def _demo_once(
+    engine: engine_settings.Settings, photo: Path, card: Path | None, as_json: bool
+) -> int:
+    """Send one photo; the exit code."""
+    try:
+        replies = asyncio.run(bot_demo.once(engine, photo.read_bytes(), photo.name))
+        written = _write_cards(replies, card)
+    except TimeoutError:
+        _complain("The bot did not answer in time.")
+        return _FAILED
+    except (ConfigurationError, UserError) as error:
+        _complain(error.message)
+        return _FAILED
+    except OSError as error:
+        _complain(f"{error.filename or photo}: {error.strerror or error}.")
+        return _FAILED
+    if as_json:
+        record = [
+            {
+                "text": reply.text,
+                "buttons": list(reply.buttons),
+                "photo": str(path) if path else None,
+            }
+            for reply, path in zip(replies, written, strict=True)
+        ]
+        print(json.dumps({"replies": record}, ensure_ascii=False))
+    else:
+        for reply, path in zip(replies, written, strict=True):
+            print(reply.text, *(f"[{button}]" for button in reply.buttons), sep="\n")
+            if path:
+                print(f"Card: {path}")
+    return 0 if any(reply.photo for reply in replies) else _WRONG
+
+
+def _write_cards(replies: Sequence[bot_demo.Reply], card: Path | None) -> list[Path | None]:
+    """Where each reply's card is now; None without a card or a place for it."""
+    written: list[Path | None] = []
+    for reply in replies:
+        if card is None or reply.photo is None:
+            written.append(None)
+            continue
+        with Image.open(io.BytesIO(reply.photo)) as picture:
+            picture.save(card)
+        written.append(card)
+    return written
+
+
+def _engine_settings() -> engine_settings.Settings:
+    try:
+        return engine_settings.load(_environment())
+    except ConfigurationError as error:
+        _complain(error.message)
+        raise typer.Exit(_FAILED) from None
+
+
+def _environment() -> dict[str, str]:
+    written = {name: value for name, value in dotenv_values(".env").items() if value}
+    return {**written, **os.environ}
+
+
+def _settings() -> tuple[bot_settings.Settings, engine_settings.Settings]:
+    """The bot's and the engine's settings, or all that is wrong with them and exit code 2."""
+    problems: list[str] = []
+    bot = engine = None
+    try:
+        bot = bot_settings.load()
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        engine = engine_settings.load(_environment())
+    except ConfigurationError as error:
+        problems.append(error.message)
+    if bot is None or engine is None:
+        _complain(*problems)
+        raise typer.Exit(_WRONG)
+    return bot, engine
+
+
+async def _run(settings: bot_settings.Settings, engine: engine_settings.Settings) -> None:
+    async with await EmbeddedEngine.open(engine) as opened:
+        await app.run(settings, opened)
+
+
+def _complain(*problems: str) -> None:
+    for problem in problems:
+        print(problem, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bot")

@@ -1,0 +1,114 @@
+"""Commands about the bot itself: /start /help /privacy /language, and hints for everything else.
+
+Knows nothing about photos or faces.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from sqlalchemy.exc import SQLAlchemyError
+from telegram import (
+    Bot,
+    BotCommand,
+    CallbackQuery,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    Message,
+    Update,
+    User,
+)
+from telegram.ext import ContextTypes
+
+from bot.replies import reply, toast, unchanged_is_fine
+from bot.request import current
+from bot.store import Store
+from bot.texts import LANGUAGES, language_of, say
+
+logger = logging.getLogger(__name__)
+
+COMMANDS = ("start", "help", "privacy", "language")
+LANGUAGE_BUTTON = r"^language:[a-z]{2}$"
+
+
+class Account:
+    """What a person can ask the bot about itself.
+
+    Args:
+        store: remembers the languages that people chose.
+        facts: numbers that the sentences speak of, by placeholder.
+    """
+
+    def __init__(self, store: Store, facts: Mapping[str, int]) -> None:
+        self._store = store
+        self._facts = facts
+
+    async def language(self, user: User) -> str:
+        """The language that a person chose, or else that of their Telegram."""
+        chosen = None
+        try:
+            chosen = await self._store.language(user.id)
+        except (SQLAlchemyError, OSError):
+            # A person is better answered in the wrong language than not at all.
+            logger.exception("the chosen language could not be read")
+        if chosen is not None and chosen in LANGUAGES:
+            return chosen
+        return language_of(user.language_code)
+
+    async def start(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Greet."""
+        await self._say(update, "account.start")
+
+    async def help(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Say how it works."""
+        await self._say(update, "account.help")
+
+    async def privacy(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Say what is kept and what is not."""
+        await self._say(update, "account.privacy")
+
+    async def unknown(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Name the commands that there are."""
+        await self._say(update, "account.unknown")
+
+    async def hint(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Say what the bot is for, to whoever sends something else."""
+        current.get().outcome = "hint"
+        await self._say(update, "account.hint")
+
+    async def choose(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Offer the languages."""
+        buttons = [
+            InlineKeyboardButton(name, callback_data=f"language:{language}")
+            for language, name in LANGUAGES.items()
+        ]
+        await self._say(update, "account.language", InlineKeyboardMarkup([buttons]))
+
+    async def chosen(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Remember the language whose button was pressed."""
+        query = update.callback_query
+        assert isinstance(query, CallbackQuery)
+        language = (query.data or "").partition(":")[2]
+        if language in LANGUAGES:
+            await self._store.choose_language(query.from_user.id, language)
+        done = say(await self.language(query.from_user), "account.language_chosen")
+        if isinstance(query.message, Message):
+            with unchanged_is_fine():
+                await query.message.edit_text(done)
+        await toast(context.bot, query.id, done)
+
+    async def _say(
+        self, update: Update, key: str, buttons: InlineKeyboardMarkup | None = None
+    ) -> None:
+        message, user = update.message, update.effective_user
+        assert message is not None
+        assert user is not None
+        await reply(message, say(await self.language(user), key, **self._facts), buttons)
+
+
+async def publish_commands(bot: Bot) -> None:
+    """Show the commands in Telegram's menu, in each language; English for all the others."""
+    for language in (*LANGUAGES, None):
+        commands = [
+            BotCommand(name, say(language or "en", f"commands.{name}")) for name in COMMANDS
+        ]
+        await bot.set_my_commands(commands, language_code=language)

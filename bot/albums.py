@@ -1,0 +1,46 @@
+"""Gathers the messages of an album, which come one by one and without an end mark.
+
+Knows nothing about users or photos.
+"""
+
+import asyncio
+from collections.abc import Hashable
+
+from telegram import Message
+
+LARGEST = 10
+"""Telegram's own limit on messages in an album."""
+
+
+class Albums:
+    """Albums that are still coming in.
+
+    Args:
+        silence_s: how long nothing more must come for an album to count as complete.
+    """
+
+    def __init__(self, silence_s: float) -> None:
+        self._silence_s = silence_s
+        self._open: dict[Hashable, tuple[list[Message], asyncio.Event]] = {}
+
+    def join(self, album: Hashable, message: Message) -> bool:
+        """Add a message to an album; whether it is the first one, whose bearer gathers the rest."""
+        first = album not in self._open
+        messages, more = self._open.setdefault(album, ([], asyncio.Event()))
+        if len(messages) < LARGEST:
+            messages.append(message)
+        more.set()
+        return first
+
+    async def complete(self, album: Hashable) -> tuple[Message, ...]:
+        """Wait for the album's end; its messages in the order in which they were sent."""
+        messages, more = self._open[album]
+        try:
+            while True:
+                more.clear()
+                async with asyncio.timeout(self._silence_s):
+                    await more.wait()
+        except TimeoutError:
+            return tuple(sorted(messages, key=lambda message: message.message_id))
+        finally:
+            del self._open[album]

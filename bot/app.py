@@ -1,0 +1,322 @@
+"""The one wiring file: which part talks to which, and in what order they start and stop.
+
+Knows nothing about what any of them do.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+from telegram.error import TelegramError
+from telegram.ext import (
+    Application,
+    ApplicationBuilder,
+    BaseHandler,
+    CallbackQueryHandler,
+    CommandHandler,
+    MessageHandler,
+    filters,
+)
+from telegram.request import HTTPXRequest
+
+from bot import card, webhook
+from bot.account import LANGUAGE_BUTTON, Account, publish_commands
+from bot.albums import Albums
+from bot.answers import Answers
+from bot.fairness import Lanes, Seen
+from bot.intake import ALLOWED_UPDATES, Intake, route
+from bot.lookalike import Draw, Lookalike
+from bot.polling import Poller
+from bot.replies import Replies
+from bot.settings import Settings
+from bot.store import Store, Vault
+from bot.transport import Patient, Telegram, parse_update
+from engine.client import Engine
+
+logger = logging.getLogger(__name__)
+
+App = Application[Any, Any, Any, Any, Any, Any]
+
+_POLL_S = 25
+# Of the time for stopping, what the poller's goodbye and PTB's own stop may take.
+_GOODBYE_S = 1.0
+
+
+async def run(settings: Settings, engine: Engine, *, draw: Draw = card.draw) -> None:
+    """Run the bot until SIGINT or SIGTERM.
+
+    Args:
+        settings: see `bot.settings`.
+        engine: open, and left open.
+        draw: draws the cards.
+
+    Raises:
+        InvalidToken: Telegram does not know the token.
+        TelegramError: Telegram cannot be reached at the start.
+        OSError: the webhook's port is taken, or a file cannot be written.
+    """
+    with _stop_signals() as stop:
+        async with contextlib.AsyncExitStack() as stack:
+            # A task, because Telegram may be away, and a signal must not wait for it.
+            start = stack.enter_async_context(running(settings, engine, draw=draw))
+            starting = asyncio.create_task(start)
+            await _first(starting, stop)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait([starting])
+                return
+            source = starting.result()
+            await _first(source, stop)
+            logger.info("stopping")
+        if not stop.is_set():
+            source.result()  # the updates' source failed: its fault is ours
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, engine: Engine, *, draw: Draw = card.draw
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """A running bot; leaving stops it within `stop_timeout_s`: arguments and faults as in `run`.
+
+    Yields:
+        The task that takes updates in; it ends early only with a fault.
+    """
+    vault = Vault.open(settings.ids_key)
+    async with Store(settings.database, vault, updates_kept=settings.updates_kept) as store:
+        app, lanes = build(settings, engine, store, await store.served_updates(), draw=draw)
+        take_updates = _webhook if settings.webhook_url else _polling
+        async with (
+            app.bot,  # by itself, too: an application that could not start leaves it open
+            app,
+            _answering(settings, app, lanes),
+            take_updates(settings, app, lanes) as source,
+        ):
+            # Beside the answers: they are not to wait for the menu.
+            publishing = asyncio.create_task(_publish_commands(app))
+            try:
+                yield source
+            finally:
+                publishing.cancel()
+                await asyncio.wait([publishing])
+
+
+def build(
+    settings: Settings,
+    engine: Engine,
+    store: Store,
+    served: Iterable[int] = (),
+    *,
+    draw: Draw = card.draw,
+) -> tuple[App, Lanes]:
+    """Put the parts together; nothing is started.
+
+    Args:
+        settings: see `bot.settings`.
+        engine: sees.
+        store: remembers.
+        served: numbers of updates served before, oldest first.
+        draw: draws the cards.
+    """
+    telegram = _telegram(settings)
+    facts = {
+        "minutes": round(settings.buttons_minutes),
+        "faces_max": settings.faces_max,
+        "updates_kept": settings.updates_kept,
+    }
+    account = Account(store, facts)
+    replies = Replies(telegram, account.language)
+    lookalike = Lookalike(
+        engine=engine,
+        intake=Intake(
+            telegram,
+            timeout_s=settings.download_timeout_s,
+            local_dir=settings.telegram_local_dir,
+        ),
+        draw=draw,
+        answers=Answers(
+            lifetime_s=60 * settings.buttons_minutes,
+            limit=settings.answers_kept,
+        ),
+        language=account.language,
+        matches=settings.matches,
+        faces_max=settings.faces_max,
+        answer_timeout_s=settings.answer_timeout_s,
+    )
+    lanes = Lanes(
+        route=route,
+        turn_away=replies.turn_away,
+        seen=Seen(served, settings.updates_kept),
+        memory=store,
+        albums=Albums(settings.album_wait_s),
+        slots=settings.concurrency,
+        person_queue=settings.person_queue,
+        waiting_total=settings.waiting_total,
+        answer_timeout_s=settings.answer_timeout_s,
+    )
+    builder = ApplicationBuilder().bot(telegram).updater(None).job_queue(None)
+    app: App = builder.concurrent_updates(lanes).build()
+    app.add_handlers(_handlers(account, lookalike))
+    app.add_error_handler(replies.report)
+    return app, lanes
+
+
+def _handlers(account: Account, lookalike: Lookalike) -> list[BaseHandler[Any, Any, Any]]:
+    """What answers what; the first that fits does."""
+    new = filters.ChatType.PRIVATE & filters.UpdateType.MESSAGE
+    picture = filters.PHOTO | (filters.Document.ALL & ~filters.ANIMATION) | _IN_ALBUM
+    return [
+        CommandHandler("start", account.start, new),
+        CommandHandler("help", account.help, new),
+        CommandHandler("privacy", account.privacy, new),
+        CommandHandler("language", account.choose, new),
+        MessageHandler(new & filters.COMMAND, account.unknown),
+        MessageHandler(new & picture, lookalike.photo),
+        MessageHandler(new, account.hint),
+        CallbackQueryHandler(account.chosen, LANGUAGE_BUTTON),
+        CallbackQueryHandler(lookalike.button),
+    ]
+
+
+class _InAlbum(filters.MessageFilter):
+    """A message of an album, be it a photo or not: the album is answered as a whole."""
+
+    def filter(self, message: Any) -> bool:
+        return bool(message.media_group_id)
+
+
+_IN_ALBUM = _InAlbum()
+
+
+def _telegram(settings: Settings) -> Telegram:
+    # PTB's own switch: durations as timedelta, without which reading some of them warns.
+    os.environ["PTB_TIMEDELTA"] = "1"
+    # The environment's proxies lead out of this machine, so not to a server on it.
+    direct = urlsplit(settings.telegram_api_url).hostname in ("127.0.0.1", "localhost", "::1")
+    way = {"trust_env": not direct}
+    return Telegram(
+        settings.bot_token.get_secret_value(),
+        base_url=f"{settings.telegram_api_url}/bot",
+        base_file_url=f"{settings.telegram_api_url}/file/bot",
+        request=HTTPXRequest(
+            connection_pool_size=2 * settings.concurrency + 8,
+            read_timeout=20,
+            write_timeout=20,
+            pool_timeout=10,
+            httpx_kwargs=way,
+        ),
+        get_updates_request=HTTPXRequest(connection_pool_size=2, httpx_kwargs=way),
+        rate_limiter=Patient(retries=settings.send_retries, rate=settings.send_rate),
+    )
+
+
+@asynccontextmanager
+async def _answering(settings: Settings, app: App, lanes: Lanes) -> AsyncIterator[None]:
+    await app.start()
+    try:
+        yield
+    finally:
+        await lanes.drain(settings.stop_timeout_s - 2 * _GOODBYE_S)
+        try:
+            await asyncio.wait_for(app.stop(), _GOODBYE_S)
+        except TimeoutError:
+            logger.error("answers were still running when the time for stopping was over")
+
+
+@asynccontextmanager
+async def _polling(
+    _settings: Settings, app: App, _lanes: Lanes
+) -> AsyncIterator["asyncio.Task[None]"]:
+    telegram: Telegram = app.bot
+    await telegram.delete_webhook()
+    poller = Poller(
+        lambda offset, wait: telegram.raw_updates(offset, _POLL_S * wait, ALLOWED_UPDATES),
+        partial(parse_update, bot=telegram),
+        app.update_queue.put_nowait,
+    )
+    task = asyncio.create_task(poller.run(), name="poller")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        try:
+            await asyncio.wait_for(poller.acknowledge(), _GOODBYE_S)
+        except (TelegramError, TimeoutError) as error:
+            # The updates come again after the next start, where their numbers are known.
+            logger.warning("the last updates were not acknowledged: %s", type(error).__name__)
+
+
+@asynccontextmanager
+async def _webhook(
+    settings: Settings, app: App, lanes: Lanes
+) -> AsyncIterator["asyncio.Task[None]"]:
+    telegram: Telegram = app.bot
+    secret = settings.webhook_secret.get_secret_value()
+    site = webhook.site(
+        secret,
+        partial(parse_update, bot=telegram),
+        app.update_queue.put_nowait,
+        healthy=lambda: app.running and not lanes.stopping,
+    )
+    # Bound here, because uvicorn ends the process when it cannot bind.
+    listener = socket.create_server((settings.webhook_host, settings.webhook_port))
+    server = _Server(
+        uvicorn.Config(
+            site, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="webhook")
+    try:
+        await telegram.set_webhook(
+            f"{(settings.webhook_url or '').rstrip('/')}{webhook.PATH}",
+            allowed_updates=ALLOWED_UPDATES,
+            secret_token=secret,
+        )
+        yield task
+    finally:
+        server.should_exit = True
+        await asyncio.wait([task])
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `run`."""
+        yield
+
+
+async def _publish_commands(app: App) -> None:
+    try:
+        await publish_commands(app.bot)
+    except TelegramError as error:
+        logger.warning("the menu of commands was not published: %s", type(error).__name__)
+
+
+async def _first(task: "asyncio.Task[Any]", stop: asyncio.Event) -> None:
+    """Wait for whichever comes first."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopped, task], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGINT and SIGTERM set."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    with contextlib.ExitStack() as stack:
+        for each in signals:
+            loop.add_signal_handler(each, stop.set)
+            stack.callback(loop.remove_signal_handler, each)
+        yield stop

@@ -1,0 +1,129 @@
+"""The whole bot on this machine: a Telegram of its own, the real bot, the real engine.
+
+Ties them together and knows nothing about what they do. What the bot stores goes to a temporary
+folder that goes with the demo.
+"""
+
+import contextlib
+import webbrowser
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import SecretStr
+
+from bot import app
+from bot.sandbox import Person, Sandbox
+from bot.sandbox.client import Message
+from bot.sandbox.errors import UserError
+from bot.settings import Settings
+from engine import settings as engine_settings
+from engine.client import EmbeddedEngine
+
+_ONCE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One message that the bot answered with.
+
+    Attributes:
+        text: text or caption.
+        buttons: labels, row by row.
+        photo: the card as Telegram re-encodes it, JPEG; None where the message has none.
+    """
+
+    text: str
+    buttons: tuple[str, ...]
+    photo: bytes | None = field(repr=False)
+
+
+async def serve(
+    engine: engine_settings.Settings, *, port: int, ready: Callable[[str], None]
+) -> None:
+    """Run sandbox, bot and engine until SIGINT or SIGTERM.
+
+    Args:
+        engine: the engine's settings.
+        port: of the chat page; 0 takes a free one.
+        ready: told the page's address when it can be opened.
+
+    Raises:
+        OSError: the port is taken.
+        ConfigurationError: the engine cannot be built.
+    """
+    async with Sandbox(port=port) as sandbox, await EmbeddedEngine.open(engine) as opened:
+        with _settings(sandbox) as settings:
+            ready(sandbox.url)
+            await app.run(settings, opened)
+
+
+async def once(engine: engine_settings.Settings, photo: bytes, name: str) -> tuple[Reply, ...]:
+    """Send one file as a user would, as a photo where it is one, and wait for what comes back.
+
+    Args:
+        engine: the engine's settings.
+        photo: the file's bytes.
+        name: the file's name.
+
+    Raises:
+        TimeoutError: the bot did not answer in time.
+        UserError: Telegram itself would not take the file.
+        ConfigurationError: the engine cannot be built.
+    """
+    async with (
+        Sandbox() as sandbox,
+        await EmbeddedEngine.open(engine) as opened,
+        _bot(sandbox, opened),
+    ):
+        person = sandbox.person("ana")
+        await _send(person, photo, name)
+        answer = await person.reply(timeout_s=_ONCE_TIMEOUT_S)
+        return (await _reply(person, answer),)
+
+
+def open_browser(url: str) -> bool:
+    """Show a page in the operator's browser, where there is one."""
+    with contextlib.suppress(webbrowser.Error):
+        return webbrowser.open(url)
+    return False
+
+
+@asynccontextmanager
+async def _bot(sandbox: Sandbox, engine: EmbeddedEngine) -> AsyncIterator[None]:
+    with _settings(sandbox) as settings:
+        async with app.running(settings, engine):
+            yield
+
+
+@contextlib.contextmanager
+def _settings(sandbox: Sandbox) -> Iterator[Settings]:
+    """The bot's settings for a sandbox, with a store that is gone afterwards."""
+    with TemporaryDirectory(prefix="face-matcher-") as folder:
+        yield Settings(
+            _env_file=None,
+            bot_token=SecretStr(sandbox.token),
+            telegram_api_url=sandbox.url,
+            webhook_url=None,
+            telegram_local_dir=None,
+            database=Path(folder) / "demo.db",
+            ids_key=Path(folder) / "ids.key",
+        )
+
+
+async def _send(person: Person, photo: bytes, name: str) -> None:
+    try:
+        await person.send_photo(photo)
+    except UserError:
+        # What a chat app cannot show as a photo it still sends as a file.
+        await person.send_document(photo, name=name)
+
+
+async def _reply(person: Person, message: Message) -> Reply:
+    return Reply(
+        text=message.text,
+        buttons=tuple(button.text for row in message.buttons for button in row),
+        photo=await person.download(message) if message.photo else None,
+    )

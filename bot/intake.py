@@ -1,0 +1,273 @@
+"""From a Telegram message to a picture's bytes, or to the reason why not.
+
+Everything that decides whether a message is looked at stands here in one list (`RULES`), and
+everything about files on Telegram's servers. Knows nothing about faces or words.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import TypeGuard
+from urllib.parse import quote
+
+from telegram import Bot, CallbackQuery, Chat, Document, File, Message, PhotoSize, Update, User
+from telegram.error import BadRequest, Forbidden, TelegramError
+from telegram.ext import filters
+
+from bot.request import Request
+
+ALLOWED_UPDATES = ("message", "callback_query")
+FILE_MAX_BYTES = 20_000_000
+"""The largest file that Telegram's servers hand to bots."""
+_IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".heic", ".heif", ".avif"),
+    *(".gif", ".bmp", ".tif", ".tiff", ".svg", ".jxl"),
+)
+_DOWNLOAD_ATTEMPTS = 3
+
+
+class Reason(StrEnum):
+    """Why a photo is not answered with a card; each has its sentence in the locales."""
+
+    NO_FACE = "no_face"
+    TOO_SMALL = "too_small"
+    BLURRED = "blurred"
+    TOO_MANY_FACES = "too_many_faces"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TOO_LARGE = "too_large"
+    BROKEN_FILE = "broken_file"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    BUSY = "busy"
+    ENGINE_DOWN = "engine_down"
+    DEADLINE = "deadline"
+    DOWNLOAD_FAILED = "download_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No card, and why.
+
+    Attributes:
+        reason: see `Reason`.
+        values: what the reason's sentence speaks of, by placeholder.
+    """
+
+    reason: Reason
+    values: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A picture file as a person sent it.
+
+    Attributes:
+        photo: the file's bytes, kept for the time of an answer only.
+        file_id: Telegram's name for it, by which it can be fetched again.
+    """
+
+    photo: bytes = field(repr=False)
+    file_id: str
+
+
+Attachment = PhotoSize | Document
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing that a message must be to be looked at: if `breaks` it, then `refusal`."""
+
+    refusal: Refusal
+    breaks: Callable[[Message, Attachment | None], bool]
+
+
+def route(update: Update) -> Request | None:
+    """Whose request an update is; None for all that the bot leaves alone.
+
+    Left alone: edited messages, service messages, groups, channels, other bots, and updates whose
+    numbers are none.
+    """
+    if filters.StatusUpdate.ALL.check_update(update):
+        return None  # "X pinned a message" and the like: nobody waits for an answer
+    if update.message is not None:
+        return _route_message(update, update.message)
+    if update.callback_query is not None:
+        return _route_callback(update, update.callback_query)
+    return None
+
+
+def attachment(message: Message) -> Attachment | None:
+    """The picture in a message: its largest photo, or a document that says it is an image."""
+    if message.photo:
+        return max(message.photo, key=lambda size: size.width * size.height)
+    document = message.document
+    # Telegram repeats an animation, a silent video, as a document.
+    if document is None or message.animation is not None:
+        return None
+    suffix = PurePosixPath(document.file_name or "").suffix.lower()
+    looks = (document.mime_type or "").startswith("image/") or suffix in _IMAGE_SUFFIXES
+    return document if looks else None
+
+
+TOO_LARGE = Refusal(Reason.TOO_LARGE, {"megabytes": FILE_MAX_BYTES // 1_000_000})
+RULES: tuple[Rule, ...] = (
+    Rule(Refusal(Reason.NOT_AN_IMAGE), lambda _message, source: source is None),
+    Rule(
+        TOO_LARGE,
+        lambda _message, source: source is not None and (source.file_size or 0) > FILE_MAX_BYTES,
+    ),
+)
+"""What a look-alike photo must be, in the order in which it is said."""
+
+
+class Intake:
+    """Fetches the pictures that messages carry.
+
+    Args:
+        bot: the way to Telegram.
+        timeout_s: how long one file may take.
+        local_dir: where a Bot API server of our own keeps its files; None where files come over
+            HTTP only.
+        pause_s: wait before a failed download is tried again; it doubles.
+    """
+
+    def __init__(
+        self, bot: Bot, *, timeout_s: float, local_dir: Path | None = None, pause_s: float = 0.3
+    ) -> None:
+        self._bot = bot
+        self._timeout_s = timeout_s
+        self._local_dir = local_dir.resolve() if local_dir else None
+        self._pause_s = pause_s
+
+    async def capture(self, message: Message, within_s: float) -> Capture | Refusal:
+        """The picture in a message.
+
+        Args:
+            message: as it came.
+            within_s: seconds that there are; the setting's timeout holds as well.
+        """
+        source = attachment(message)
+        for rule in RULES:
+            if rule.breaks(message, source):
+                return rule.refusal
+        assert source is not None
+        photo = await self.fetch(source.file_id, within_s, expected=source.file_size)
+        return Capture(photo, source.file_id) if isinstance(photo, bytes) else photo
+
+    async def fetch(
+        self, file_id: str, within_s: float, *, expected: int | None = None
+    ) -> bytes | Refusal:
+        """A file's bytes.
+
+        Args:
+            file_id: Telegram's name for it.
+            within_s: seconds that there are.
+            expected: its size in bytes, where known; fewer mean a broken download.
+        """
+        try:
+            async with asyncio.timeout(min(within_s, self._timeout_s)):
+                return await self._attempts(file_id, expected)
+        except TimeoutError:
+            return Refusal(Reason.DOWNLOAD_FAILED)
+
+    async def _attempts(self, file_id: str, expected: int | None) -> bytes | Refusal:
+        for attempt in range(_DOWNLOAD_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(self._pause_s * 2 ** (attempt - 1))
+            try:
+                file = await self._bot.get_file(file_id)
+                if (file.file_size or 0) > FILE_MAX_BYTES:
+                    break
+                photo = await self._read(file)
+            except BadRequest as error:
+                if "too big" in str(error).lower():
+                    break
+                return Refusal(Reason.DOWNLOAD_FAILED)
+            except Forbidden:
+                raise
+            except (TelegramError, OSError):
+                continue
+            wanted = file.file_size or expected
+            if not wanted or len(photo) >= wanted:
+                return photo
+        else:
+            return Refusal(Reason.DOWNLOAD_FAILED)
+        return TOO_LARGE
+
+    async def _read(self, file: File) -> bytes:
+        """The bytes, over HTTP or, where the operator said so, from the shared folder.
+
+        Not PTB's `File.download_*`: those read any local file whose path the server names.
+        """
+        prefix = f"{self._bot.base_file_url}/"
+        path = (file.file_path or "").removeprefix(prefix)
+        if self._local_dir is not None and path.startswith("/"):
+            return await asyncio.to_thread(_read_inside, self._local_dir, Path(path))
+        if not _is_plain(path):
+            raise TelegramError("the Bot API server named a path that is no file of its own")
+        return await self._bot.request.retrieve(prefix + quote(path))
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a path stays below where it starts, and is no address."""
+    parts = path.split("/")
+    return bool(path) and ":" not in path and "\\" not in path and not {"", ".", ".."} & {*parts}
+
+
+def _read_inside(folder: Path, path: Path) -> bytes:
+    resolved = path.resolve()
+    if not resolved.is_relative_to(folder):
+        raise OSError("the Bot API server named a file outside TELEGRAM_LOCAL_DIR")
+    if resolved.stat().st_size > FILE_MAX_BYTES:
+        raise OSError("the file is larger than it was said to be")
+    return resolved.read_bytes()
+
+
+def _route_message(update: Update, message: Message) -> Request | None:
+    sender = message.from_user
+    if message.chat.type != Chat.PRIVATE or not _is_person(sender):
+        return None
+    if not (_is_number(message.message_id) and _is_number(message.chat.id)):
+        return None
+    album = message.media_group_id
+    return Request(
+        update,
+        person=sender.id,
+        kind=_kind(message),
+        album=album if isinstance(album, str) else None,
+        messages=(message,),
+    )
+
+
+def _route_callback(update: Update, query: CallbackQuery) -> Request | None:
+    message = query.message
+    if not _is_person(query.from_user) or message is None or message.chat.type != Chat.PRIVATE:
+        return None
+    return Request(update, person=query.from_user.id, kind="callback")
+
+
+def _is_person(user: User | None) -> TypeGuard[User]:
+    return user is not None and _is_number(user.id) and not user.is_bot
+
+
+def _is_number(value: object) -> bool:
+    """PTB's annotations promise numbers; its parser does not check."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _kind(message: Message) -> str:
+    if message.media_group_id:
+        return "album"
+    if message.photo:
+        return "photo"
+    if message.animation:
+        return "animation"
+    if message.document:
+        return "document"
+    text = message.text
+    if isinstance(text, str):
+        return "command" if text.startswith("/") else "text"
+    kinds = ("sticker", "voice", "video", "video_note", "audio", "location", "contact", "poll")
+    return next((kind for kind in kinds if getattr(message, kind, None)), "other")

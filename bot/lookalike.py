@@ -1,0 +1,463 @@
+"""A photo or an album in, cards with the people it resembles out; and the buttons below them.
+
+Knows nothing about how faces are found (the engine does), how a card is drawn or how bytes come
+from Telegram.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from telegram import (
+    Bot,
+    CallbackQuery,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    InputMediaPhoto,
+    Message,
+    Update,
+)
+from telegram.constants import ChatAction
+from telegram.error import BadRequest, TelegramError
+from telegram.ext import ContextTypes
+
+from bot import captions
+from bot.answers import Answer, Answers
+from bot.intake import TOO_LARGE, Capture, Intake, Reason, Refusal
+from bot.replies import Language, reply, replying_to, toast, unchanged_is_fine
+from bot.request import Request, current
+from bot.texts import say
+from engine import errors
+from engine.client import Engine
+from engine.types import Analysis, Face
+
+logger = logging.getLogger(__name__)
+
+# What a face must be to be worth a card. Smaller or more blurred ones are passed over where the
+# photo has a better one, and refused, saying so, where it has not.
+SMALLEST_FACE_PX = 40
+# Of 142 aligned press photos (112 px) none is above 0.63; enlarged from 28 px, 95 of 100 are below
+# 0.75; blurred with a Gaussian of 3 px, 95 of 100 are above 0.80.
+MOST_BLUR = 0.78
+FACES_SHOWN = 6
+"""The largest faces of a photo, which a card can tell apart."""
+
+_REFUSALS: tuple[tuple[type[errors.EngineError], Reason], ...] = (
+    (errors.EmptyImage, Reason.BROKEN_FILE),
+    (errors.NotAnImage, Reason.NOT_AN_IMAGE),
+    (errors.UnsupportedFormat, Reason.UNSUPPORTED_FORMAT),
+    (errors.BrokenImage, Reason.BROKEN_FILE),
+    (errors.FileTooLarge, Reason.TOO_LARGE),
+    (errors.TooManyPixels, Reason.TOO_MANY_PIXELS),
+    (errors.ImageError, Reason.BROKEN_FILE),
+    (errors.DeadlineExceeded, Reason.DEADLINE),
+    (errors.Unavailable, Reason.ENGINE_DOWN),
+)
+"""What an engine's fault is to a person; others are bugs, and reported as such."""
+
+_ACTION_EVERY_S = 4.0  # Telegram shows a chat action for five seconds
+_SEND_SHARE = 0.25  # of the time that there is, kept for sending
+
+
+class Draw(Protocol):
+    """Draws cards."""
+
+    def __call__(
+        self, photo: bytes, analysis: Analysis, *, language: str, face: int | None = None
+    ) -> bytes:
+        """Draw a card as PNG; see `bot.card.draw`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A photo that was looked at.
+
+    Attributes:
+        card: PNG bytes.
+        analysis: the faces on the card.
+        seen: how many usable faces the photo has.
+        file_id: Telegram's name for the photo.
+    """
+
+    card: bytes = field(repr=False)
+    analysis: Analysis
+    seen: int
+    file_id: str
+
+
+def usable(analysis: Analysis, faces_max: int) -> tuple[Analysis, int] | Refusal:
+    """The faces worth a card, and how many there were before the smallest were left out.
+
+    Args:
+        analysis: as the engine gave it.
+        faces_max: usable faces above which the photo is refused.
+    """
+    if not analysis.faces:
+        return Refusal(Reason.NO_FACE)
+    large = [face for face in analysis.faces if face.quality.size_px >= SMALLEST_FACE_PX]
+    if not large:
+        return Refusal(Reason.TOO_SMALL, {"pixels": SMALLEST_FACE_PX})
+    clear = [face for face in large if face.quality.blur <= MOST_BLUR]
+    if not clear:
+        return Refusal(Reason.BLURRED)
+    if len(clear) > faces_max:
+        return Refusal(Reason.TOO_MANY_FACES, {"count": len(clear), "most": faces_max})
+    return replace(analysis, faces=tuple(clear[:FACES_SHOWN])), len(clear)
+
+
+class Lookalike:
+    """Answers photos.
+
+    Args:
+        engine: sees.
+        intake: fetches pictures.
+        draw: draws cards.
+        answers: remembers what buttons need.
+        language: see `replies.Language`.
+        matches: how many people to name for each face, at most.
+        faces_max: usable faces above which a photo is refused.
+        answer_timeout_s: after how long a person must have an answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        intake: Intake,
+        draw: Draw,
+        answers: Answers,
+        language: Language,
+        matches: int,
+        faces_max: int,
+        answer_timeout_s: float,
+    ) -> None:
+        self._engine = engine
+        self._intake = intake
+        self._draw = draw
+        self._answers = answers
+        self._language = language
+        self._matches = matches
+        self._faces_max = faces_max
+        self._send_s = _SEND_SHARE * answer_timeout_s
+
+    # Photos
+
+    async def photo(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Answer a photo, an image sent as a file, or an album."""
+        assert update.effective_user is not None
+        request = current.get()
+        language = await self._language(update.effective_user)
+        async with _working(context.bot, request.messages[0].chat.id):
+            if len(request.messages) == 1:
+                await self._answer_one(request, language)
+            else:
+                await self._answer_album(request, language)
+
+    async def _answer_one(self, request: Request, language: str) -> None:
+        message = request.messages[0]
+        look = await self._look(request, message, language)
+        if isinstance(look, Refusal):
+            request.outcome = f"refused_{look.reason.value}"
+            await reply(message, _sentence(look, language))
+        else:
+            await self._send(request, message, look, language)
+
+    async def _answer_album(self, request: Request, language: str) -> None:
+        looks: list[tuple[int, Message, Look]] = []
+        refusals: list[tuple[int, Refusal]] = []
+        for number, message in enumerate(request.messages, 1):
+            look = await self._look(request, message, language)
+            if isinstance(look, Refusal):
+                refusals.append((number, look))
+            else:
+                looks.append((number, message, look))
+        if len(looks) == 1:
+            await self._send(request, looks[0][1], looks[0][2], language)
+        elif looks:
+            await self._send_album(request, [(n, look) for n, _, look in looks], language)
+        if refusals:
+            request.outcome = f"answered_{len(looks)}_of_{len(request.messages)}"
+            await reply(request.messages[0], _sentences(refusals, len(looks), language))
+
+    async def _look(self, request: Request, message: Message, language: str) -> Look | Refusal:
+        """Fetch, see, judge, draw."""
+        with request.timed("download"):
+            capture = await self._intake.capture(message, self._time_left_s(request))
+        if isinstance(capture, Refusal):
+            return capture
+        analysis = await self._analyze(request, capture)
+        if isinstance(analysis, Refusal):
+            return analysis
+        chosen = usable(analysis, self._faces_max)
+        if isinstance(chosen, Refusal):
+            return chosen
+        shown, seen = chosen
+        with request.timed("card"):
+            card = await asyncio.to_thread(self._draw, capture.photo, shown, language=language)
+        return Look(card, shown, seen, capture.file_id)
+
+    async def _analyze(self, request: Request, capture: Capture) -> Analysis | Refusal:
+        left_s = self._time_left_s(request)
+        start = time.perf_counter()
+        queue_s = 0.0
+        try:
+            async with asyncio.timeout(left_s):
+                analysis = await self._engine.analyze(
+                    capture.photo, top_k=self._matches, timeout_s=left_s
+                )
+            queue_s = analysis.queue_s
+        except TimeoutError:
+            return Refusal(Reason.DEADLINE)
+        except errors.Busy as busy:
+            return Refusal(Reason.BUSY, {"count": max(1, math.ceil(busy.retry_after_s))})
+        except errors.EngineError as error:
+            return _refusal_for(error)
+        finally:
+            request.add_ms("queue", queue_s)
+            request.add_ms("engine", max(0.0, time.perf_counter() - start - queue_s))
+        return analysis
+
+    def _time_left_s(self, request: Request) -> float:
+        """Seconds for fetching and seeing, so that some are left for sending."""
+        return max(0.0, request.remaining_s() - self._send_s)
+
+    async def _send(self, request: Request, message: Message, look: Look, language: str) -> None:
+        answer = Answer(request.person, look.file_id, look.analysis, look.seen, language)
+        key = self._answers.keep(answer)
+        with request.timed("send"):
+            await message.reply_photo(
+                look.card,
+                caption=captions.whole(look.analysis, look.seen, language),
+                reply_markup=_buttons(key, answer, None),
+                reply_parameters=replying_to(message),
+                filename="card.png",
+            )
+
+    async def _send_album(
+        self, request: Request, looks: Sequence[tuple[int, Look]], language: str
+    ) -> None:
+        lines = [
+            say(language, "album.line", number=n, words=captions.photo(look.analysis, language))
+            for n, look in looks
+        ]
+        # Telegram shows the caption of an album only where one of its photos alone has one.
+        caption: list[str | None] = [captions.fit("\n".join(lines))]
+        caption += [None] * (len(looks) - 1)
+        media = [
+            InputMediaPhoto(look.card, caption=text, filename=f"card-{n}.png")
+            for (n, look), text in zip(looks, caption, strict=True)
+        ]
+        first = request.messages[0]
+        with request.timed("send"):
+            await first.reply_media_group(media, reply_parameters=replying_to(first))
+
+    # Buttons
+
+    async def button(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Do what a button below an answer says; whatever happens, the button is answered."""
+        query = update.callback_query
+        assert query is not None
+        assert query.message is not None
+        key, _, action = (query.data or "").partition(":")
+        answer = self._answers.find(key)
+        said: str | None = "toast.expired"
+        if answer is None:
+            current.get().outcome = "expired"
+            await _remove_buttons(context.bot, query)
+        elif answer.owner != query.from_user.id:
+            current.get().outcome = "not_theirs"
+            said = "toast.not_yours"
+        else:
+            said = await self._press(context.bot, query, key, answer, action)
+        language = answer.language if answer else await self._language(query.from_user)
+        await toast(context.bot, query.id, say(language, said) if said else None)
+
+    async def _press(
+        self, bot: Bot, query: CallbackQuery, key: str, answer: Answer, action: str
+    ) -> str | None:
+        """Act; the key of the sentence to show for a moment, if any."""
+        verb, number = action[:1], action[1:]
+        face = int(number) if number.isdecimal() and number.isascii() else None
+        if face is not None and face >= len(answer.analysis.faces):
+            return "toast.expired"
+        match verb:
+            case "d":
+                return await self._delete(bot, query, key)
+            case "m":
+                await _show_longer(bot, query, key, answer, face)
+            case "l":
+                await _show_caption(bot, query, key, answer, face)
+            case "f":
+                return await self._show_face(bot, query, key, answer, face)
+            case _:
+                return "toast.expired"
+        return None
+
+    async def _delete(self, bot: Bot, query: CallbackQuery, key: str) -> str:
+        try:
+            await bot.delete_message(*_place(query))
+        except BadRequest:  # Telegram lets bots delete for two days
+            return "toast.not_deleted"
+        self._answers.drop(key)
+        return "toast.deleted"
+
+    async def _show_face(
+        self, bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+    ) -> str | None:
+        """Show one face's card, or with None the whole photo's again.
+
+        The photo is fetched anew: no picture is kept longer than an answer takes.
+        """
+        request = current.get()
+        chat_id, message_id = _place(query)
+        async with _working(bot, chat_id):
+            with request.timed("download"):
+                photo = await self._intake.fetch(answer.file_id, self._time_left_s(request))
+            if isinstance(photo, Refusal):
+                request.outcome = f"refused_{photo.reason.value}"
+                return "toast.photo_gone"
+            with request.timed("card"):
+                card = await asyncio.to_thread(
+                    self._draw, photo, answer.analysis, language=answer.language, face=face
+                )
+            media = InputMediaPhoto(card, caption=_caption(answer, face), filename="card.png")
+            with request.timed("send"), unchanged_is_fine():
+                await bot.edit_message_media(
+                    media, chat_id, message_id, reply_markup=_buttons(key, answer, face)
+                )
+        return None
+
+
+@contextlib.asynccontextmanager
+async def _working(bot: Bot, chat_id: int) -> AsyncIterator[None]:
+    """Show the person that something is being done, for as long as it is."""
+
+    async def show() -> None:
+        while True:
+            try:
+                await bot.send_chat_action(chat_id, ChatAction.UPLOAD_PHOTO)
+            except TelegramError as error:
+                logger.debug("no chat action: %s", type(error).__name__)
+            await asyncio.sleep(_ACTION_EVERY_S)
+
+    showing = asyncio.create_task(show())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        # Waiting for it would take in a cancellation of our own; asyncio.wait does not.
+        await asyncio.wait([showing])
+
+
+async def _show_longer(
+    bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+) -> None:
+    text = captions.longer(_face(answer, face), answer.language)
+    await _edit_caption(bot, query, text, _buttons(key, answer, face, longer=True))
+
+
+async def _show_caption(
+    bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+) -> None:
+    await _edit_caption(bot, query, _caption(answer, face), _buttons(key, answer, face))
+
+
+async def _edit_caption(
+    bot: Bot, query: CallbackQuery, text: str, buttons: InlineKeyboardMarkup
+) -> None:
+    chat_id, message_id = _place(query)
+    with current.get().timed("send"), unchanged_is_fine():
+        await bot.edit_message_caption(chat_id, message_id, caption=text, reply_markup=buttons)
+
+
+async def _remove_buttons(bot: Bot, query: CallbackQuery) -> None:
+    chat_id, message_id = _place(query)
+    with contextlib.suppress(BadRequest):
+        await bot.edit_message_reply_markup(chat_id, message_id, reply_markup=None)
+
+
+def _buttons(
+    key: str, answer: Answer, face: int | None, *, longer: bool = False
+) -> InlineKeyboardMarkup:
+    """The buttons below a card: other faces, more matches, delete.
+
+    Args:
+        key: the answer's.
+        answer: what is shown.
+        face: the face whose card it is; None for the whole photo's.
+        longer: whether the longer list of matches is shown.
+    """
+
+    def button(text: str, action: str) -> InlineKeyboardButton:
+        return InlineKeyboardButton(text, callback_data=f"{key}:{action}")
+
+    language, rows = answer.language, []
+    count = len(answer.analysis.faces)
+    if count > 1:
+        others = [button(str(i + 1), f"f{i}") for i in range(count) if i != face]
+        rows.append(others)
+        if face is not None:
+            rows.append([button(say(language, "buttons.all"), "f")])
+    last = []
+    if count == 1 or face is not None:
+        shown = face or 0
+        if longer:
+            last.append(button(say(language, "buttons.less"), _with(face, "l")))
+        elif len(answer.analysis.faces[shown].matches) > 1:
+            last.append(button(say(language, "buttons.more"), _with(face, "m")))
+    last.append(button(say(language, "buttons.delete"), "d"))
+    return InlineKeyboardMarkup([*rows, last])
+
+
+def _with(face: int | None, verb: str) -> str:
+    return verb if face is None else f"{verb}{face}"
+
+
+def _face(answer: Answer, face: int | None) -> Face:
+    return answer.analysis.faces[face or 0]
+
+
+def _caption(answer: Answer, face: int | None) -> str:
+    if face is None:
+        return captions.whole(answer.analysis, answer.seen, answer.language)
+    return captions.one(answer.analysis.faces[face], answer.language)
+
+
+def _place(query: CallbackQuery) -> tuple[int, int]:
+    """Chat and message of a button, also of a message too old to be readable."""
+    assert query.message is not None
+    return query.message.chat.id, query.message.message_id
+
+
+def _sentence(refusal: Refusal, language: str) -> str:
+    return say(language, f"refusal.{refusal.reason.value}", **refusal.values)
+
+
+def _sentences(refusals: Sequence[tuple[int, Refusal]], answered: int, language: str) -> str:
+    """What to say about the refused photos of an album: one sentence where it fits all of them."""
+    if not answered and len({refusal.reason for _, refusal in refusals}) == 1:
+        return _sentence(refusals[0][1], language)
+    return "\n".join(
+        say(language, "album.line", number=number, words=_sentence(refusal, language))
+        for number, refusal in refusals
+    )
+
+
+def _refusal_for(error: errors.EngineError) -> Refusal:
+    """What a fault is to a person.
+
+    Raises:
+        EngineError: the fault itself, where it is a bug or the operator's to mend.
+    """
+    for kind, reason in _REFUSALS:
+        if isinstance(error, kind):
+            if reason is Reason.ENGINE_DOWN:
+                logger.error("the engine is down: %s", error)
+            return TOO_LARGE if reason is Reason.TOO_LARGE else Refusal(reason)
+    raise error

@@ -1,0 +1,62 @@
+"""One update under way: who waits for an answer since when, and how it went.
+
+Knows nothing about what is answered. The handlers of python-telegram-bot find the request they
+serve in `current`, which follows them through tasks and threads.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from telegram import Message, Update
+
+
+@dataclass
+class Request:
+    """One update of one person, from its arrival to its line in the log.
+
+    Attributes:
+        update: as Telegram sent it.
+        person: the Telegram id of whoever waits; never logged, never stored.
+        kind: what it is ("photo", "command", "callback", ...), for the log.
+        album: the media group's id when the message is part of an album.
+        messages: the message, or all of its album's once they are in.
+        arrived_s: the event loop's time of arrival.
+        cut_off_s: the event loop's time at which work on it ends.
+        outcome: what became of it, for the log.
+        stages_ms: milliseconds by stage, for the log.
+    """
+
+    update: Update
+    person: int
+    kind: str
+    album: str | None = None
+    messages: tuple[Message, ...] = ()
+    arrived_s: float = 0.0
+    cut_off_s: float = 0.0
+    outcome: str = "answered"
+    stages_ms: dict[str, float] = field(default_factory=dict)
+
+    def remaining_s(self) -> float:
+        """Seconds until work on it ends, never below zero."""
+        return max(0.0, self.cut_off_s - asyncio.get_running_loop().time())
+
+    def add_ms(self, stage: str, seconds: float) -> None:
+        """Add to the milliseconds of a stage."""
+        self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + seconds * 1000
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Measure a stage, also when it fails."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_ms(stage, time.perf_counter() - start)
+
+
+current: ContextVar[Request] = ContextVar("request")
+"""The request that the running handler serves."""

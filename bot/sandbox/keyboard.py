@@ -1,0 +1,72 @@
+"""Telegram's rules for the buttons under a message.
+
+Knows the shape of a reply markup; nothing about what a button does.
+"""
+
+from typing import Any
+
+from bot.sandbox.errors import bad_request
+
+MAX_DATA_BYTES = 64
+MAX_BUTTONS = 100
+_ACTIONS = (
+    "callback_data",
+    "url",
+    "web_app",
+    "login_url",
+    "switch_inline_query",
+    "switch_inline_query_current_chat",
+    "switch_inline_query_chosen_chat",
+    "copy_text",
+    "callback_game",
+    "pay",
+)
+_OTHER_MARKUP = ("keyboard", "remove_keyboard", "force_reply")
+
+
+def inline_keyboard(markup: object) -> dict[str, Any] | None:
+    """The inline keyboard of a reply markup, checked; None where there is none.
+
+    Reply keyboards and forced replies are accepted and not shown.
+
+    Raises:
+        ApiError: 400, as Telegram words it.
+    """
+    if markup is None or markup == {}:
+        return None
+    if not isinstance(markup, dict):
+        raise bad_request("object expected as reply markup")
+    if "inline_keyboard" not in markup:
+        if any(key in markup for key in _OTHER_MARKUP):
+            return None
+        raise bad_request("can't parse reply keyboard markup JSON object")
+    rows = markup["inline_keyboard"]
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise bad_request('field "inline_keyboard" of the InlineKeyboardMarkup must be an Array')
+    checked = [[_button(button) for button in row] for row in rows if row]
+    if sum(len(row) for row in checked) > MAX_BUTTONS:
+        raise bad_request("reply markup is too long")
+    return {"inline_keyboard": checked} if checked else None
+
+
+def _button(button: object) -> dict[str, Any]:
+    if not isinstance(button, dict):
+        raise bad_request("can't parse inline keyboard button: expected an Object")
+    text = button.get("text")
+    if not isinstance(text, str):
+        raise bad_request("can't parse inline keyboard button: Can't find field \"text\"")
+    if not text.strip():
+        raise bad_request("inline keyboard button text must be non-empty")
+    if not any(action in button for action in _ACTIONS):
+        raise bad_request(
+            "can't parse inline keyboard button: Text buttons are unallowed in the inline keyboard"
+        )
+    if "callback_data" in button:
+        data = button["callback_data"]
+        if not isinstance(data, str) or not 1 <= len(data.encode()) <= MAX_DATA_BYTES:
+            raise bad_request("BUTTON_DATA_INVALID")
+    if "url" in button and not str(button["url"]).startswith(("http://", "https://", "tg://")):
+        raise bad_request(
+            f"inline keyboard button URL '{button['url']}' is invalid: Wrong HTTP URL"
+        )
+    return dict(button)

@@ -1,0 +1,265 @@
+"""The state of the sandbox: one bot, its people, their chats, files and commands.
+
+Knows how messages, photos and documents look in the Bot API and keeps them within bounds; nothing
+about HTTP, and nothing about who asked for a change (see `methods` and `people`).
+"""
+
+import asyncio
+import mimetypes
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.sandbox.events import EventLog
+from bot.sandbox.faults import Faults
+from bot.sandbox.files import FileStore
+from bot.sandbox.pictures import Rendition, renditions, thumbnail
+from bot.sandbox.updates import Inbox
+
+Json = dict[str, Any]
+
+MAX_MESSAGES = 500
+"""Messages kept in a chat; older ones are forgotten."""
+MAX_QUERIES = 1000
+QUERY_LIFETIME_S = 15 * 60
+
+
+@dataclass(slots=True)
+class Account:
+    """A person and their private chat with the bot.
+
+    Attributes:
+        name: lower case, as it stands in addresses ("ana").
+        user_id: Telegram's id of the person and of the chat.
+        first_name: as shown.
+        language_code: what the person's client tells the bot, or None.
+        started: whether the person wrote to the bot ever; before, the bot may not write.
+        blocked: whether the person blocked the bot.
+        messages: by id, oldest first; values are never changed, only replaced.
+        events: what the person's client sees.
+    """
+
+    name: str
+    user_id: int
+    first_name: str
+    language_code: str | None
+    started: bool = False
+    blocked: bool = False
+    messages: OrderedDict[int, Json] = field(default_factory=OrderedDict)
+    events: EventLog = field(default_factory=EventLog)
+
+    def user(self) -> Json:
+        """The person as a Bot API User."""
+        user: Json = {
+            "id": self.user_id,
+            "is_bot": False,
+            "first_name": self.first_name,
+            "username": f"{self.name}_sandbox",
+        }
+        if self.language_code:
+            user["language_code"] = self.language_code
+        return user
+
+    def chat(self) -> Json:
+        """The chat as a Bot API Chat."""
+        return {
+            "id": self.user_id,
+            "type": "private",
+            "first_name": self.first_name,
+            "username": f"{self.name}_sandbox",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A pressed button that waits for its answer."""
+
+    account: Account
+    asked_at: float
+
+
+class World:
+    """Everything there is; belongs to one event loop.
+
+    Args:
+        bot_id: Telegram's id of the bot.
+        bot_name: as shown.
+        bot_username: without @.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        *,
+        bot_id: int,
+        bot_name: str,
+        bot_username: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.clock = clock
+        self.bot: Json = {
+            "id": bot_id,
+            "is_bot": True,
+            "first_name": bot_name,
+            "username": bot_username,
+        }
+        self.texts: dict[tuple[str, str], str] = {}
+        self.faults = Faults()
+        self.files = FileStore()
+        self.inbox = Inbox(self.faults, clock)
+        self.closing = asyncio.Event()
+        self.accounts = {
+            account.name: account
+            for account in (Account("ana", 7001, "Ana", "es"), Account("ben", 7002, "Ben", "en"))
+        }
+        self._commands: dict[tuple[str, str], list[Json]] = {}
+        self._queries: OrderedDict[str, Query] = OrderedDict()
+        self._last_message_id = 0
+        self._last_group_id = 13_000_000_000
+        self._last_query_id = 4_000_000_000
+
+    # Messages
+
+    def account_of(self, user_id: int) -> Account | None:
+        """The person (and chat) with an id, or None."""
+        return next((one for one in self.accounts.values() if one.user_id == user_id), None)
+
+    def draft(self, account: Account, *, from_bot: bool, content: Json) -> Json:
+        """A new message with the next id, not yet in its chat."""
+        self._last_message_id += 1
+        return {
+            "message_id": self._last_message_id,
+            "date": int(self.clock()),
+            "chat": account.chat(),
+            "from": self.bot if from_bot else account.user(),
+            **content,
+        }
+
+    def post(self, account: Account, message: Json) -> Json:
+        """Put a message into its chat."""
+        account.messages[message["message_id"]] = message
+        while len(account.messages) > MAX_MESSAGES:
+            forgotten, _ = account.messages.popitem(last=False)
+            account.events.publish("delete", {"message_ids": [forgotten]})
+        account.events.publish("message", {"message": message})
+        return message
+
+    def change(self, account: Account, message: Json) -> Json:
+        """Replace a message by a later version of itself."""
+        account.messages[message["message_id"]] = message
+        account.events.publish("edit", {"message": message})
+        return message
+
+    def delete(self, account: Account, message_ids: Iterable[int]) -> None:
+        """Take messages out of a chat; ids that are not there are passed over."""
+        gone = [one for one in message_ids if account.messages.pop(one, None) is not None]
+        if gone:
+            account.events.publish("delete", {"message_ids": gone})
+
+    def next_group_id(self) -> str:
+        """A new media_group_id."""
+        self._last_group_id += 1
+        return str(self._last_group_id)
+
+    # Files
+
+    async def photo(self, data: bytes) -> list[Json]:
+        """A photo's sizes, kept, as Bot API PhotoSizes, smallest first.
+
+        Raises:
+            NotAPicture: the bytes cannot be shown.
+        """
+        return [self._photo_size(one) for one in await asyncio.to_thread(renditions, data)]
+
+    async def document(self, data: bytes, *, name: str, mime_type: str) -> Json:
+        """A file as a Bot API Document, kept byte for byte, with a preview where it is an image."""
+        mime_type = mime_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
+        suffix = suffix if suffix[1:].isalnum() and suffix.isascii() else ""
+        preview = await asyncio.to_thread(thumbnail, data)
+        file = self.files.add(
+            data, folder="documents", suffix=suffix, mime_type=mime_type, name=name
+        )
+        document: Json = {
+            "file_name": name,
+            "mime_type": mime_type,
+            "file_id": file.file_id,
+            "file_unique_id": file.unique_id,
+            "file_size": len(data),
+        }
+        if preview is not None:
+            document["thumbnail"] = self._photo_size(preview, folder="thumbnails")
+        return document
+
+    def _photo_size(self, rendition: Rendition, folder: str = "photos") -> Json:
+        file = self.files.add(rendition.data, folder=folder, suffix=".jpg", mime_type="image/jpeg")
+        return {
+            "file_id": file.file_id,
+            "file_unique_id": file.unique_id,
+            "file_size": len(rendition.data),
+            "width": rendition.width_px,
+            "height": rendition.height_px,
+        }
+
+    def known_media(self, file_id: str) -> Json | None:
+        """{"photo": [...]} or {"document": {...}} of a message that holds a file, or None."""
+        for account in self.accounts.values():
+            for message in account.messages.values():
+                if any(size["file_id"] == file_id for size in message.get("photo", ())):
+                    return {"photo": message["photo"]}
+                if message.get("document", {}).get("file_id") == file_id:
+                    return {"document": message["document"]}
+        return None
+
+    # Buttons
+
+    def ask(self, account: Account) -> str:
+        """Remember that a button was pressed; the new query's id."""
+        self._last_query_id += 1
+        query_id = str(self._last_query_id)
+        self._queries[query_id] = Query(account, self.clock())
+        while len(self._queries) > MAX_QUERIES:
+            self._queries.popitem(last=False)
+        return query_id
+
+    def query(self, query_id: str) -> Query | None:
+        """A query that can still be answered, or None."""
+        query = self._queries.get(query_id)
+        if query is None or self.clock() - query.asked_at > QUERY_LIFETIME_S:
+            return None
+        return query
+
+    # Commands
+
+    def set_commands(self, scope: str, language: str, commands: list[Json]) -> None:
+        """Set (or, with an empty list, remove) the menu of a scope and a language."""
+        if commands:
+            self._commands[scope, language] = commands
+        else:
+            self._commands.pop((scope, language), None)
+        for account in self.accounts.values():
+            account.events.publish("commands", {"commands": self.commands_for(account)})
+
+    def commands(self, scope: str, language: str) -> list[Json]:
+        """The menu set for exactly this scope and language."""
+        return self._commands.get((scope, language), [])
+
+    def commands_for(self, account: Account) -> list[Json]:
+        """The menu that a person sees: narrowest scope first, their language before none."""
+        language = (account.language_code or "").split("-")[0].lower()
+        for scope in (f"chat:{account.user_id}", "all_private_chats", "default"):
+            for code in dict.fromkeys((language, "")):
+                if menu := self._commands.get((scope, code)):
+                    return menu
+        return []
+
+    # The end
+
+    def close(self) -> None:
+        """Send everybody who waits home."""
+        self.closing.set()
+        self.inbox.close()
+        for account in self.accounts.values():
+            account.events.close()

@@ -1,0 +1,73 @@
+"""The door that Telegram knocks on in webhook mode, and /healthz.
+
+Knows nothing about what the updates say: it checks who knocks and how much they carry.
+"""
+
+import hmac
+import json
+import logging
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from telegram import Update
+
+from bot.transport import Malformed
+
+logger = logging.getLogger(__name__)
+
+PATH = "/telegram"
+BODY_MAX_BYTES = 1_000_000
+_SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"  # noqa: S105 (a header's name)
+
+
+def site(
+    secret: str,
+    parse: Callable[[object], Update],
+    put: Callable[[Update], None],
+    healthy: Callable[[], bool],
+) -> Starlette:
+    """The web application.
+
+    Args:
+        secret: what Telegram sends with every update since setWebhook.
+        parse: turns a JSON value into an update, or raises `Malformed`.
+        put: takes an update; it is answered elsewhere, later.
+        healthy: whether updates are being taken.
+    """
+
+    async def telegram(request: Request) -> Response:
+        """Take an update: 200 as soon as it waits."""
+        shown = request.headers.get(_SECRET_HEADER, "").encode("utf-8", "replace")
+        if not hmac.compare_digest(shown, secret.encode()):
+            return PlainTextResponse("wrong secret token\n", 403)
+        if not healthy():
+            return PlainTextResponse("stopping\n", 503)
+        try:
+            body = await _body(request)
+            if body is None:
+                return PlainTextResponse("too large for an update\n", 413)
+            put(parse(json.loads(body)))
+        except (Malformed, ValueError, RecursionError, ClientDisconnect) as error:
+            logger.warning("webhook refused a body: %s", type(error).__name__)
+            return PlainTextResponse("not an update\n", 400)
+        return PlainTextResponse("")
+
+    async def healthz(_request: Request) -> Response:
+        """Tell whether updates are being taken."""
+        well = healthy()
+        return JSONResponse({"status": "ok" if well else "stopping"}, 200 if well else 503)
+
+    return Starlette(routes=[Route(PATH, telegram, methods=["POST"]), Route("/healthz", healthz)])
+
+
+async def _body(request: Request) -> bytes | None:
+    """The body, or None when it is too large; reading stops there."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_MAX_BYTES:
+            return None
+    return bytes(body)

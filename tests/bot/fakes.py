@@ -1,0 +1,189 @@
+"""Fakes at the bot's seams: an engine, a painter, and settings for the sandbox.
+
+The engine answers with what a test tells it to see; photos stay real pictures all the way.
+"""
+
+import asyncio
+import io
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from bot import app
+from bot.lookalike import Draw
+from bot.sandbox import Sandbox
+from bot.settings import Settings
+from engine.errors import BrokenImage, EmptyImage, NotAnImage
+from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
+
+NAMES = ("Ada Lovelace", "Grace Hopper", "Mary Shelley", "Emmy Noether", "Rosa Parks")
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (320, 240), form: str = "JPEG") -> bytes:
+    """A picture file that differs from seed to seed."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(out, form)
+    return out.getvalue()
+
+
+def matches(verdict: Verdict = Verdict.STRONG, percentile: float = 97.3) -> tuple[Match, ...]:
+    """As many matches as there are names, the first with a verdict."""
+    return tuple(
+        Match(
+            name,
+            probability=0.5 / 2**place,
+            similarity=0.6 - place / 10,
+            percentile=max(0.0, percentile - 20 * place),
+            verdict=verdict if place == 0 else Verdict.NONE,
+        )
+        for place, name in enumerate(NAMES)
+    )
+
+
+def face(
+    x: float = 100.0,
+    *,
+    size_px: float = 90.0,
+    blur: float = 0.2,
+    found: tuple[Match, ...] | None = None,
+) -> Face:
+    """A face at a place, usable unless a test says otherwise."""
+    eye, mouth = 80.0, 120.0
+    return Face(
+        box=(x, 60.0, x + size_px, 60.0 + size_px),
+        landmarks=(
+            (x + 25, eye),
+            (x + 60, eye),
+            (x + 42, 100.0),
+            (x + 28, mouth),
+            (x + 58, mouth),
+        ),
+        probability=0.999,
+        quality=Quality(size_px, blur, 0.5),
+        pose=Pose(0.0, 0.56),
+        matches=matches() if found is None else found,
+    )
+
+
+def analysis(*faces: Face) -> Analysis:
+    return Analysis(faces, 320, 240, "fake@00000000", queue_s=0.001, compute_s=0.002)
+
+
+class FakeEngine:
+    """The engine protocol; `see` decides what a photo shows, and may raise or wait.
+
+    Photos are served one at a time, as by one device: `gate` lets a test hold each of them.
+    """
+
+    def __init__(self, see: Callable[[bytes], Analysis] = lambda _photo: analysis(face())) -> None:
+        self.see = see
+        self.served = 0
+        self.asked = asyncio.Condition()
+        self.waiting = 0
+        self.gate: asyncio.Semaphore | None = None
+        self._device = asyncio.Lock()
+
+    async def analyze(
+        self, photo: bytes, *, top_k: int = 5, embed: bool = False, timeout_s: float | None = None
+    ) -> Analysis:
+        decode(photo)
+        async with self.asked:
+            self.waiting += 1
+            self.asked.notify_all()
+        async with self._device:
+            if self.gate is not None:
+                await self.gate.acquire()
+            self.served += 1
+            return self.see(photo)
+
+    async def until_asked(self, times: int) -> None:
+        """Wait until so many photos have come in."""
+        async with asyncio.timeout(20), self.asked:
+            await self.asked.wait_for(lambda: self.waiting >= times)
+
+    async def info(self) -> EngineInfo:
+        return EngineInfo("0", "fake@00000000", "fake", len(NAMES), "cpu")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+
+def decode(photo: bytes) -> Image.Image:
+    """Open a picture with the engine's faults."""
+    if not photo:
+        raise EmptyImage("empty")
+    try:
+        opened = Image.open(io.BytesIO(photo))
+    except OSError as error:
+        raise NotAnImage("not an image") from error
+    try:
+        return opened.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise BrokenImage("broken") from error
+
+
+def draw(photo: bytes, shown: Analysis, *, language: str, face: int | None = None) -> bytes:
+    """A small card whose colour tells which face it shows: see `face_of`."""
+    decode(photo)
+    shade = 0 if face is None else 30 * (face + 1)
+    out = io.BytesIO()
+    Image.new("RGB", (160, 90), (shade, shade, shade)).save(out, "PNG")
+    return out.getvalue()
+
+
+def face_of(card: bytes) -> int | None:
+    """The face that a card of `draw` shows, after Telegram re-encoded it."""
+    pixel = Image.open(io.BytesIO(card)).convert("L").getpixel((80, 45))
+    assert isinstance(pixel, int)
+    number = round(pixel / 30) - 1
+    return None if number < 0 else number
+
+
+def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
+    """Settings for a bot in the sandbox: nothing from the environment, files in a folder."""
+    values: dict[str, Any] = {
+        "bot_token": sandbox.token,
+        "telegram_api_url": sandbox.url,
+        "database": folder / "bot.db",
+        "ids_key": folder / "secrets" / "ids.key",
+        "album_wait_s": 0.15,
+        "send_rate": 1000,
+        **changes,
+    }
+    return Settings(_env_file=None, **values)  # type: ignore[call-arg]
+
+
+@asynccontextmanager
+async def bot(
+    folder: Path, engine: FakeEngine | None = None, *, drawing: Draw = draw, **changes: Any
+) -> AsyncIterator[Sandbox]:
+    """A sandbox with the bot running in it."""
+    async with Sandbox() as sandbox:
+        chosen = settings(sandbox, folder, **changes)
+        async with app.running(chosen, engine or FakeEngine(), draw=drawing):
+            yield sandbox
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def texts(messages: Iterable[Any]) -> list[str]:
+    return [message.text for message in messages]

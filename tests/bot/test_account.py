@@ -1,0 +1,106 @@
+"""Commands, languages and hints, through real HTTP."""
+
+from pathlib import Path
+
+import pytest
+
+from bot import app
+from bot.account import COMMANDS
+from bot.sandbox import Fault, FaultKind, Sandbox
+from bot.sandbox.client import Event
+from bot.texts import LANGUAGES, say
+from tests.bot import fakes
+from tests.bot.fakes import bot, picture
+
+
+@pytest.mark.parametrize(
+    ("code", "language"), [("es-AR", "es"), ("en", "en"), ("pt-br", "en"), (None, "es")]
+)
+async def test_commands_answer_in_the_persons_language(
+    tmp_path: Path, code: str | None, language: str
+) -> None:
+    facts = {"minutes": 60, "faces_max": 12, "updates_kept": 10_000}
+    async with bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language(code)
+        for command in ("start", "help", "privacy", "unknown"):
+            await ana.send_text(f"/{command}")
+            assert (await ana.reply()).text == say(language, f"account.{command}", **facts).strip()
+
+
+async def test_privacy_names_the_numbers_that_hold(tmp_path: Path) -> None:
+    async with bot(tmp_path, buttons_minutes=5, updates_kept=777) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_text("/privacy")
+        text = (await ana.reply()).text
+        assert "up to 5 minutes" in text
+        assert "last 777 updates" in text
+
+
+async def test_a_chosen_language_is_remembered_also_after_a_restart(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox:
+        chosen = fakes.settings(sandbox, tmp_path)
+        ana = sandbox.person("ana")
+        await ana.set_language("es")
+        async with app.running(chosen, fakes.FakeEngine(), draw=fakes.draw):
+            await ana.send_text("/language")
+            choice = await ana.reply()
+            assert choice.text == say("es", "account.language")
+            said = await ana.press(choice, LANGUAGES["en"])
+            assert said.text == say("en", "account.language_chosen")
+            assert (await ana.edited(choice)).text == said.text
+            await ana.send_sticker()
+            assert (await ana.reply()).text == say("en", "account.hint")
+        async with app.running(chosen, fakes.FakeEngine(), draw=fakes.draw):
+            await ana.send_text("hola")
+            assert (await ana.reply()).text == say("en", "account.hint")
+
+
+async def test_everything_that_is_no_photo_gets_a_hint(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("es")
+        kinds = ("sticker", "voice", "location", "contact", "video", "video_note", "animation")
+        for kind in kinds:
+            await ana.send_other(kind)
+            assert (await ana.reply()).text == say("es", "account.hint"), kind
+
+
+async def test_the_menu_of_commands_is_published_in_each_language(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        published = 0
+
+        def third(event: Event) -> bool:
+            nonlocal published
+            published += event.kind == "commands"
+            return published == 3
+
+        await ana.wait_for(third)
+        for code, language in (("es", "es"), ("en", "en"), ("pt", "en")):
+            await ana.set_language(code)
+            assert await ana.commands() == {
+                name: say(language, f"commands.{name}") for name in COMMANDS
+            }
+
+
+async def test_an_edited_message_is_not_answered_again(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        sent = await ana.send_text("hello")
+        await ana.reply()
+        await ana.edit(sent, "hello!")
+        await ana.send_photo(picture())
+        assert (await ana.reply()).photo
+
+
+async def test_a_menu_that_cannot_be_published_stops_nothing(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox:
+        sandbox.faults.add(Fault(FaultKind.SERVER_ERROR, method="setMyCommands", count=1))
+        chosen = fakes.settings(sandbox, tmp_path, send_retries=1)
+        async with app.running(chosen, fakes.FakeEngine(), draw=fakes.draw):
+            ana = sandbox.person("ana")
+            await ana.send_photo(picture())
+            assert (await ana.reply()).photo

@@ -1,0 +1,402 @@
+"""Photos in, cards and refusals out, through real HTTP and python-telegram-bot unmodified."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bot.captions import of_hundred
+from bot.intake import Reason, Refusal
+from bot.lookalike import FACES_SHOWN, usable
+from bot.sandbox import Fault, FaultKind
+from bot.texts import say
+from engine import errors
+from engine.types import Analysis, Match, Verdict
+from tests.bot import fakes
+from tests.bot.fakes import FakeEngine, analysis, bot, face, face_of, matches, picture
+
+
+def refusing(error: Exception) -> FakeEngine:
+    def see(_photo: bytes) -> Analysis:
+        raise error
+
+    return FakeEngine(see)
+
+
+async def test_a_photo_is_answered_with_a_card_in_the_persons_language(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("es-AR")
+        sent = await ana.send_photo(picture())
+        answer = await ana.reply()
+        assert answer.photo
+        assert answer.reply_to == sent.message_id
+        assert answer.text.splitlines()[0] == say("es", "lookalike.strong", name=fakes.NAMES[0])
+        assert "97" in answer.text
+        assert "%" not in answer.text
+        ben = sandbox.person("ben")
+        await ben.set_language("en")
+        await ben.send_document(picture(1, form="PNG"), name="me.png", mime_type="image/png")
+        assert (await ben.reply()).text.startswith("What a striking resemblance to Ada Lovelace!")
+
+
+async def test_a_photo_in_reply_to_the_bot_is_answered(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.send_text("/start")
+        greeting = await ana.reply()
+        sent = await ana.send_photo(picture(), reply_to=greeting)
+        assert (await ana.reply()).reply_to == sent.message_id
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("language", ["es", "en"])
+async def test_words_follow_the_verdict(tmp_path: Path, verdict: Verdict, language: str) -> None:
+    found = matches(verdict)
+    engine = FakeEngine(lambda _photo: analysis(face(found=found)))
+    async with bot(tmp_path, engine) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language(language)
+        await ana.send_photo(picture())
+        answer = await ana.reply()
+        first = answer.text.splitlines()[0]
+        assert first == say(language, f"lookalike.{verdict.value}", name=found[0].name)
+        # Others are offered only where the first one is a resemblance at all.
+        assert (found[1].name in answer.text) == (verdict is not Verdict.NONE)
+
+
+def test_nobody_is_said_to_be_closer_than_a_hundred_of_a_hundred() -> None:
+    ones = [Match("x", 1.0, 1.0, percentile, Verdict.SOME) for percentile in (100.0, 97.9, 0.0)]
+    assert [of_hundred(one) for one in ones] == [99, 97, 0]
+
+
+ENGINE_FAULTS = [
+    (errors.UnsupportedFormat("x"), say("en", "refusal.unsupported_format")),
+    (errors.BrokenImage("x"), say("en", "refusal.broken_file")),
+    (errors.TooManyPixels("x"), say("en", "refusal.too_many_pixels")),
+    (errors.FileTooLarge("x"), say("en", "refusal.too_large", megabytes=20)),
+    (errors.Busy("x", retry_after_s=6.2), say("en", "refusal.busy", count=7)),
+    (errors.Busy("x", retry_after_s=0.2), say("en", "refusal.busy", count=1)),
+    (errors.Unavailable("x"), say("en", "refusal.engine_down")),
+    (errors.DeadlineExceeded("x"), say("en", "refusal.deadline")),
+]
+
+
+@pytest.mark.parametrize(("error", "sentence"), ENGINE_FAULTS)
+async def test_a_fault_of_the_engine_is_said_in_words(
+    tmp_path: Path, error: errors.EngineError, sentence: str
+) -> None:
+    async with bot(tmp_path, refusing(error)) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        assert (await ana.reply()).text == sentence
+
+
+@pytest.mark.parametrize("error", [errors.InternalError("secret?"), ZeroDivisionError("secret?")])
+async def test_a_bug_is_told_by_its_number_alone(
+    tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bot(tmp_path, refusing(error)) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        text = (await ana.reply()).text
+        assert "secret?" not in text
+        code = text.split("code ")[1].split(".")[0]
+        assert len(code) == 8
+        (logged,) = (record for record in caplog.records if code in record.getMessage())
+        assert logged.exc_info
+
+
+UNUSABLE = [
+    (analysis(), Refusal(Reason.NO_FACE)),
+    (analysis(face(size_px=20), face(size_px=39)), Refusal(Reason.TOO_SMALL, {"pixels": 40})),
+    (analysis(face(blur=0.9)), Refusal(Reason.BLURRED)),
+    (
+        analysis(*(face(10.0 * i) for i in range(13))),
+        Refusal(Reason.TOO_MANY_FACES, {"count": 13, "most": 12}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("seen", "refusal"), UNUSABLE)
+def test_a_photo_without_a_usable_face_is_refused(seen: Analysis, refusal: Refusal) -> None:
+    assert usable(seen, faces_max=12) == refusal
+
+
+def test_one_usable_face_is_enough_and_the_others_are_passed_over() -> None:
+    good = face(50)
+    chosen = usable(analysis(face(blur=0.9), good, face(size_px=20)), faces_max=12)
+    assert chosen == (analysis(good), 1)
+
+
+async def test_refusals_reach_the_person(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with bot(tmp_path, engine) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        for seen, refusal in UNUSABLE:
+            engine.see = lambda _photo, seen=seen: seen
+            await ana.send_photo(picture())
+            sentence = say("en", f"refusal.{refusal.reason.value}", **refusal.values)
+            assert (await ana.reply()).text == sentence
+
+
+async def test_files_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with bot(tmp_path, engine) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_document(b"%PDF-1.7", name="me.pdf", mime_type="application/pdf")
+        assert (await ana.reply()).text == say("en", "refusal.not_an_image")
+        assert engine.waiting == 0
+        await ana.send_document(b"not a jpeg", name="me.jpg", mime_type="image/jpeg")
+        assert (await ana.reply()).text == say("en", "refusal.not_an_image")
+        await ana.send_document(picture()[:-300], name="me.jpg", mime_type="image/jpeg")
+        assert (await ana.reply()).text == say("en", "refusal.broken_file")
+
+
+async def test_a_file_too_large_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with bot(tmp_path, engine) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        sandbox.faults.add(Fault(FaultKind.SERVER_ERROR, method="getFile", count=100))
+        large = bytes(20_000_001)
+        await ana.send_document(large, name="me.png", mime_type="image/png")
+        assert (await ana.reply()).text == say("en", "refusal.too_large", megabytes=20)
+        assert sandbox.faults.pending()[0].count == 100
+
+
+async def test_several_faces_have_buttons_that_show_each(tmp_path: Path) -> None:
+    people = [matches(verdict) for verdict in (Verdict.IS, Verdict.SOME, Verdict.NONE)]
+    faces = [face(90.0 * place, found=found) for place, found in enumerate(people)]
+    async with bot(tmp_path, FakeEngine(lambda _photo: analysis(*faces))) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        whole = await ana.reply()
+        assert whole.text.startswith("I see 3 faces:")
+        assert face_of(await ana.download(whole)) is None
+        await ana.press(whole, "2")
+        second = await ana.edited(whole)
+        assert second.text.startswith("There's something of Ada Lovelace here.")
+        assert face_of(await ana.download(second)) == 1
+        await ana.press(second, "More matches")
+        longer = await ana.edited(second)
+        assert all(name in longer.text for name in fakes.NAMES)
+        await ana.press(longer, "Back")
+        back = await ana.edited(longer)
+        assert back.text == second.text
+        await ana.press(back, "All faces")
+        again = await ana.edited(back)
+        assert again.text == whole.text
+        assert face_of(await ana.download(again)) is None
+
+
+async def test_a_crowd_shows_the_largest_and_says_so(tmp_path: Path) -> None:
+    crowd = analysis(*(face(30.0 * place, size_px=90 - place) for place in range(9)))
+    async with bot(tmp_path, FakeEngine(lambda _photo: crowd)) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        answer = await ana.reply()
+        assert answer.text.startswith("I see 9 faces:")
+        assert answer.text.endswith("I'm showing the 6 largest ones.")
+        assert [one.text for one in answer.buttons[0]] == [
+            str(number + 1) for number in range(FACES_SHOWN)
+        ]
+
+
+async def test_more_matches_and_delete(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        answer = await ana.reply()
+        assert fakes.NAMES[4] not in answer.text
+        await ana.press(answer, "More matches")
+        longer = await ana.edited(answer)
+        assert "5. Rosa Parks · 17 of 100" in longer.text
+        said = await ana.press(longer, "Delete")
+        assert said.text == say("en", "toast.deleted")
+        await ana.deleted(answer)
+
+
+async def test_buttons_expire_and_say_so(tmp_path: Path) -> None:
+    async with bot(tmp_path, buttons_minutes=0.0001) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        answer = await ana.reply()
+        said = await ana.press(answer, "Delete")
+        assert said.text == say("en", "toast.expired")
+        assert (await ana.edited(answer)).buttons == ()
+
+
+async def test_callback_data_says_nothing_and_fits(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        sent = await ana.send_photo(picture())
+        owner = str(sent.raw["from"]["id"])
+        answer = await ana.reply()
+        for row in answer.buttons:
+            for one in row:
+                assert one.data is not None
+                assert len(one.data.encode()) <= 64
+                assert owner not in one.data
+
+
+async def test_an_album_is_answered_once_with_a_card_for_each_photo(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with bot(tmp_path, engine) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_album([picture(seed) for seed in range(10)])
+        cards = await ana.replies(10)
+        assert len({card.group_id for card in cards}) == 1
+        assert all(card.photo for card in cards)
+        assert cards[0].text.splitlines()[9].startswith("Photo 10: ")
+        assert texts_of(cards[1:]) == [""] * 9
+        assert engine.served == 10
+        # An album is one request: the lane is free for the next one.
+        await ana.send_photo(picture())
+        assert (await ana.reply()).photo
+
+
+def texts_of(messages: tuple[object, ...]) -> list[str]:
+    return fakes.texts(messages)
+
+
+async def test_refused_photos_of_an_album_are_named(tmp_path: Path) -> None:
+    bad = picture(1)
+    seen: list[bytes] = []
+
+    def see(photo: bytes) -> Analysis:
+        seen.append(photo)
+        return analysis() if len(seen) == 2 else analysis(face())
+
+    async with bot(tmp_path, FakeEngine(see)) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_album([picture(0), bad, picture(2)])
+        *cards, refused = await ana.replies(3)
+        assert [bool(card.photo) for card in cards] == [True, True]
+        assert refused.text == f"Photo 2: {say('en', 'refusal.no_face')}"
+
+
+async def test_an_album_with_one_usable_photo_has_buttons(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    def see(photo: bytes) -> Analysis:
+        seen.append(photo)
+        return analysis(face()) if len(seen) == 1 else analysis()
+
+    async with bot(tmp_path, FakeEngine(see)) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.send_album([picture(0), picture(1)])
+        card, refused = await ana.replies(2)
+        assert card.photo
+        assert card.buttons
+        assert not refused.photo
+
+
+async def test_an_answer_comes_within_its_deadline_and_others_are_served(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.gate = asyncio.Semaphore(0)  # a device that never finishes
+    async with bot(tmp_path, engine, answer_timeout_s=2) as sandbox:
+        ana, ben = sandbox.person("ana"), sandbox.person("ben")
+        await ana.set_language("en")
+        async with asyncio.timeout(2):
+            await ana.send_photo(picture())
+            assert (await ana.reply()).text == say("en", "refusal.deadline")
+        engine.gate = None
+        await ben.send_photo(picture())
+        assert (await ben.reply()).photo
+
+
+async def test_an_albums_finished_cards_are_sent_when_time_runs_out(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.gate = asyncio.Semaphore(2)  # two photos, then no more
+    async with bot(tmp_path, engine, answer_timeout_s=3) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        async with asyncio.timeout(3):
+            await ana.send_album([picture(seed) for seed in range(3)])
+            *cards, late = await ana.replies(3)
+        assert all(card.photo for card in cards)
+        assert late.text == f"Photo 3: {say('en', 'refusal.deadline')}"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(FaultKind.RESET, method="sendPhoto", count=2),
+        Fault(FaultKind.SERVER_ERROR, method="sendPhoto", count=2),
+        Fault(FaultKind.TOO_MANY_REQUESTS, method="sendPhoto", retry_after_s=1),
+        Fault(FaultKind.RESET, method="getFile", count=2),
+        Fault(FaultKind.TRUNCATED_DOWNLOAD, method="download", count=2),
+        Fault(FaultKind.SERVER_ERROR, method="download", count=1),
+        Fault(FaultKind.SERVER_ERROR, method="sendChatAction", count=20),
+        Fault(FaultKind.RESET, method="getUpdates", count=2),
+        Fault(FaultKind.SERVER_ERROR, method="getUpdates", count=2),
+    ],
+    ids=lambda fault: f"{fault.kind.value}-{fault.method}",
+)
+async def test_a_passing_fault_of_telegram_costs_no_answer(tmp_path: Path, fault: Fault) -> None:
+    async with bot(tmp_path) as sandbox:
+        sandbox.faults.add(fault)
+        ana = sandbox.person("ana")
+        await ana.send_photo(picture())
+        assert (await ana.reply()).photo
+
+
+async def test_a_download_that_fails_for_good_is_said(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox:
+        sandbox.faults.add(Fault(FaultKind.TRUNCATED_DOWNLOAD, method="download", count=50))
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        assert (await ana.reply()).text == say("en", "refusal.download_failed")
+
+
+async def test_a_download_that_stalls_is_given_up(tmp_path: Path) -> None:
+    async with bot(tmp_path, download_timeout_s=0.3) as sandbox:
+        sandbox.faults.add(Fault(FaultKind.SLOW, method="download", delay_s=20))
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        assert (await ana.reply(timeout_s=5)).text == say("en", "refusal.download_failed")
+
+
+async def test_a_duplicate_update_is_answered_once(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with bot(tmp_path, engine) as sandbox:
+        sandbox.faults.add(Fault(FaultKind.DUPLICATE_UPDATE))
+        ana = sandbox.person("ana")
+        await ana.send_photo(picture())
+        assert (await ana.reply()).photo
+        await ana.send_text("/privacy")
+        await ana.reply()
+        await ana.send_text("/help")
+        await ana.reply()
+        assert engine.served == 1
+
+
+async def test_a_person_who_blocked_the_bot_breaks_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    engine = FakeEngine()
+    engine.gate = asyncio.Semaphore(0)
+    async with bot(tmp_path, engine) as sandbox:
+        ana, ben = sandbox.person("ana"), sandbox.person("ben")
+        await ana.send_photo(picture())
+        await engine.until_asked(1)
+        await ana.block()
+        engine.gate.release()
+        engine.gate.release()
+        await ben.send_photo(picture(1))
+        assert (await ben.reply()).photo
+    assert "kind=photo outcome=blocked" in caplog.text

@@ -1,0 +1,128 @@
+"""Settings: one table, every mistake at once, no secret shown; and the command that reads them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bot.settings import FIRST_STEP, Settings, SettingsError, load, table
+
+TOKEN = "123456:AAbbCCddEEffGGhhIIjjKKllMMnnOOpp"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting comes from outside the test."""
+    for row in table():
+        monkeypatch.delenv(row.name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> tuple[str, ...]:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        load()
+    return raised.value.problems
+
+
+def test_without_a_token_it_says_where_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch) == (FIRST_STEP,)
+    assert "@BotFather" in FIRST_STEP
+    assert "python -m bot demo" in FIRST_STEP
+
+
+def test_all_mistakes_are_told_at_once_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = problems(
+        monkeypatch,
+        BOT_TOKEN="hunter2 is no token",
+        WEBHOOK_SECRET="hunter2 with spaces",
+        WEBHOOK_URL="http://example.org",
+        WEBHOOK_PORT="99999",
+        CONCURRENCY="many",
+        ANSWER_TIMEOUT_S="0.2",
+        LOG_LEVEL="loud",
+        TELEGRAM_LOCAL_DIR="/nowhere/at/all",
+    )
+    assert sorted(sentence.split()[0] for sentence in told) == [
+        "ANSWER_TIMEOUT_S",
+        "BOT_TOKEN",
+        "CONCURRENCY",
+        "LOG_LEVEL",
+        "TELEGRAM_LOCAL_DIR",
+        "WEBHOOK_PORT",
+        "WEBHOOK_SECRET",
+        "WEBHOOK_URL",
+    ]
+    everything = "\n".join(told)
+    assert "hunter2" not in everything
+    assert "CONCURRENCY must be a whole number (now 'many')." in told
+    assert "WEBHOOK_PORT must be at most 65535 (now '99999')." in told
+    levels = "'debug', 'info', 'warning' or 'error'"
+    assert f"LOG_LEVEL must be one of {levels} (now 'loud')." in told
+
+
+def test_a_file_fills_in_what_the_environment_does_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(f"BOT_TOKEN={TOKEN}\nCONCURRENCY=5\nMATCHES=7\nOTHER=1\n")
+    monkeypatch.setenv("CONCURRENCY", "6")
+    settings = load()
+    assert (settings.concurrency, settings.matches) == (6, 7)
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOT_TOKEN", TOKEN)
+    settings = load()
+    shown = f"{settings} {settings!r} {settings.model_dump()}"
+    assert not any(secret in shown for secret in settings.secrets)
+    assert load().webhook_secret != settings.webhook_secret
+
+
+def test_local_files_need_a_server_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (told,) = problems(monkeypatch, BOT_TOKEN=TOKEN, TELEGRAM_LOCAL_DIR=str(tmp_path))
+    assert "set TELEGRAM_API_URL too" in told
+    monkeypatch.setenv("TELEGRAM_API_URL", "http://127.0.0.1:8081/")
+    assert load().telegram_api_url == "http://127.0.0.1:8081"
+
+
+def test_every_setting_has_a_default_and_a_help() -> None:
+    rows = list(table())
+    assert len(rows) == len(Settings.model_fields)
+    assert [row.name for row in rows if row.default == "required"] == ["BOT_TOKEN"]
+    for row in rows:
+        assert row.help.endswith("."), row.name
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "bot", *arguments],
+        env={**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_prints_the_table_with_defaults() -> None:
+    done = run("run", "--help")
+    assert done.returncode == 0, done.stderr
+    for row in table():
+        assert re.search(rf"{row.name}\W+{re.escape(row.default)}", done.stdout), row.name
+    assert re.search(r"ENGINE_BUNDLE\W+celebrities", done.stdout)
+
+
+def test_the_command_ends_with_two_and_the_reasons() -> None:
+    done = run("run", MATCHES="none", BOT_TOKEN="", ENGINE_DEVICE="tpu")
+    assert done.returncode == 2
+    first, second, third = done.stderr.splitlines()
+    assert (first, second) == (FIRST_STEP, "MATCHES must be a whole number (now 'none').")
+    assert third.startswith("ENGINE_DEVICE is 'tpu'")

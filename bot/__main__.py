@@ -27,6 +27,7 @@ from bot import demo as bot_demo
 from bot import settings as bot_settings
 from bot.sandbox.errors import UserError
 from bot.settings import SettingsError
+from bot.store import StoreError
 from engine import settings as engine_settings
 from engine.client import EmbeddedEngine
 from engine.errors import ConfigurationError
@@ -40,6 +41,11 @@ main = typer.Typer(
 
 _WRONG = 2
 _FAILED = 1
+_EXIT_CODES = {
+    bot_demo.Ending.ANSWERED: 0,
+    bot_demo.Ending.REFUSED: _WRONG,
+    bot_demo.Ending.FAILED: _FAILED,
+}
 
 
 def _show_settings(context: typer.Context, wanted: bool) -> None:
@@ -83,7 +89,7 @@ def run(
         hidden = logs.Redact(settings.secrets).clean(str(error))
         _complain(f"{settings.telegram_api_url} cannot be used: {hidden}")
         raise typer.Exit(_FAILED) from None
-    except (OSError, ValueError) as error:
+    except (StoreError, OSError) as error:
         _complain(logs.Redact(settings.secrets).clean(str(error)))
         raise typer.Exit(_FAILED) from None
 
@@ -100,10 +106,17 @@ def demo(
     ] = None,
     card: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.png", help="With --once: where to put the answer's card."),
+        typer.Option(
+            metavar="OUT.png", help="With --once: where to put the answer's card, as PNG."
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="With --once: print the answer as JSON.")
+        bool,
+        typer.Option(
+            "--json",
+            help="With --once: print the answer as JSON. A reply's photo is the path given with "
+            "--card, or null.",
+        ),
     ] = False,
 ) -> None:
     """Try everything on this machine: no token, no account, no network.
@@ -154,7 +167,7 @@ def _demo_once(
 ) -> int:
     """Send one photo; the exit code."""
     try:
-        replies = asyncio.run(bot_demo.once(engine, photo.read_bytes(), photo.name))
+        ending, replies = asyncio.run(bot_demo.once(engine, photo.read_bytes(), photo.name))
         written = _write_cards(replies, card)
     except TimeoutError:
         _complain("The bot did not answer in time.")
@@ -180,7 +193,7 @@ def _demo_once(
             print(reply.text, *(f"[{button}]" for button in reply.buttons), sep="\n")
             if path:
                 print(f"Card: {path}")
-    return 0 if any(reply.photo for reply in replies) else _WRONG
+    return _EXIT_CODES[ending]
 
 
 def _write_cards(replies: Sequence[bot_demo.Reply], card: Path | None) -> list[Path | None]:
@@ -191,7 +204,7 @@ def _write_cards(replies: Sequence[bot_demo.Reply], card: Path | None) -> list[P
             written.append(None)
             continue
         with Image.open(io.BytesIO(reply.photo)) as picture:
-            picture.save(card)
+            picture.save(card, "PNG")
         written.append(card)
     return written
 

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ from bot.intake import ALLOWED_UPDATES, Intake, route
 from bot.lookalike import Draw, Lookalike
 from bot.polling import Poller
 from bot.replies import Replies
+from bot.request import Request
 from bot.settings import Settings
 from bot.store import Store, Vault
 from bot.transport import Patient, Telegram, parse_update
@@ -46,9 +47,15 @@ logger = logging.getLogger(__name__)
 
 App = Application[Any, Any, Any, Any, Any, Any]
 
+Finished = Callable[[Request], None]
+
 _POLL_S = 25
 # Of the time for stopping, what the poller's goodbye and PTB's own stop may take.
 _GOODBYE_S = 1.0
+
+
+def _nobody_asks(_request: Request) -> None:
+    pass
 
 
 async def run(settings: Settings, engine: Engine, *, draw: Draw = card.draw) -> None:
@@ -62,7 +69,8 @@ async def run(settings: Settings, engine: Engine, *, draw: Draw = card.draw) -> 
     Raises:
         InvalidToken: Telegram does not know the token.
         TelegramError: Telegram cannot be reached at the start.
-        OSError: the webhook's port is taken, or a file cannot be written.
+        StoreError: the database or the key cannot be used.
+        OSError: the webhook's port is taken.
     """
     with _stop_signals() as stop:
         async with contextlib.AsyncExitStack() as stack:
@@ -83,16 +91,28 @@ async def run(settings: Settings, engine: Engine, *, draw: Draw = card.draw) -> 
 
 @asynccontextmanager
 async def running(
-    settings: Settings, engine: Engine, *, draw: Draw = card.draw
+    settings: Settings,
+    engine: Engine,
+    *,
+    draw: Draw = card.draw,
+    finished: Finished = _nobody_asks,
 ) -> AsyncIterator["asyncio.Task[None]"]:
     """A running bot; leaving stops it within `stop_timeout_s`: arguments and faults as in `run`.
+
+    Args:
+        settings: see `bot.settings`.
+        engine: open, and left open.
+        draw: draws the cards.
+        finished: told each request that came to its end.
 
     Yields:
         The task that takes updates in; it ends early only with a fault.
     """
     vault = Vault.open(settings.ids_key)
     async with Store(settings.database, vault, updates_kept=settings.updates_kept) as store:
-        app, lanes = build(settings, engine, store, await store.served_updates(), draw=draw)
+        app, lanes = build(
+            settings, engine, store, await store.served_updates(), draw=draw, finished=finished
+        )
         take_updates = _webhook if settings.webhook_url else _polling
         async with (
             app.bot,  # by itself, too: an application that could not start leaves it open
@@ -116,6 +136,7 @@ def build(
     served: Iterable[int] = (),
     *,
     draw: Draw = card.draw,
+    finished: Finished = _nobody_asks,
 ) -> tuple[App, Lanes]:
     """Put the parts together; nothing is started.
 
@@ -125,6 +146,7 @@ def build(
         store: remembers.
         served: numbers of updates served before, oldest first.
         draw: draws the cards.
+        finished: told each request that came to its end.
     """
     telegram = _telegram(settings)
     facts = {
@@ -161,6 +183,7 @@ def build(
         person_queue=settings.person_queue,
         waiting_total=settings.waiting_total,
         answer_timeout_s=settings.answer_timeout_s,
+        finished=finished,
     )
     builder = ApplicationBuilder().bot(telegram).updater(None).job_queue(None)
     app: App = builder.concurrent_updates(lanes).build()

@@ -4,25 +4,40 @@ Ties them together and knows nothing about what they do. What the bot stores goe
 folder that goes with the demo.
 """
 
+import asyncio
 import contextlib
+import os
+import sys
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import httpx
 from pydantic import SecretStr
 
 from bot import app
+from bot.intake import PHOTO_IS_TO_BLAME
+from bot.request import Request
 from bot.sandbox import Person, Sandbox
 from bot.sandbox.client import Message
 from bot.sandbox.errors import UserError
 from bot.settings import Settings
 from engine import settings as engine_settings
-from engine.client import EmbeddedEngine
+from engine.client import EmbeddedEngine, Engine
 
 _ONCE_TIMEOUT_S = 60.0
+
+
+class Ending(StrEnum):
+    """What became of one photo."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +46,7 @@ class Reply:
 
     Attributes:
         text: text or caption.
-        buttons: labels, row by row.
+        buttons: labels, in reading order.
         photo: the card as Telegram re-encodes it, JPEG; None where the message has none.
     """
 
@@ -60,7 +75,9 @@ async def serve(
             await app.run(settings, opened)
 
 
-async def once(engine: engine_settings.Settings, photo: bytes, name: str) -> tuple[Reply, ...]:
+async def once(
+    engine: engine_settings.Settings, photo: bytes, name: str
+) -> tuple[Ending, tuple[Reply, ...]]:
     """Send one file as a user would, as a photo where it is one, and wait for what comes back.
 
     Args:
@@ -73,28 +90,41 @@ async def once(engine: engine_settings.Settings, photo: bytes, name: str) -> tup
         UserError: Telegram itself would not take the file.
         ConfigurationError: the engine cannot be built.
     """
+    finished: asyncio.Queue[Request] = asyncio.Queue()
     async with (
         Sandbox() as sandbox,
         await EmbeddedEngine.open(engine) as opened,
-        _bot(sandbox, opened),
+        running_bot(sandbox, opened, finished.put_nowait),
     ):
         person = sandbox.person("ana")
         await _send(person, photo, name)
         answer = await person.reply(timeout_s=_ONCE_TIMEOUT_S)
-        return (await _reply(person, answer),)
+        request = await asyncio.wait_for(finished.get(), _ONCE_TIMEOUT_S)
+        return _ending(request), (await _reply(person, answer),)
 
 
 def open_browser(url: str) -> bool:
-    """Show a page in the operator's browser, where there is one."""
+    """Show a page in the operator's browser, where there is one with windows."""
+    if sys.platform == "linux" and not ({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+        return False  # what is found there runs in the terminal, in the way of everything else
     with contextlib.suppress(webbrowser.Error):
         return webbrowser.open(url)
     return False
 
 
 @asynccontextmanager
-async def _bot(sandbox: Sandbox, engine: EmbeddedEngine) -> AsyncIterator[None]:
+async def running_bot(
+    sandbox: Sandbox, engine: Engine, finished: Callable[[Request], None] = lambda _: None
+) -> AsyncIterator[None]:
+    """The real bot in a sandbox, as long as the block lasts.
+
+    Args:
+        sandbox: open.
+        engine: open.
+        finished: told each request that came to its end.
+    """
     with _settings(sandbox) as settings:
-        async with app.running(settings, engine):
+        async with app.running(settings, engine, finished=finished):
             yield
 
 
@@ -113,12 +143,22 @@ def _settings(sandbox: Sandbox) -> Iterator[Settings]:
         )
 
 
+def _ending(request: Request) -> Ending:
+    if request.outcome == "answered":
+        return Ending.ANSWERED
+    reasons = {f"refused_{reason.value}" for reason in PHOTO_IS_TO_BLAME}
+    return Ending.REFUSED if request.outcome in reasons else Ending.FAILED
+
+
 async def _send(person: Person, photo: bytes, name: str) -> None:
     try:
-        await person.send_photo(photo)
-    except UserError:
-        # What a chat app cannot show as a photo it still sends as a file.
-        await person.send_document(photo, name=name)
+        try:
+            await person.send_photo(photo)
+        except UserError:
+            # What a chat app cannot show as a photo it still sends as a file.
+            await person.send_document(photo, name=name)
+    except httpx.TimeoutException as error:
+        raise TimeoutError("the sandbox did not take the file in time") from error
 
 
 async def _reply(person: Person, message: Message) -> Reply:

@@ -92,6 +92,7 @@ class Lanes(BaseUpdateProcessor):
         person_queue: how many requests of one person may wait behind the running one.
         waiting_total: how many requests may wait in all.
         answer_timeout_s: after how long a person must have an answer.
+        finished: told each request that came to its end.
     """
 
     def __init__(
@@ -106,8 +107,10 @@ class Lanes(BaseUpdateProcessor):
         person_queue: int,
         waiting_total: int,
         answer_timeout_s: float,
+        finished: Callable[[Request], None] = lambda _request: None,
     ) -> None:
         super().__init__(_NEVER_FULL)
+        self._finished = finished
         self._route = route
         self._turn_away = turn_away
         self._seen = seen
@@ -190,6 +193,7 @@ class Lanes(BaseUpdateProcessor):
         finally:
             total_ms = (loop.time() - request.arrived_s) * 1000
             logs.line(request, total_ms, waiting=self.waiting, running=self.running)
+            self._finished(request)
             await self._remember(update.update_id)
 
     def _joins_album(self, request: Request) -> bool:

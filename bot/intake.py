@@ -17,14 +17,11 @@ from telegram.error import BadRequest, Forbidden, TelegramError
 from telegram.ext import filters
 
 from bot.request import Request
+from engine.image import LIMITS, SUFFIXES
 
 ALLOWED_UPDATES = ("message", "callback_query")
-FILE_MAX_BYTES = 20_000_000
-"""The largest file that Telegram's servers hand to bots."""
-_IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".heic", ".heif", ".avif"),
-    *(".gif", ".bmp", ".tif", ".tiff", ".svg", ".jxl"),
-)
+FILE_MAX_BYTES = LIMITS.file_bytes
+"""The largest file that Telegram's servers hand to bots, and that the engine reads."""
 _DOWNLOAD_ATTEMPTS = 3
 
 
@@ -44,6 +41,23 @@ class Reason(StrEnum):
     ENGINE_DOWN = "engine_down"
     DEADLINE = "deadline"
     DOWNLOAD_FAILED = "download_failed"
+    INTERNAL = "internal"
+
+
+PHOTO_IS_TO_BLAME = frozenset(
+    {
+        Reason.NO_FACE,
+        Reason.TOO_SMALL,
+        Reason.BLURRED,
+        Reason.TOO_MANY_FACES,
+        Reason.NOT_AN_IMAGE,
+        Reason.UNSUPPORTED_FORMAT,
+        Reason.TOO_LARGE,
+        Reason.BROKEN_FILE,
+        Reason.TOO_MANY_PIXELS,
+    }
+)
+"""Reasons that another photo mends; with the others, this one may do later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +121,11 @@ def attachment(message: Message) -> Attachment | None:
     if document is None or message.animation is not None:
         return None
     suffix = PurePosixPath(document.file_name or "").suffix.lower()
-    looks = (document.mime_type or "").startswith("image/") or suffix in _IMAGE_SUFFIXES
+    looks = (document.mime_type or "").startswith("image/") or suffix in SUFFIXES
     return document if looks else None
 
 
-TOO_LARGE = Refusal(Reason.TOO_LARGE, {"megabytes": FILE_MAX_BYTES // 1_000_000})
+TOO_LARGE = Refusal(Reason.TOO_LARGE, {"megabytes": FILE_MAX_BYTES // 2**20})
 RULES: tuple[Rule, ...] = (
     Rule(Refusal(Reason.NOT_AN_IMAGE), lambda _message, source: source is None),
     Rule(

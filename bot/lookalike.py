@@ -23,7 +23,7 @@ from telegram import (
     Update,
 )
 from telegram.constants import ChatAction
-from telegram.error import BadRequest, TelegramError
+from telegram.error import BadRequest, Forbidden, TelegramError
 from telegram.ext import ContextTypes
 
 from bot import captions
@@ -61,6 +61,7 @@ _REFUSALS: tuple[tuple[type[errors.EngineError], Reason], ...] = (
 """What an engine's fault is to a person; others are bugs, and reported as such."""
 
 _ACTION_EVERY_S = 4.0  # Telegram shows a chat action for five seconds
+_CARDS_AT_A_TIME = 2
 _SEND_SHARE = 0.25  # of the time that there is, kept for sending
 
 
@@ -145,6 +146,8 @@ class Lookalike:
         self._matches = matches
         self._faces_max = faces_max
         self._send_s = _SEND_SHARE * answer_timeout_s
+        # Drawing decodes the photo once more: only so many at a time, whoever asks.
+        self._easels = asyncio.Semaphore(_CARDS_AT_A_TIME)
 
     # Photos
 
@@ -172,7 +175,7 @@ class Lookalike:
         looks: list[tuple[int, Message, Look]] = []
         refusals: list[tuple[int, Refusal]] = []
         for number, message in enumerate(request.messages, 1):
-            look = await self._look(request, message, language)
+            look = await self._look_safely(request, message, language)
             if isinstance(look, Refusal):
                 refusals.append((number, look))
             else:
@@ -184,6 +187,18 @@ class Lookalike:
         if refusals:
             request.outcome = f"answered_{len(looks)}_of_{len(request.messages)}"
             await reply(request.messages[0], _sentences(refusals, len(looks), language))
+
+    async def _look_safely(
+        self, request: Request, message: Message, language: str
+    ) -> Look | Refusal:
+        """Look at one photo of an album; a bug with one does not lose the cards of the others."""
+        try:
+            return await self._look(request, message, language)
+        except Forbidden:
+            raise
+        except Exception:
+            logger.exception("update=%s a photo of an album failed", request.update.update_id)
+            return Refusal(Reason.INTERNAL)
 
     async def _look(self, request: Request, message: Message, language: str) -> Look | Refusal:
         """Fetch, see, judge, draw."""
@@ -198,8 +213,7 @@ class Lookalike:
         if isinstance(chosen, Refusal):
             return chosen
         shown, seen = chosen
-        with request.timed("card"):
-            card = await asyncio.to_thread(self._draw, capture.photo, shown, language=language)
+        card = await self._card(request, capture.photo, shown, language)
         return Look(card, shown, seen, capture.file_id)
 
     async def _analyze(self, request: Request, capture: Capture) -> Analysis | Refusal:
@@ -222,6 +236,20 @@ class Lookalike:
             request.add_ms("queue", queue_s)
             request.add_ms("engine", max(0.0, time.perf_counter() - start - queue_s))
         return analysis
+
+    async def _card(
+        self,
+        request: Request,
+        photo: bytes,
+        analysis: Analysis,
+        language: str,
+        face: int | None = None,
+    ) -> bytes:
+        with request.timed("card"):
+            async with self._easels:
+                return await asyncio.to_thread(
+                    self._draw, photo, analysis, language=language, face=face
+                )
 
     def _time_left_s(self, request: Request) -> float:
         """Seconds for fetching and seeing, so that some are left for sending."""
@@ -275,7 +303,8 @@ class Lookalike:
             said = "toast.not_yours"
         else:
             said = await self._press(context.bot, query, key, answer, action)
-        language = answer.language if answer else await self._language(query.from_user)
+        mine = answer is not None and answer.owner == query.from_user.id
+        language = answer.language if answer and mine else await self._language(query.from_user)
         await toast(context.bot, query.id, say(language, said) if said else None)
 
     async def _press(
@@ -322,10 +351,7 @@ class Lookalike:
             if isinstance(photo, Refusal):
                 request.outcome = f"refused_{photo.reason.value}"
                 return "toast.photo_gone"
-            with request.timed("card"):
-                card = await asyncio.to_thread(
-                    self._draw, photo, answer.analysis, language=answer.language, face=face
-                )
+            card = await self._card(request, photo, answer.analysis, answer.language, face)
             media = InputMediaPhoto(card, caption=_caption(answer, face), filename="card.png")
             with request.timed("send"), unchanged_is_fine():
                 await bot.edit_message_media(

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from engine import image, settings, threads
-from engine.batching import PhotoRequest
-from engine.errors import EngineError, ImageError
+from engine.errors import EngineError, UnreadableFile
+from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Analysis
 from engine.wire import error_to_json, face_to_json
@@ -127,7 +128,7 @@ def doctor() -> None:
     for finding in examine(chosen):
         problems += bool(finding.fix)
         mark = "[red]✗[/]" if finding.fix else "[green]✓[/]"
-        table.add_row(mark, finding.subject, finding.state, finding.fix)
+        table.add_row(mark, *map(escape, (finding.subject, finding.state, finding.fix)))
     _console.print(table)
     raise typer.Exit(1 if problems else 0)
 
@@ -156,21 +157,21 @@ def _pipeline(bundle: str | None, device: str | None) -> "Pipeline":
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    _errors.print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    _errors.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def _walk(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; of folders, every file in them that is not hidden."""
+    """Files as given; of folders, every file in them whose name says that it is a picture."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = (p for p in sorted(path.rglob("*")) if p.is_file())
-            found += [p for p in inside if not p.name.startswith(".")]
+            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in image.SUFFIXES)
+            found += [p for p in inside if p.is_file() and not p.name.startswith(".")]
         else:
             found.append(path)
     if not found:
-        _fail("There is no file in what was given.", _MISCONFIGURED)
+        _fail("There is no picture in what was given.", _MISCONFIGURED)
     return found
 
 
@@ -181,13 +182,12 @@ def _analyze(
 
     def prepare(path: Path) -> PhotoRequest | EngineError:
         try:
-            return PhotoRequest(image.decode(path.read_bytes()), top_k, embed, aligned)
+            photo = image.open_photo(path.read_bytes())
+            return PhotoRequest.of(photo, top_k, embed=embed, aligned=aligned)
         except EngineError as error:
             return error
         except OSError as error:
-            return ImageError(
-                f"{path} could not be read: {error.strerror}.", code="unreadable_file"
-            )
+            return UnreadableFile(f"{path} could not be read: {error.strerror}.")
 
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     hidden = not _errors.is_terminal or len(paths) < 2
@@ -217,12 +217,16 @@ def _photo_to_json(path: Path, outcome: Analysis | EngineError) -> dict[str, Any
 
 def _show(path: Path, outcome: Analysis | EngineError) -> None:
     if isinstance(outcome, EngineError):
-        _console.print(f"{path}: [red]{outcome.message}[/]", highlight=False, soft_wrap=True)
+        _console.print(
+            f"{escape(str(path))}: [red]{escape(outcome.message)}[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
         return
     if not outcome.faces:
-        _console.print(f"{path}: no face", highlight=False, soft_wrap=True)
+        _console.print(f"{escape(str(path))}: no face", highlight=False, soft_wrap=True)
         return
-    table = Table(title=str(path), box=box.SIMPLE)
+    table = Table(title=escape(str(path)), box=box.SIMPLE)
     for heading in ("face", "size", "person", "verdict", "percentile", "similarity", "probability"):
         table.add_column(heading, no_wrap=True)
     for number, face in enumerate(outcome.faces, 1):
@@ -230,7 +234,7 @@ def _show(path: Path, outcome: Analysis | EngineError) -> None:
             table.add_row(
                 str(number) if rank == 0 else "",
                 f"{face.quality.size_px:.0f} px" if rank == 0 else "",
-                match.name,
+                escape(match.name),
                 match.verdict.value,
                 f"{match.percentile:.1f}",
                 f"{match.similarity:.3f}",
@@ -284,9 +288,9 @@ def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(record, ensure_ascii=False))
         return
-    names = f"{record['file_x']} | {record['file_y']}"
+    names = escape(f"{record['file_x']} | {record['file_y']}")
     if record["error"]:
-        text = f"{names}: [red]{record['error']['message']}[/]"
+        text = f"{names}: [red]{escape(record['error']['message'])}[/]"
     else:
         answer = "the same person" if record["same"] else "different people"
         text = (

@@ -12,8 +12,8 @@ when the device is free. The rules:
 * A short batch waits at most `max_wait_s`, and only if another item is being prepared.
 * One bad item never fails its batch: after an unexpected error each item is tried alone.
 
-All state lives in the event loop's thread, so there are no locks. Knows nothing about faces but
-for the two names at the end, which say what a photo's batch is made of.
+All state lives in the event loop's thread, so there are no locks; the device's thread only looks
+whether an item is still wanted before it tries it alone. Knows nothing about photos or faces.
 """
 
 import asyncio
@@ -25,12 +25,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
-
-from PIL import Image
+from typing import Generic, Self, TypeVar
 
 from engine.errors import Busy, DeadlineExceeded, EngineError, InternalError, Unavailable
-from engine.types import Analysis, EngineInfo
 
 _LOG = logging.getLogger(__name__)
 # How much the newest batch counts in the running mean of an item's time.
@@ -245,8 +242,12 @@ class Batcher(Generic[Raw, Item, Result]):
 
     async def _prepared(self, raw: Raw) -> tuple[Item, float]:
         """Prepare in a thread; what does not come to be an item gives back its place."""
+        try:
+            work = self._pool.submit(self._timed_prepare, raw)
+        except RuntimeError as error:  # shut down while this one waited for its place
+            self._ready.release()
+            raise Unavailable("The engine was shut down before it could answer.") from error
         self._preparing += 1
-        work = self._pool.submit(self._timed_prepare, raw)
         try:
             return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
@@ -372,35 +373,3 @@ def _too_late() -> DeadlineExceeded:
 
 def _internal() -> InternalError:
     return InternalError("The engine failed on this photo, by a bug of ours: the log tells more.")
-
-
-# --- What a photo's batch is made of ---
-
-
-@dataclass(frozen=True, slots=True)
-class PhotoRequest:
-    """A decoded photo and what is wanted of it.
-
-    Attributes:
-        image: upright, mode "RGB".
-        top_k: how many people to name for each face, at least 1.
-        embed: whether each face carries its embedding.
-        aligned: whether the picture is a face already, cut on the ArcFace template.
-    """
-
-    image: Image.Image
-    top_k: int = 5
-    embed: bool = False
-    aligned: bool = False
-
-
-class Analyzer(Protocol):
-    """What sees faces, synchronously: `engine.pipeline.Pipeline`."""
-
-    def analyze(self, requests: Sequence[PhotoRequest]) -> Sequence[Analysis]:
-        """One analysis for each request, in order, in pixels of the request's picture."""
-        ...
-
-    def info(self) -> EngineInfo:
-        """What it is made of."""
-        ...

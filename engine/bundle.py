@@ -134,6 +134,11 @@ class Bundle:
         """Name and first digits of the weights' sha256: what an answer was made with."""
         return f"{self.name}@{self.manifest.pth_sha256[:8]}"
 
+    def made_with(self, embedder_id: str, weights_sha256: str) -> bool:
+        """Whether the bundle's vectors may be compared with an embedder's."""
+        theirs = self.manifest.embedder
+        return (theirs.id, theirs.weights_sha256) == (embedder_id, weights_sha256)
+
 
 def locate(name_or_path: str | Path, folder: Path = FOLDER) -> Path:
     """The path of a bundle without its suffix: a bare name stands for one in `folder`."""

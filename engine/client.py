@@ -11,14 +11,11 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from engine.batching import Analyzer, Batcher, PhotoRequest
-from engine.image import LIMITS, Limits, Photo, decode_scaled
+from engine.batching import Batcher
+from engine.image import LIMITS, Limits, open_photo
+from engine.request import Analyzer, PhotoRequest
 from engine.settings import Settings
-from engine.types import Analysis, EngineInfo, Face, Landmarks
-
-ENOUGH_PX = 1920
-"""Photos are decoded no smaller than this on their longer side. The detector sees 480 pixels and
-finds faces from 30 on, so the smallest face has 120 here: about what an embedder's crop takes."""
+from engine.types import Analysis, EngineInfo
 
 
 class Engine(Protocol):
@@ -65,12 +62,6 @@ class _Submission:
     embed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    photo: Photo
-    request: PhotoRequest
-
-
 class EmbeddedEngine:
     """An engine in this process: photos are decoded in threads and computed in one thread.
 
@@ -103,9 +94,9 @@ class EmbeddedEngine:
         self._analyzer = analyzer
         self._limits = limits
         self._drain_s = drain_s
-        self._batcher: Batcher[_Submission, _Decoded, Analysis] = Batcher(
+        self._batcher: Batcher[_Submission, PhotoRequest, Analysis] = Batcher(
             self._decode,
-            self._compute,
+            analyzer.analyze,
             queue_size=queue_size,
             max_batch=max_batch,
             prepare_threads=decode_threads,
@@ -164,16 +155,9 @@ class EmbeddedEngine:
     ) -> None:
         await self.close()
 
-    def _decode(self, submission: _Submission) -> _Decoded:
-        photo = decode_scaled(submission.data, at_least_px=ENOUGH_PX, limits=self._limits)
-        return _Decoded(photo, PhotoRequest(photo.image, submission.top_k, submission.embed))
-
-    def _compute(self, batch: list[_Decoded]) -> list[Analysis]:
-        analyses = self._analyzer.analyze([decoded.request for decoded in batch])
-        return [
-            _in_original_pixels(analysis, decoded.photo)
-            for analysis, decoded in zip(analyses, batch, strict=True)
-        ]
+    def _decode(self, submission: _Submission) -> PhotoRequest:
+        photo = open_photo(submission.data, limits=self._limits)
+        return PhotoRequest.of(photo, submission.top_k, embed=submission.embed)
 
 
 def _build(settings: Settings) -> Analyzer:
@@ -183,31 +167,3 @@ def _build(settings: Settings) -> Analyzer:
     from engine.pipeline import Pipeline
 
     return Pipeline.from_settings(settings)
-
-
-def _in_original_pixels(analysis: Analysis, photo: Photo) -> Analysis:
-    """What was seen in a shrunk photo, told in pixels of its original."""
-    if photo.image.size == (photo.width_px, photo.height_px):
-        return analysis
-    x = photo.width_px / photo.image.width
-    y = photo.height_px / photo.image.height
-    return replace(
-        analysis,
-        faces=tuple(_scaled(face, x, y) for face in analysis.faces),
-        width_px=photo.width_px,
-        height_px=photo.height_px,
-    )
-
-
-def _scaled(face: Face, x: float, y: float) -> Face:
-    x1, y1, x2, y2 = face.box
-    left_eye, right_eye, nose, left_mouth, right_mouth = (
-        (point_x * x, point_y * y) for point_x, point_y in face.landmarks
-    )
-    landmarks: Landmarks = (left_eye, right_eye, nose, left_mouth, right_mouth)
-    return replace(
-        face,
-        box=(x1 * x, y1 * y, x2 * x, y2 * y),
-        landmarks=landmarks,
-        quality=replace(face.quality, size_px=face.quality.size_px * x),
-    )

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.ops import batched_nms, roi_align
 
+from engine.align import ARCFACE, ARCFACE_SIZE
+
 CANVASES = ((640, 480), (480, 640), (560, 560), (800, 450), (450, 800), (1120, 320), (320, 1120))
 """(width, height) in pixels; a photo is scaled to fit the one that shows it largest."""
 
@@ -191,6 +193,20 @@ class Detector:
         found.boxes = _regress(found.boxes, regression)
         keep = _suppress_nested(found)
         return found[keep], landmarks[keep]
+
+
+def whole_crop(size: tuple[int, int]) -> Detections:
+    """The one face of a crop that is aligned to the ArcFace template already.
+
+    Args:
+        size: the crop's width and height in pixels.
+    """
+    scale = np.array(size, np.float32) / ARCFACE_SIZE
+    return Detections(
+        boxes=np.array([[0, 0, *size]], np.float32),
+        landmarks=(ARCFACE * scale).astype(np.float32)[None],
+        probabilities=np.ones(1, np.float32),
+    )
 
 
 def _best_canvas(size: tuple[int, int]) -> tuple[int, int]:

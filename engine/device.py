@@ -18,6 +18,9 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
+        # Half of float32's digits would be lost in convolutions: galleries built on a CPU and
+        # faces seen by a GPU must agree.
+        torch.backends.cudnn.allow_tf32 = False
         return torch.device("cuda", torch.cuda.current_device())
     if wanted == "auto":
         return torch.device("cpu")

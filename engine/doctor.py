@@ -17,6 +17,7 @@ from engine import bundle, embed, threads
 from engine.device import choose_device
 from engine.embed import facenet_vggface2
 from engine.errors import EngineError
+from engine.gallery import Gallery
 from engine.settings import Settings
 from engine.weights import find
 
@@ -95,7 +96,10 @@ def _dlib_weights() -> Finding:
 
 
 def _facenet_weights(settings: Settings) -> Finding:
-    path = find(facenet_vggface2.WEIGHTS, settings.face_weights_dir)
+    try:
+        path = find(facenet_vggface2.WEIGHTS, settings.face_weights_dir)
+    except EngineError as error:
+        return Finding("weights of facenet-vggface2", error.code, error.message)
     state = f"sound ({path})" if path else "not here; fetched when first used"
     return Finding("weights of facenet-vggface2", state)
 
@@ -108,6 +112,7 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
         used = " (in use)" if stem == chosen else ""
         try:
             found = bundle.load(stem)
+            Gallery(found, torch.device("cpu"))
         except EngineError as error:
             yield Finding(f"bundle {stem.name}{used}", error.code, error.message)
             continue

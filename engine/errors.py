@@ -7,7 +7,8 @@
     │   ├── UnsupportedFormat     unsupported_format
     │   ├── BrokenImage           broken_image        truncated or damaged
     │   ├── FileTooLarge          file_too_large
-    │   └── TooManyPixels         too_many_pixels     decompression bombs included
+    │   ├── TooManyPixels         too_many_pixels     decompression bombs included
+    │   └── UnreadableFile        unreadable_file     missing, a folder, or not allowed
     ├── Busy                      busy                come back in `retry_after_s`
     ├── DeadlineExceeded          deadline_exceeded
     ├── Unavailable               unavailable         closed, draining or out of reach
@@ -15,9 +16,9 @@
     ├── ConfigurationError        the operator can mend it: settings_invalid
     │   ├── BundleError           bundle_missing, bundle_incomplete, bundle_corrupt,
     │   │                         bundle_unconverted, bundle_mismatch
-    │   ├── WeightsError          weights_missing, weights_corrupt
+    │   ├── WeightsError          weights_missing, weights_corrupt, weights_unreadable
     │   └── DeviceError           device_missing
-    └── ComparisonError           no_face, several_faces
+    └── ComparisonError           no_face
 
 A photo without a face is not a fault: it is an `Analysis` with no faces. Codes are stable; they
 cross HTTP. Messages are English sentences for operators that say what happened and what to do;
@@ -77,6 +78,12 @@ class TooManyPixels(ImageError):
     code = "too_many_pixels"
 
 
+class UnreadableFile(ImageError):
+    """A file that cannot be opened."""
+
+    code = "unreadable_file"
+
+
 class Busy(EngineError):
     """The queue is full; nothing was computed."""
 
@@ -130,6 +137,6 @@ class DeviceError(ConfigurationError):
 
 
 class ComparisonError(EngineError):
-    """A photo that cannot be compared: nobody, or more than one person, on it."""
+    """A photo that cannot be compared: nobody was found on it."""
 
     code = "no_face"

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -19,6 +18,7 @@ from engine.types import Match, Verdict
 STRONG_PERCENTILE = 95.0
 SOME_PERCENTILE = 50.0
 _CHUNK = 65_536
+_QUERIES = 32
 
 
 def centred(vectors: Tensor, centre: Tensor) -> Tensor:
@@ -82,8 +82,14 @@ class Gallery:
             vectors: (n, d) unit embeddings of the bundle's embedder.
             top_k: how many people, at least 1; fewer come where the gallery has fewer.
         """
-        if not len(vectors):
-            return []
+        # A few queries at a time: each needs a number for every person.
+        return [
+            matches
+            for start in range(0, len(vectors), _QUERIES)
+            for matches in self._search(vectors[start : start + _QUERIES], top_k)
+        ]
+
+    def _search(self, vectors: Tensor, top_k: int) -> list[tuple[Match, ...]]:
         similarity = best_per_person(
             centred(vectors, self._centre), self._prototypes, self._owner, len(self._names)
         )
@@ -141,7 +147,7 @@ def _check(bundle: Bundle) -> None:
             and bool(prototypes.isfinite().all())
             and bool(centre.isfinite().all())
         )
-    except KeyError:
+    except (KeyError, TypeError, IndexError):
         sound = False
     if not sound:
         raise BundleError(
@@ -150,10 +156,14 @@ def _check(bundle: Bundle) -> None:
 
 
 def _thumbnails(bundle: Bundle, people: int) -> Sequence[bytes] | None:
-    if "thumbnails" not in bundle.tensors:
+    data, ends_of = bundle.tensors.get("thumbnails"), bundle.tensors.get("thumbnail_ends")
+    if data is None:
         return None
-    data: NDArray[np.uint8] = bundle.tensors["thumbnails"].numpy()
-    ends = bundle.tensors["thumbnail_ends"].tolist()
-    if len(ends) != people:
-        raise BundleError(f"{bundle.name} has {len(ends)} thumbnails for {people} people.")
-    return [data[start:end].tobytes() for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    ends = [] if ends_of is None else ends_of.reshape(-1).tolist()
+    if len(ends) != people or data.dtype != torch.uint8 or data.dim() != 1:
+        raise BundleError(
+            f"{bundle.name}'s thumbnails do not fit its people. Build the bundle again."
+        )
+    return [
+        data[start:end].numpy().tobytes() for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    ]

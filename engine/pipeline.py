@@ -9,22 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine import __version__, align, bundle, embed
-from engine.batching import PhotoRequest
 from engine.bundle import Bundle
-from engine.detect import Detections, Detector
+from engine.detect import Detections, Detector, whole_crop
 from engine.device import choose_device
 from engine.errors import BundleError
 from engine.gallery import Gallery
 from engine.pose import pose
 from engine.quality import quality
+from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Analysis, EngineInfo, Face, Landmarks
-
-_EMBED_BATCH = 16
-_BUCKETS = (1, 2, 4, 6, 8, 12, 16)
 
 
 class Pipeline:
@@ -85,15 +81,16 @@ class Pipeline:
         """
         detections = self._detect(requests)
         crops, owners = self._cut(requests, detections)
-        vectors = embed_crops(self._embedder, crops)
+        vectors = embed.embed_crops(self._embedder, crops)
         top_k = max((request.top_k for request in requests), default=1)
         matches = self._gallery.search(vectors, top_k)
         kept = vectors.cpu().numpy()
         faces: list[list[Face]] = [[] for _ in requests]
         for j, (i, k) in enumerate(owners):
             found, request = detections[i], requests[i]
-            x1, y1, x2, y2 = (float(value) for value in found.boxes[k])
-            points = found.landmarks[k]
+            scale = _scale(request)
+            x1, y1, x2, y2 = (found.boxes[k] * np.tile(scale, 2)).tolist()
+            points = found.landmarks[k] * scale
             faces[i].append(
                 Face(
                     box=(x1, y1, x2, y2),
@@ -108,8 +105,8 @@ class Pipeline:
         return [
             Analysis(
                 faces=tuple(own),
-                width_px=request.image.width,
-                height_px=request.image.height,
+                width_px=_original(request)[0],
+                height_px=_original(request)[1],
                 bundle=self._bundle.id,
             )
             for own, request in zip(faces, requests, strict=True)
@@ -136,53 +133,25 @@ class Pipeline:
         return crops, owners
 
 
-def embed_crops(embedder: embed.Embedder, crops: NDArray[np.uint8]) -> Tensor:
-    """Embed any number of crops in batches of a few fixed sizes.
-
-    Args:
-        embedder: the network.
-        crops: (n, input_px, input_px, 3) RGB.
-
-    Returns:
-        (n, dimension) unit vectors.
-    """
-    parts = []
-    for start in range(0, len(crops), _EMBED_BATCH):
-        part = crops[start : start + _EMBED_BATCH]
-        bucket = next(size for size in _BUCKETS if size >= len(part))
-        padded = np.concatenate([part, np.zeros((bucket - len(part), *part.shape[1:]), np.uint8)])
-        parts.append(embedder.embed(padded)[: len(part)])
-    return torch.cat(parts) if parts else embedder.embed(crops)
+def _original(request: PhotoRequest) -> tuple[int, int]:
+    return request.original_px or request.image.size
 
 
-def whole_crop(size: tuple[int, int]) -> Detections:
-    """The one face of a crop that is aligned to the ArcFace template already.
-
-    Args:
-        size: the crop's width and height in pixels.
-    """
-    scale = np.array(size, np.float32) / align.ARCFACE_SIZE
-    return Detections(
-        boxes=np.array([[0, 0, *size]], np.float32),
-        landmarks=(align.ARCFACE * scale).astype(np.float32)[None],
-        probabilities=np.ones(1, np.float32),
-    )
+def _scale(request: PhotoRequest) -> NDArray[np.float64]:
+    """(2,) x and y: pixels of the original in one of the decoded photo's."""
+    return np.array(_original(request), np.float64) / request.image.size
 
 
-def _landmarks(points: NDArray[np.float32]) -> Landmarks:
+def _landmarks(points: NDArray[np.float64]) -> Landmarks:
     a, b, c, d, e = ((float(x), float(y)) for x, y in points)
     return a, b, c, d, e
 
 
 def _require_same_embedder(bundle: Bundle, own: embed.Specification) -> None:
-    theirs = bundle.manifest.embedder
-    if (theirs.id, theirs.weights_sha256, theirs.dimension) != (
-        own.id,
-        own.weights_sha256,
-        own.dimension,
-    ):
+    if not bundle.made_with(own.id, own.weights_sha256):
         raise BundleError(
-            f"{bundle.name} was made with the embedder {theirs.id} and other weights than the "
-            f"ones here ({own.id}); their vectors are not comparable. Build the bundle again.",
+            f"{bundle.name} was made with the embedder {bundle.manifest.embedder.id} and other "
+            f"weights than the ones here ({own.id}); their vectors are not comparable. Build the "
+            "bundle again.",
             code="bundle_mismatch",
         )

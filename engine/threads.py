@@ -23,12 +23,13 @@ def configure(threads: int = 0) -> int:
     """Set torch's threads, before its first operation; loads torch. Again does no harm.
 
     Args:
-        threads: cores that one operation may use; 0 is all that this process may use.
+        threads: cores that one operation may use; 0 is what OMP_NUM_THREADS says, or else all
+            that this process may use.
 
     Returns:
         How many it is.
     """
-    count = threads or usable_cores()
+    count = threads or _chosen_by_the_operator() or usable_cores()
     if "torch" in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         _LOG.warning(
             "torch was loaded before its threads were set up, and they will spin while they wait: "
@@ -48,6 +49,11 @@ def configure(threads: int = 0) -> int:
         except RuntimeError as error:
             _LOG.warning("torch had begun before its threads were set up: %s", error)
     return count
+
+
+def _chosen_by_the_operator() -> int:
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() else 0
 
 
 def usable_cores(cpu_max: Path = _CPU_MAX) -> int:

@@ -66,8 +66,8 @@ def find(file: WeightsFile, folder: Path) -> Path | None:
         Its path; None where there is no such file.
 
     Raises:
-        WeightsError: a file of that name is there and is another one, or cannot be read; its
-            `code` is "weights_corrupt".
+        WeightsError: a file of that name is there and is another one ("weights_corrupt") or
+            cannot be read ("weights_unreadable").
     """
     path = folder / file.name
     try:
@@ -77,7 +77,7 @@ def find(file: WeightsFile, folder: Path) -> Path | None:
     except OSError as error:
         raise WeightsError(
             f"{path} cannot be read ({error.strerror}): mend its permissions.",
-            code="weights_corrupt",
+            code="weights_unreadable",
         ) from error
     if problem is None:
         return path
@@ -116,6 +116,8 @@ def fetch(
     try:
         found = find(file, folder)
     except WeightsError as error:
+        if error.code == "weights_unreadable":
+            raise
         _LOG.warning("%s Fetching it again.", error.message)
         found = None
     if found is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -85,7 +86,7 @@ def gallery(
             folder, out, aligned, embedder, thumbnails, dataset, licence, created, calibration_from
         )
     except (EngineError, ValueError, OSError) as error:
-        _errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        _errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps(_as_json(report), ensure_ascii=False, indent=1))
@@ -182,16 +183,18 @@ def _show(report: "Report", out: Path) -> None:
         table = Table("photo", "left out because", title="Left out", title_justify="left")
         for rejection in left_out[:_SHOWN]:
             place = f"{rejection.path.parent.name}/{rejection.path.name}"
-            table.add_row(place, rejection.reason)
+            table.add_row(escape(place), escape(rejection.reason))
         console.print(table)
         if len(left_out) > _SHOWN:
             console.print(f"... and {len(left_out) - _SHOWN} more; --json lists all of them.")
     few = [name for name, count in report.people.items() if count < 3]
     if few:
-        console.print(f"Fewer than 3 photos, so often missed: {', '.join(few)}", soft_wrap=True)
+        console.print(
+            escape(f"Fewer than 3 photos, so often missed: {', '.join(few)}"), soft_wrap=True
+        )
     console.print(
         f"{len(report.people)} people from {manifest.dataset.faces} faces: "
-        f"{out}.pth and {out}.json ({report.bundle.id})",
+        + escape(f"{out}.pth and {out}.json ({report.bundle.id})"),
         highlight=False,
         soft_wrap=True,
     )

@@ -82,6 +82,44 @@ def calibrate(
     return calibration, metrics
 
 
+def scaled(theirs: Calibration, people: int) -> Calibration:
+    """A borrowed calibration for a gallery of more people than it was measured on.
+
+    The best of more matches is higher: with the lender's strangers compared with m people, and
+    people taken as independent (which errs on the safe side), their best match over n has the
+    distribution function F to the power n/m. Beyond what was measured, the tail of F is taken as
+    exponential above its 95th percentile, longer than that of any bounded score. A gallery of
+    fewer people keeps the lender's figures, which then err on the safe side as well.
+
+    Args:
+        theirs: the lender's.
+        people: how many the borrowing gallery has.
+    """
+    identification = theirs.identification
+    power = max(1.0, people / (identification.stranger_people - 1))
+    if power == 1.0:
+        return theirs
+    quantiles = np.asarray(theirs.stranger_quantiles)
+    steps = np.linspace(0, 1, len(quantiles))
+    start = float(np.interp(0.95, steps, quantiles))
+    scale = float((quantiles[quantiles > start] - start).mean())
+    rarity = 1 - (1 - FMR) ** (1 / power)
+    threshold = max(identification.threshold, start + scale * float(np.log(0.05 / rarity)))
+    best = np.interp(steps ** (1 / power), steps, quantiles)
+    return theirs.model_copy(
+        update={
+            "stranger_quantiles": [round(float(value), 5) for value in best],
+            "identification": identification.model_copy(
+                update={
+                    "threshold": threshold,
+                    "fmr": FMR,
+                    "fmr_upper_95": 1 - (1 - identification.fmr_upper_95) ** power,
+                }
+            ),
+        }
+    )
+
+
 def _scores(
     queries: Vectors, vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes
 ) -> Vectors:

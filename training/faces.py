@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import align, embed, image
-from engine.detect import Detector
+from engine.detect import Detector, whole_crop
 from engine.errors import ImageError
-from engine.pipeline import embed_crops, whole_crop
 
 _BATCH = 8
 _TINY_PX = 16
@@ -117,7 +116,7 @@ def read(
         opened: list[tuple[Sample, Image.Image]] = []
         for sample in batch:
             try:
-                opened.append((sample, image.decode(sample.path.read_bytes())))
+                opened.append((sample, image.open_photo(sample.path.read_bytes()).image))
             except ImageError as error:
                 rejected.append(Rejection(sample.path, f"unreadable ({error.code})"))
             except OSError as error:
@@ -164,7 +163,7 @@ def _embed(
             areas.append(float(sides[k].prod()))
     if not crops:
         return [[] for _ in photos]
-    vectors = embed_crops(embedder, np.stack(crops)).cpu().numpy()
+    vectors = embed.embed_crops(embedder, np.stack(crops)).cpu().numpy()
     flat = [_Candidate(*parts) for parts in zip(vectors, chips, areas, strict=True)]
     ends = np.cumsum(counts)
     return [flat[end - count : end] for end, count in zip(ends, counts, strict=True)]
@@ -196,13 +195,14 @@ def _choose(
         paths=[sample.path for sample in samples],
         owner=owner,
         vectors=vectors,
-        signatures=np.array([_signature(face.chip) for face in faces], np.float32),
+        signatures=np.array([signature(face.chip) for face in faces], np.float32),
         chips=[face.chip for face in faces],
         rejected=rejected,
     )
 
 
-def _signature(chip: NDArray[np.uint8]) -> NDArray[np.float32]:
+def signature(chip: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(256,) unit float32 of an RGB face: see `Faces.signatures`."""
     grey = Image.fromarray(chip).convert("L").resize((16, 16), Image.Resampling.BOX)
     values = np.asarray(grey, np.float32).ravel()
     values -= values.mean()

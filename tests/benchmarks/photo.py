@@ -24,8 +24,8 @@ from skimage import data
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine import errors, image, threads
-from engine.batching import PhotoRequest
 from engine.pipeline import Pipeline
+from engine.request import PhotoRequest
 from engine.settings import Settings
 
 BATCH = 8
@@ -102,7 +102,7 @@ def race(pipeline, recipe, photos, rounds):
 def stages(pipeline, photos):
     """Share of each stage, and the floor that the networks' arithmetic sets on this machine."""
     from engine import align
-    from engine import pipeline as module
+    from engine import embed as module
 
     spent = dict.fromkeys(("detect", "align", "embed", "search"), 0.0)
 

@@ -1,8 +1,10 @@
 """Photos in, cards and refusals out, through real HTTP and python-telegram-bot unmodified."""
 
 import asyncio
+import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from bot.captions import of_hundred
@@ -163,7 +165,7 @@ async def test_a_file_too_large_is_refused_before_it_is_fetched(tmp_path: Path) 
         ana = sandbox.person("ana")
         await ana.set_language("en")
         sandbox.faults.add(Fault(FaultKind.SERVER_ERROR, method="getFile", count=100))
-        large = bytes(20_000_001)
+        large = bytes(20 * 2**20 + 1)
         await ana.send_document(large, name="me.png", mime_type="image/png")
         assert (await ana.reply()).text == say("en", "refusal.too_large", megabytes=20)
         assert sandbox.faults.pending()[0].count == 100
@@ -233,6 +235,51 @@ async def test_buttons_expire_and_say_so(tmp_path: Path) -> None:
         said = await ana.press(answer, "Delete")
         assert said.text == say("en", "toast.expired")
         assert (await ana.edited(answer)).buttons == ()
+
+
+async def test_a_button_of_another_person_does_nothing(tmp_path: Path) -> None:
+    async with bot(tmp_path) as sandbox, httpx.AsyncClient(trust_env=False) as client:
+        ana, ben = sandbox.person("ana"), sandbox.person("ben")
+        await ben.set_language("en")
+        await ana.send_photo(picture())
+        await ben.send_photo(picture(1))
+        anas, bens = await ana.reply(), await ben.reply()
+        stolen = anas.buttons[-1][-1]
+        assert stolen.data is not None
+        keyboard = {"inline_keyboard": [[{"text": "Delete", "callback_data": stolen.data}]]}
+        answer = await client.post(
+            f"{sandbox.bot_api_url}{sandbox.token}/editMessageReplyMarkup",
+            data={
+                "chat_id": bens.raw["chat"]["id"],
+                "message_id": bens.message_id,
+                "reply_markup": json.dumps(keyboard),
+            },
+        )
+        assert answer.is_success
+        changed = await ben.edited(bens)
+        said = await ben.press(changed, "Delete")
+        assert said.text == say("en", "toast.not_yours")
+        assert {anas.message_id} <= {one.message_id for one in await ana.messages()}
+        assert {bens.message_id} <= {one.message_id for one in await ben.messages()}
+
+
+async def test_a_bug_with_one_photo_of_an_album_does_not_lose_the_others(tmp_path: Path) -> None:
+    looks = iter([analysis(face()), None, analysis(face())])
+
+    def see(_photo: bytes) -> Analysis:
+        found = next(looks)
+        if found is None:
+            raise errors.InternalError("a bug")
+        return found
+
+    async with bot(tmp_path, FakeEngine(see)) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_album([picture(seed) for seed in range(3)])
+        first, second, words = await ana.replies(3)
+        assert first.photo
+        assert second.photo
+        assert words.text == f"Photo 2: {say('en', 'refusal.internal')}"
 
 
 async def test_callback_data_says_nothing_and_fits(tmp_path: Path) -> None:

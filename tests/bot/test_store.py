@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.store import Store, Vault
+from bot.store import Store, StoreError, Vault
 
 PERSON = 5_812_345_678
 
@@ -77,6 +77,15 @@ async def test_key_and_database_are_their_owners_alone(tmp_path: Path) -> None:
 def test_a_broken_key_is_said_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "ids.key"
     path.write_bytes(b"short")
-    with pytest.raises(ValueError, match="is no key of 32 bytes"):
+    with pytest.raises(StoreError, match="is no key of 32 bytes"):
         Vault.open(path)
     assert path.read_bytes() == b"short"
+
+
+async def test_a_damaged_database_says_which_file_to_mend(tmp_path: Path) -> None:
+    database = tmp_path / "bot.db"
+    database.write_bytes(b"this is no database, whatever its name says" * 100)
+    vault = Vault.open(tmp_path / "ids.key")
+    with pytest.raises(StoreError, match=r"bot\.db cannot be used"):
+        async with Store(database, vault, updates_kept=100):
+            pass

@@ -15,7 +15,12 @@ import skimage.data
 from PIL import Image
 from selenium import webdriver
 
+from bot import demo
 from bot.sandbox import Person
+from engine.errors import InternalError
+from engine.settings import Settings
+from engine.types import Analysis
+from tests.bot.fakes import FakeEngine
 from tests.e2e.chat_page import ChatPage, chromium
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +84,7 @@ def url() -> Iterator[str]:
     """A demo that runs until the tests are done, then is asked to stop."""
     command = [sys.executable, "-m", "bot", "demo", "--port", "0", "--no-browser"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
-    demo = subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
         env=environment,
@@ -87,18 +92,18 @@ def url() -> Iterator[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert demo.stdout is not None
+    assert process.stdout is not None
     said = ""
-    for line in demo.stdout:
+    for line in process.stdout:
         said += line
         if "Ctrl+C" in line:
             break
     found = re.search(r"http://127\.0\.0\.1:\d+", said)
-    assert found, said + (demo.communicate()[1] if demo.poll() is not None else "")
+    assert found, said + (process.communicate()[1] if process.poll() is not None else "")
     yield found.group()
-    demo.send_signal(signal.SIGTERM)
-    _, log = demo.communicate(timeout=15)
-    assert demo.returncode == 0, log
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=15)
+    assert process.returncode == 0, log
     assert "Traceback" not in log
 
 
@@ -160,3 +165,21 @@ def test_a_taken_port_is_said_plainly(url: str) -> None:
     )
     assert ended.returncode == 1
     assert f"Port {port} is taken" in ended.stderr
+
+
+async def test_a_bug_of_ours_is_no_refusal(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 2 says that the photo is to blame; whatever else goes wrong is 1."""
+
+    class Broken(FakeEngine):
+        @classmethod
+        async def open(cls, _settings: object) -> "Broken":
+            def see(_photo: bytes) -> Analysis:
+                raise InternalError("a bug")
+
+            return cls(see)
+
+    monkeypatch.setattr(demo, "EmbeddedEngine", Broken)
+    photo = (photos / "astronaut.jpg").read_bytes()
+    ending, (reply,) = await demo.once(Settings(), photo, "astronaut.jpg")
+    assert ending is demo.Ending.FAILED
+    assert reply.photo is None

@@ -15,7 +15,8 @@ def folder(tmp_path_factory):
     astronaut.save(folder / "astronaut.jpg")
     astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "mirrored.png")
     Image.new("RGB", (200, 200), "teal").save(folder / "wall.png")
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "words[red].jpg").write_text("not a picture")
+    (folder / "notes.txt").write_text("left out: nothing promises a picture")
     (folder / ".hidden").write_text("left out")
     return folder
 
@@ -31,7 +32,7 @@ def lines(result):
 def test_analyze_prints_one_object_a_photo(folder):
     result = run("analyze", folder, "--json", "--top-k", 2, "--embed")
     by_name = {record["photo"].rsplit("/", 1)[1]: record for record in lines(result)}
-    assert list(by_name) == ["astronaut.jpg", "mirrored.png", "notes.txt", "wall.png"]
+    assert list(by_name) == ["astronaut.jpg", "mirrored.png", "wall.png", "words[red].jpg"]
     (face,) = by_name["astronaut.jpg"]["faces"]
     assert set(face) == {
         "box",
@@ -51,7 +52,7 @@ def test_analyze_prints_one_object_a_photo(folder):
         "verdict",
     }
     assert by_name["wall.png"] == {"photo": f"{folder}/wall.png", "faces": [], "error": None}
-    assert by_name["notes.txt"]["error"]["code"] == "not_an_image"
+    assert by_name["words[red].jpg"]["error"]["code"] == "not_an_image"
     assert result.exit_code == 1  # one could not be read
 
 
@@ -66,6 +67,14 @@ def test_analyze_of_a_missing_file_says_so(tmp_path):
     result = run("analyze", tmp_path / "absent.jpg", "--json")
     assert result.exit_code == 1
     assert lines(result)[0]["error"]["code"] == "unreadable_file"
+
+
+def test_a_name_with_brackets_is_printed_as_it_is(folder):
+    result = run("analyze", folder / "words[red].jpg", folder / "astronaut.jpg")
+    assert result.exit_code == 1
+    assert "words[red].jpg: " in result.stdout
+    result = run("compare", folder / "words[red].jpg", folder / "astronaut.jpg")
+    assert "words[red].jpg | " in result.stdout
 
 
 def test_compare_two_photos(folder):
@@ -135,6 +144,14 @@ def test_doctor_finds_a_fresh_checkout_sound():
     result = run("doctor")
     assert result.exit_code == 0
     assert "celebrities@" in result.output
+
+
+def test_doctor_finds_weights_that_are_another_file(monkeypatch, tmp_path):
+    (tmp_path / "20180402-114759-vggface2.pt").write_bytes(b"half of it")
+    monkeypatch.setenv("FACE_WEIGHTS_DIR", str(tmp_path))
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "weights_corrupt" in result.output
 
 
 def test_doctor_says_how_to_mend_a_missing_bundle(monkeypatch):

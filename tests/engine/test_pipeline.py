@@ -6,10 +6,12 @@ from skimage import data
 
 from engine import bundle, embed
 from engine.align import ARCFACE, ARCFACE_SIZE, crop
-from engine.batching import PhotoRequest
 from engine.compare import compare, largest_face, pair_threshold
+from engine.embed import embed_crops
 from engine.errors import BundleError, ComparisonError
-from engine.pipeline import Pipeline, embed_crops
+from engine.image import Photo
+from engine.pipeline import Pipeline
+from engine.request import PhotoRequest
 from engine.settings import Settings
 from tests.engine.bundles import make
 
@@ -49,6 +51,18 @@ def test_a_batch_gives_what_each_photo_gives_alone(pipeline, astronaut):
             assert len(face.matches) == request.top_k
             assert [m.name for m in face.matches] == [m.name for m in other.matches]
             assert face.embedding @ other.embedding > 0.9999
+
+
+def test_a_shrunk_photo_is_told_in_pixels_of_its_original(pipeline, astronaut):
+    shrunk = Photo(astronaut.resize((300, 300)), width_px=600, height_px=900)
+    (analysis,) = pipeline.analyze([PhotoRequest.of(shrunk)])
+    (plain,) = pipeline.analyze([PhotoRequest(shrunk.image)])
+    (face,), (own,) = analysis.faces, plain.faces
+    assert (analysis.width_px, analysis.height_px) == (600, 900)
+    np.testing.assert_allclose(face.box, np.array(own.box) * (2, 3, 2, 3), rtol=1e-6)
+    np.testing.assert_allclose(face.landmarks, np.array(own.landmarks) * (2, 3), rtol=1e-6)
+    sides = face.box[2] - face.box[0], face.box[3] - face.box[1]
+    assert face.quality.size_px == pytest.approx(min(sides))
 
 
 def test_no_requests(pipeline):

@@ -3,7 +3,7 @@ import pytest
 
 from tests.training.test_audit import made_up
 from training.audit import mean_of_means, unit
-from training.calibration import calibrate
+from training.calibration import calibrate, scaled
 from training.gallery import cluster_count, prototypes
 
 
@@ -38,6 +38,30 @@ def test_the_threshold_holds_for_people_it_has_not_seen():
     best = (unit(fresh.vectors - centre) @ made.T).max(axis=1)
     record = calibration.identification
     assert (best >= record.threshold).mean() <= record.fmr_upper_95
+
+
+def test_a_borrowed_calibration_is_made_for_the_borrowers_size():
+    """Measured on 20 people, used for 150: strangers must not be called by name more often."""
+    people, more = 20, 150
+    faces = made_up(people=people, each=60, spread=1.5)
+    lender, _ = calibrate(faces.vectors, faces.owner, people, prototypes)
+    borrowed = scaled(lender, more)
+    large = made_up(seed=5, people=more, each=60, spread=1.5)
+    centre = mean_of_means(large.vectors, large.owner, more).mean(axis=0)
+    made, _ = prototypes(unit(large.vectors - centre), large.owner, more)
+    fresh = made_up(seed=77, people=200, each=10, spread=1.5)
+    best = (unit(fresh.vectors - centre) @ made.T).max(axis=1)
+    unscaled = (best >= lender.identification.threshold).mean()
+    kept = (best >= borrowed.identification.threshold).mean()
+    assert unscaled > 3 * lender.identification.fmr
+    assert kept < unscaled / 3
+    assert kept <= borrowed.identification.fmr_upper_95
+    # Half of the strangers are below the median that they are told.
+    assert (best < np.median(borrowed.stranger_quantiles)).mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_fewer_people_keep_the_lenders_figures(measured):
+    assert scaled(measured[0], 5) == measured[0]
 
 
 def test_quantiles_rise(measured):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from dotenv import dotenv_values
@@ -110,6 +110,9 @@ def demo(
             metavar="OUT.png", help="With --once: where to put the answer's card, as PNG."
         ),
     ] = None,
+    language: Annotated[
+        Literal["es", "en"], typer.Option(help="With --once: the sender's language.")
+    ] = "es",
     as_json: Annotated[
         bool,
         typer.Option(
@@ -129,7 +132,7 @@ def demo(
     if photo is None:
         _demo(engine, port, browser)
     else:
-        raise typer.Exit(_demo_once(engine, photo, card, as_json))
+        raise typer.Exit(_demo_once(engine, photo, card, language, as_json))
 
 
 def _demo(engine: engine_settings.Settings, port: int, browser: bool) -> None:
@@ -163,11 +166,16 @@ def _demo(engine: engine_settings.Settings, port: int, browser: bool) -> None:
 
 
 def _demo_once(
-    engine: engine_settings.Settings, photo: Path, card: Path | None, as_json: bool
+    engine: engine_settings.Settings,
+    photo: Path,
+    card: Path | None,
+    language: Literal["es", "en"],
+    as_json: bool,
 ) -> int:
     """Send one photo; the exit code."""
     try:
-        ending, replies = asyncio.run(bot_demo.once(engine, photo.read_bytes(), photo.name))
+        sender = {"es": "ana", "en": "ben"}[language]
+        ending, replies = asyncio.run(bot_demo.once(engine, photo.read_bytes(), photo.name, sender))
         written = _write_cards(replies, card)
     except TimeoutError:
         _complain("The bot did not answer in time.")

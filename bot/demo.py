@@ -76,7 +76,7 @@ async def serve(
 
 
 async def once(
-    engine: engine_settings.Settings, photo: bytes, name: str
+    engine: engine_settings.Settings, photo: bytes, name: str, person_name: str = "ana"
 ) -> tuple[Ending, tuple[Reply, ...]]:
     """Send one file as a user would, as a photo where it is one, and wait for what comes back.
 
@@ -84,6 +84,7 @@ async def once(
         engine: the engine's settings.
         photo: the file's bytes.
         name: the file's name.
+        person_name: who sends it: "ana", who speaks Spanish, or "ben", who speaks English.
 
     Raises:
         TimeoutError: the bot did not answer in time.
@@ -96,7 +97,7 @@ async def once(
         await EmbeddedEngine.open(engine) as opened,
         running_bot(sandbox, opened, finished.put_nowait),
     ):
-        person = sandbox.person("ana")
+        person = sandbox.person(person_name)
         await _send(person, photo, name)
         answer = await person.reply(timeout_s=_ONCE_TIMEOUT_S)
         request = await asyncio.wait_for(finished.get(), _ONCE_TIMEOUT_S)

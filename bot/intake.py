@@ -121,8 +121,11 @@ def attachment(message: Message) -> Attachment | None:
     if document is None or message.animation is not None:
         return None
     suffix = PurePosixPath(document.file_name or "").suffix.lower()
-    looks = (document.mime_type or "").startswith("image/") or suffix in SUFFIXES
-    return document if looks else None
+    kind = document.mime_type or ""
+    looks = kind.startswith("image/") or suffix in SUFFIXES
+    # Some apps send pictures without a name or a kind: only their bytes can tell.
+    unnamed = not suffix and kind in ("", "application/octet-stream")
+    return document if looks or unnamed else None
 
 
 TOO_LARGE = Refusal(Reason.TOO_LARGE, {"megabytes": FILE_MAX_BYTES // 2**20})

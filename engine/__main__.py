@@ -4,8 +4,10 @@ Turns options into calls and results into tables or JSON; knows nothing about ho
 """
 
 import csv
+import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,6 +69,8 @@ def analyze(
     device: DeviceOption = None,
 ) -> None:
     """Find the faces of photos and whom each resembles."""
+    if embed and not as_json:
+        _fail("--embed prints with --json only.", _MISCONFIGURED)
     pipeline = _pipeline(bundle, device)
     unreadable = False
     for path, outcome in _analyze(pipeline, _walk(paths), top_k, embed=embed, aligned=aligned):
@@ -186,8 +190,9 @@ def _analyze(
             return PhotoRequest.of(photo, top_k, embed=embed, aligned=aligned)
         except EngineError as error:
             return error
-        except OSError as error:
-            return UnreadableFile(f"{path} could not be read: {error.strerror}.")
+        except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
+            reason = error.strerror if isinstance(error, OSError) else error
+            return UnreadableFile(f"{path} could not be read: {reason}.")
 
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     hidden = not _errors.is_terminal or len(paths) < 2
@@ -226,9 +231,9 @@ def _show(path: Path, outcome: Analysis | EngineError) -> None:
     if not outcome.faces:
         _console.print(f"{escape(str(path))}: no face", highlight=False, soft_wrap=True)
         return
-    table = Table(title=escape(str(path)), box=box.SIMPLE)
+    table = Table(title=escape(str(path)), box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("face", "size", "person", "verdict", "percentile", "similarity", "probability"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     for number, face in enumerate(outcome.faces, 1):
         for rank, match in enumerate(face.matches):
             table.add_row(
@@ -263,10 +268,8 @@ def _named_pairs(
     if not rows or any(not row.get("file_x") or not row.get("file_y") for row in rows):
         _fail(f"{pairs} needs the columns file_x and file_y, filled in every row.", _MISCONFIGURED)
     base = pairs.parent
-    return [
-        ((row["file_x"], base / row["file_x"]), (row["file_y"], base / row["file_y"]))
-        for row in rows
-    ]
+    cells = [(row["file_x"].strip(), row["file_y"].strip()) for row in rows]
+    return [((x, base / x), (y, base / y)) for x, y in cells]
 
 
 def _raised(outcome: Analysis | EngineError) -> Analysis:
@@ -301,4 +304,8 @@ def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    # A file's name may be no text; one of them is not to end the run.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -13,11 +13,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
 from engine.errors import BundleError
@@ -49,20 +50,20 @@ class IdentificationRecord(_Part):
     best match over everybody in it reaches the threshold.
     """
 
-    threshold: float
-    fmr: float
-    fmr_upper_95: float
-    strangers: int
-    stranger_people: int
-    genuine: int
-    true_positive_rate: float
+    threshold: float = Field(allow_inf_nan=False)
+    fmr: float = Field(ge=0, le=1)
+    fmr_upper_95: float = Field(ge=0, le=1)
+    strangers: int = Field(ge=1)
+    stranger_people: int = Field(ge=2)
+    genuine: int = Field(ge=0)
+    true_positive_rate: float = Field(ge=0, le=1)
 
 
 class PairRecord(_Part):
     """When two photos may be called the same person: one embedding against one embedding."""
 
-    threshold: float
-    fmr: float
+    threshold: float = Field(allow_inf_nan=False)
+    fmr: float = Field(gt=0, le=1)
     impostor_pairs: int
     genuine_pairs: int
     people: int
@@ -86,6 +87,13 @@ class Calibration(_Part):
     stranger_quantiles: list[float] = Field(min_length=2)
     identification: IdentificationRecord
     pairs: list[PairRecord] = Field(min_length=1)
+
+    @field_validator("stranger_quantiles")
+    @classmethod
+    def _quantiles_rise(cls, values: list[float]) -> list[float]:
+        if not all(a <= b for a, b in pairwise([-2.0, *values, 2.0])):  # false for NaN, too
+            raise ValueError("quantiles must rise from -1 to 1")
+        return values
 
 
 class DatasetRecord(_Part):
@@ -141,11 +149,16 @@ class Bundle:
 
 
 def locate(name_or_path: str | Path, folder: Path = FOLDER) -> Path:
-    """The path of a bundle without its suffix: a bare name stands for one in `folder`."""
+    """The path of a bundle without its suffix.
+
+    A bare name, as a string, stands for a bundle in `folder`; "./NAME" and any `Path` are paths.
+    """
     path = Path(name_or_path)
+    # A path object is a path, and so is whatever is written like one ("./NAME").
+    named = isinstance(name_or_path, str) and path.name == name_or_path
     if path.suffix in {".pth", ".json"}:
         path = path.with_suffix("")
-    return folder / path if path.parent == Path() and not path.is_absolute() else path
+    return folder / path if named else path
 
 
 def load(name_or_path: str | Path, folder: Path = FOLDER) -> Bundle:
@@ -235,7 +248,7 @@ def _require_both(weights_path: Path, manifest_path: Path) -> None:
 def _read_manifest(path: Path) -> Manifest:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} could not be read as JSON ({error}). Copy it again, or build the bundle again."
         ) from error
@@ -271,11 +284,16 @@ def _read_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
         raise BundleError(
             f"{path} holds something else than tensors, or is damaged. Build the bundle again."
         ) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(tensor, Tensor) for tensor in tensors.values()
-    ):
+    if not isinstance(tensors, dict) or not all(map(_is_plain, tensors.values())):
         raise BundleError(f"{path} is not a dictionary of tensors. Build the bundle again.")
     return tensors
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a tensor whose numbers are all there."""
+    return (
+        isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    )
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -15,22 +15,22 @@ from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.ops import batched_nms, roi_align
 
 from engine.align import ARCFACE, ARCFACE_SIZE
+from engine.pyramid import CELL_PX, STRIDE_PX, Pyramid
 
 CANVASES = ((640, 480), (480, 640), (560, 560), (800, 450), (450, 800), (1120, 320), (320, 1120))
 """(width, height) in pixels; a photo is scaled to fit the one that shows it largest."""
 
-SMALL_CANVASES = tuple((width * 3 // 4, height * 3 // 4) for width, height in CANVASES)
+SMALL_CANVASES = tuple((width * 3 // 5, height * 3 // 5) for width, height in CANVASES)
 """For photos so small that a full canvas would only enlarge their pixels; smaller ones still lose
 faces that facenet-pytorch finds in such photos."""
 
 _LARGEST_ENLARGEMENT = 2.0
 
-SMALLEST_FACE_PX = 25
-"""Of a face on its canvas: about 1/19 of the shorter side of a 4:3 photo."""
+SMALLEST_FACE_PX = 28
+"""Of a face on its canvas: about 1/17 of the shorter side of a 4:3 photo."""
 
 MAX_FACES = 32
 """Of one photo: the most probable ones are kept."""
@@ -38,11 +38,8 @@ MAX_FACES = 32
 _MAX_CANDIDATES = 256
 """Of one photo, after each network: a wall of faces must not cost more than a crowd."""
 
-_PYRAMID_FACTOR = 0.709
-_THRESHOLDS = (0.6, 0.6, 0.7)
-_PROPOSAL_CELL_PX = 12
-_PROPOSAL_STRIDE_PX = 2
-_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_THRESHOLDS = (0.65, 0.6, 0.7)
+_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,7 @@ class Detector:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._pyramids: dict[tuple[int, int], Pyramid] = {}
         # Channels last: pooling alone is ten times faster so on a CPU.
         self._pnet = PNet().eval().to(device, memory_format=torch.channels_last)
         self._rnet = RNet().eval().to(device, memory_format=torch.channels_last)
@@ -116,47 +114,44 @@ class Detector:
         stack, scales, extents = _letterbox(canvas, photos)
         raw = torch.from_numpy(stack).to(self._device).permute(0, 3, 1, 2)
         extents = extents.to(self._device)
-        candidates = self._propose(raw, extents)
+        candidates = self._propose(self._pyramid(canvas), raw, extents)
         pixels = _normalise(raw).contiguous()
         candidates = self._refine(pixels, extents, candidates)
         candidates, landmarks = self._output(pixels, extents, candidates)
         return _collect(candidates, landmarks, scales)
 
-    def _propose(self, stack: Tensor, extents: Tensor) -> _Candidates:
+    def _pyramid(self, canvas: tuple[int, int]) -> Pyramid:
+        if canvas not in self._pyramids:
+            self._pyramids[canvas] = Pyramid(*canvas, SMALLEST_FACE_PX, self._device)
+        return self._pyramids[canvas]
+
+    def _propose(self, pyramid: Pyramid, stack: Tensor, extents: Tensor) -> _Candidates:
         """P-Net over an image pyramid: every window that may hold a face."""
-        batch, _, height, width = stack.shape
-        levels: list[_Candidates] = []
-        regressions: list[Tensor] = []
-        scale = _PROPOSAL_CELL_PX / SMALLEST_FACE_PX
-        while min(height, width) * scale >= _PROPOSAL_CELL_PX:
-            level = _shrink(stack, int(height * scale + 1), int(width * scale + 1))
-            regression, probability = self._pnet(_normalise(level))
-            photo, row, column = torch.nonzero(probability[:, 1] >= _THRESHOLDS[0], as_tuple=True)
-            corner = torch.stack([column, row], dim=1) * _PROPOSAL_STRIDE_PX
-            boxes = torch.cat(
-                [
-                    ((corner + 1) / scale).floor(),
-                    ((corner + _PROPOSAL_CELL_PX) / scale).floor(),
-                ],
-                dim=1,
-            )
-            found = _Candidates(photo, boxes, probability[photo, 1, row, column])
-            keep = batched_nms(found.boxes, found.scores, found.photo, 0.5)
-            levels.append(found[keep])
-            regressions.append(regression[photo, :, row, column][keep])
-            scale *= _PYRAMID_FACTOR
-        found = _Candidates(
-            torch.cat([level.photo for level in levels]),
-            torch.cat([level.boxes for level in levels]),
-            torch.cat([level.scores for level in levels]),
+        photos, corners, levels, scores, regressions = [], [], [], [], []
+        for sheet, level_of in zip(pyramid.sheets(stack), pyramid.level_of, strict=True):
+            regression, probability = self._pnet(_normalise(sheet))
+            likely = (probability[:, 1] >= _THRESHOLDS[0]) & (level_of >= 0)
+            photo, row, column = torch.nonzero(likely, as_tuple=True)
+            photos.append(photo)
+            corners.append(torch.stack([column, row], dim=1) * STRIDE_PX)
+            levels.append(level_of[row, column])
+            scores.append(probability[photo, 1, row, column])
+            regressions.append(regression[photo, :, row, column])
+        level, regression_all = torch.cat(levels), torch.cat(regressions)
+        scale = pyramid.scales[level][:, None]
+        corner = torch.cat(corners) - pyramid.origins[level]
+        boxes = torch.cat(
+            [((corner + 1) / scale).floor(), ((corner + CELL_PX) / scale).floor()], dim=1
         )
+        found = _Candidates(torch.cat(photos), boxes, torch.cat(scores))
+        keep = batched_nms(boxes, found.scores, found.photo * len(pyramid.scales) + level, 0.5)
+        found, regression_all = found[keep], regression_all[keep]
         # A window over the letterbox's border has nothing of the photo in it.
         inside = (found.boxes[:, :2] < extents[found.photo]).all(dim=1)
-        regression_all = torch.cat(regressions)
         index = torch.nonzero(inside)[:, 0]
         found, regression_all = found[index], regression_all[index]
         keep = batched_nms(found.boxes, found.scores, found.photo, 0.7)
-        keep = _strongest(found.photo[keep], keep, batch)
+        keep = _strongest(found.photo[keep], keep, len(stack))
         found, regression_all = found[keep], regression_all[keep]
         size = found.boxes[:, 2:] - found.boxes[:, :2]
         found.boxes = found.boxes + regression_all * size.repeat(1, 2)
@@ -243,13 +238,6 @@ def _letterbox(
         scales.append((fitted[0] / photo.width, fitted[1] / photo.height))
         extents.append(fitted)
     return stack, scales, torch.tensor(extents)
-
-
-def _shrink(stack: Tensor, height: int, width: int) -> Tensor:
-    """An antialiased level of the pyramid; bytes on a CPU, where that kernel is the fastest."""
-    if stack.device.type != "cpu":
-        stack = stack.float()
-    return interpolate(stack, size=(height, width), mode="bilinear", antialias=True)
 
 
 def _normalise(stack: Tensor) -> Tensor:

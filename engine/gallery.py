@@ -144,8 +144,10 @@ def _check(bundle: Bundle) -> None:
             and prototypes.dtype == centre.dtype == torch.float32
             and owner.dtype == torch.int64
             and sorted(set(owner.tolist())) == list(range(people))
-            and bool(prototypes.isfinite().all())
+            and bool(((prototypes.norm(dim=1) - 1).abs() < 1e-3).all())  # false for NaN, too
             and bool(centre.isfinite().all())
+            and all(manifest.people.values())
+            and len(set(manifest.people.values())) == people
         )
     except (KeyError, TypeError, IndexError):
         sound = False

@@ -168,6 +168,7 @@ def _as_json(report: "Report") -> dict[str, object]:
     return {
         "bundle": report.bundle.id,
         "people": dict(report.people),
+        "missing": report.missing,
         "rejected": [{"path": str(r.path), "reason": r.reason} for r in report.rejected],
         "dropped": [{"path": str(r.path), "reason": r.reason} for r in report.dropped],
         "metrics": manifest.metrics,
@@ -192,6 +193,9 @@ def _show(report: "Report", out: Path) -> None:
         console.print(
             escape(f"Fewer than 3 photos, so often missed: {', '.join(few)}"), soft_wrap=True
         )
+    if report.missing:
+        names = escape(", ".join(report.missing))
+        console.print(f"[yellow]Left out, for want of a face:[/] {names}", soft_wrap=True)
     console.print(
         f"{len(report.people)} people from {manifest.dataset.faces} faces: "
         + escape(f"{out}.pth and {out}.json ({report.bundle.id})"),

@@ -26,6 +26,8 @@ _FOLDS = 5
 _RESAMPLES = 10_000
 _QUANTILES = 1001
 _PAIR_RATES = (1e-2, 1e-3, 1e-4)
+_MOST_PAIRS = 10_000_000
+_MOST_LEFT_OUT = 200
 _ERRORS_TO_QUOTE = 30
 """A rate is quoted only where at least so many errors of its kind were seen."""
 
@@ -35,8 +37,9 @@ def calibrate(
 ) -> tuple[Calibration, dict[str, float]]:
     """Measure everything that a bundle says about similarities.
 
-    - Strangers: each person in turn is left out of the gallery (and of its centre) and compared
-      with it. Their best matches give the percentiles and the threshold of "is".
+    - Strangers: each person in turn (of more than 200, 200 of them) is left out of the gallery
+      (and of its centre) and compared with it. Their best matches give the percentiles and the
+      threshold of "is".
     - Genuine: photos are held out in five folds. They give the temperature, the true positive
       rate and top-1 and top-5.
 
@@ -70,9 +73,9 @@ def calibrate(
         identification=IdentificationRecord(
             threshold=threshold,
             fmr=float((best >= threshold).mean()),
-            fmr_upper_95=_upper_bound(best >= threshold, stranger, people),
+            fmr_upper_95=_upper_bound(best >= threshold, stranger),
             strangers=len(best),
-            stranger_people=people,
+            stranger_people=int(stranger.max()) + 1,
             genuine=len(truth),
             true_positive_rate=float((first & (own >= threshold)).mean()),
         ),
@@ -82,7 +85,7 @@ def calibrate(
     return calibration, metrics
 
 
-def scaled(theirs: Calibration, people: int) -> Calibration:
+def scaled(theirs: Calibration, measured_on: int, people: int) -> Calibration:
     """A borrowed calibration for a gallery of more people than it was measured on.
 
     The best of more matches is higher: with the lender's strangers compared with m people, and
@@ -93,10 +96,11 @@ def scaled(theirs: Calibration, people: int) -> Calibration:
 
     Args:
         theirs: the lender's.
+        measured_on: how many people its strangers were compared with.
         people: how many the borrowing gallery has.
     """
     identification = theirs.identification
-    power = max(1.0, people / (identification.stranger_people - 1))
+    power = max(1.0, people / measured_on)
     if power == 1.0:
         return theirs
     quantiles = np.asarray(theirs.stranger_quantiles)
@@ -140,13 +144,14 @@ def _strangers(
 ) -> tuple[NDArray[np.float64], Owners]:
     """Each face's best match in a gallery without its person, and whose face it is."""
     best, stranger = [], []
-    for person in range(people):
+    for person in np.unique(np.linspace(0, people - 1, min(people, _MOST_LEFT_OUT)).astype(int)):
         out = owner == person
         others = owner[~out] - (owner[~out] > person)
         scores = _scores(vectors[out], vectors[~out], others, people - 1, prototypes)
         best.append(scores.max(axis=1).astype(np.float64))
         stranger.append(owner[out])
-    return np.concatenate(best), np.concatenate(stranger)
+    _, numbered = np.unique(np.concatenate(stranger), return_inverse=True)
+    return np.concatenate(best), numbered.astype(np.int64)
 
 
 def _held_out(
@@ -183,13 +188,14 @@ def _temperature(scores: Vectors, truth: Owners) -> float:
     return round(float(np.exp(found.x)), 5)
 
 
-def _upper_bound(wrong: NDArray[np.bool_], stranger: Owners, people: int) -> float:
+def _upper_bound(wrong: NDArray[np.bool_], stranger: Owners) -> float:
     """One-sided 95 % bound of an error rate: the looser of two.
 
     Clopper and Pearson's takes the faces as independent, which those of one person are not; the
     bootstrap by subject takes whole people, but sees no further than the errors that were made.
     """
-    errors, faces = np.bincount(stranger, wrong, people), np.bincount(stranger, minlength=people)
+    errors, faces = np.bincount(stranger, wrong), np.bincount(stranger)
+    people = len(faces)
     exact = float(beta.ppf(0.95, wrong.sum() + 1, len(wrong) - wrong.sum()))
     drawn = np.random.default_rng(0).integers(0, people, (_RESAMPLES, people))
     rates = errors[drawn].sum(axis=1) / faces[drawn].sum(axis=1)
@@ -210,11 +216,19 @@ def _weighted_quantiles(values: NDArray[np.float64], weight: NDArray[np.float64]
     return [round(float(value), 5) for value in np.interp(steps, position, values[order])]
 
 
+def _thinned(members: Owners, most: int) -> Owners:
+    chosen = np.linspace(0, len(members) - 1, min(len(members), most)).astype(int)
+    thinned: Owners = members[chosen]
+    return thinned
+
+
 def _pairs(vectors: Vectors, owner: Owners, people: int) -> list[PairRecord]:
     """Thresholds for two photos, centred without the people compared."""
     means = mean_of_means(vectors, owner, people)
     total = means.sum(axis=0)
-    members = [np.flatnonzero(owner == person) for person in range(people)]
+    # Enough of each person, evenly over their photos, for a bounded number of pairs.
+    most = max(2, int((2 * _MOST_PAIRS) ** 0.5 / people))
+    members = [_thinned(np.flatnonzero(owner == person), most) for person in range(people)]
     genuine, impostor = [], []
     for a in range(people):
         own = unit(vectors[members[a]] - (total - means[a]) / (people - 1))

@@ -3,8 +3,9 @@
 Knows nothing about what the faces are for. Photos are decoded once and never kept.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ class Faces:
             contrast, by which copies are told.
         chips: (n) 112-pixel RGB crops on the ArcFace template.
         rejected: the files without a usable face.
+        everybody: names of all people who were read, also of those without a usable face.
     """
 
     people: list[str]
@@ -57,6 +59,7 @@ class Faces:
     signatures: NDArray[np.float32]
     chips: list[NDArray[np.uint8]]
     rejected: list[Rejection]
+    everybody: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +73,24 @@ def walk(folder: Path) -> list[Sample]:
     """Every file of a folder per person, sorted; hidden files and folders are left out.
 
     Raises:
-        ValueError: the folder is missing or has no person in it.
+        ValueError: the folder is missing, has no person in it, or one person twice.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder. Give a folder with one folder per person.")
-    samples = [
-        Sample(person.name.replace("_", " ").strip(), path)
-        for person in sorted(folder.iterdir())
-        if person.is_dir() and not person.name.startswith(".")
-        for path in sorted(person.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    ]
+    homes: dict[str, Path] = {}
+    samples: list[Sample] = []
+    for home in sorted(folder.iterdir()):
+        if not home.is_dir() or home.name.startswith("."):
+            continue
+        # Some file systems spell an accent as a letter of its own.
+        person = unicodedata.normalize("NFC", home.name).replace("_", " ").strip()
+        if homes.setdefault(person, home) != home:
+            raise ValueError(
+                f"{homes[person]} and {home} are both '{person}'. Rename one, or put the photos "
+                "of one person into one folder."
+            )
+        inside = (path for path in sorted(home.rglob("*")) if not path.name.startswith("."))
+        samples += [Sample(person, path) for path in inside if path.is_file()]
     if not samples:
         raise ValueError(
             f"{folder} has no photos in folders. Make one folder per person in it, named after "
@@ -131,7 +141,8 @@ def read(
                 rejected.append(Rejection(sample.path, "no face"))
         done += len(batch)
         progress(done)
-    return _choose(kept, candidates, rejected, embedder.specification.dimension)
+    chosen = _choose(kept, candidates, rejected, embedder.specification.dimension)
+    return replace(chosen, everybody=sorted({sample.person for sample in samples}))
 
 
 def _batches(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
@@ -198,6 +209,7 @@ def _choose(
         signatures=np.array([signature(face.chip) for face in faces], np.float32),
         chips=[face.chip for face in faces],
         rejected=rejected,
+        everybody=people,
     )
 
 

@@ -35,12 +35,14 @@ class Report:
         rejected: files that could not be used.
         dropped: faces that were left out, with reasons.
         people: faces kept per person.
+        missing: people without a face that could be kept, so not in the bundle.
     """
 
     bundle: Bundle
     rejected: list[Rejection]
     dropped: list[Rejection]
     people: Mapping[str, int]
+    missing: list[str]
 
 
 def prototypes(vectors: Vectors, owner: Owners, people: int) -> tuple[Vectors, Owners]:
@@ -110,10 +112,10 @@ def build(
             f"faces with {embedder.id}; give a bundle of the same embedder with "
             "--calibration-from, or at least 10 people with 1,000 photos in all"
         )
-    # A centre that the people took part in keeps them apart, as it did where the calibration was
-    # measured; but of a handful of people the mean is no mean face.
+    # A centre that the people take part in keeps them apart, as it did where the calibration was
+    # measured; but the mean of a handful of people alone is no mean face.
     few = len(np.unique(faces.owner)) < _OWN_CALIBRATION_PEOPLE
-    centre = borrowed.tensors["centre"].numpy() if borrowed and few else None
+    centre = _shared_centre(faces, borrowed) if borrowed and few else None
     checked = audit(faces, centre)
     vectors, owner = faces.vectors[checked.kept], faces.owner[checked.kept]
     names, owner = _without_gaps(faces.people, owner)
@@ -155,6 +157,18 @@ def build(
         rejected=faces.rejected,
         dropped=checked.dropped,
         people={name: int(count) for name, count in zip(names, counts, strict=True)},
+        missing=[name for name in faces.everybody if name not in set(names)],
+    )
+
+
+def _shared_centre(faces: Faces, lender: Bundle) -> Vectors:
+    """The mean face of the lender's people and these together, all weighing alike."""
+    present, owner = np.unique(faces.owner, return_inverse=True)
+    means = mean_of_means(faces.vectors, owner.astype(np.int64), len(present))
+    theirs = lender.tensors["centre"].numpy()
+    known = len(lender.manifest.people)
+    return np.asarray(
+        (known * theirs + means.sum(axis=0)) / (known + len(present)), dtype=np.float32
     )
 
 
@@ -175,8 +189,13 @@ def _calibration(
                 "`--calibration-from BUNDLE`"
             ) from error
     theirs = borrowed.manifest.calibration
-    source = borrowed.id if theirs.source == "own" else theirs.source
-    return scaled(theirs, people).model_copy(update={"source": source}), {}
+    if theirs.source != "own":
+        raise ValueError(
+            f"{borrowed.name} borrowed its own calibration from {theirs.source}; borrow from that "
+            "one with `--calibration-from`"
+        )
+    own = scaled(theirs, len(borrowed.manifest.people) - 1, people)
+    return own.model_copy(update={"source": borrowed.id}), {}
 
 
 def _without_gaps(people: list[str], owner: Owners) -> tuple[list[str], Owners]:

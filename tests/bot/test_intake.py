@@ -158,7 +158,7 @@ def test_the_largest_size_of_a_photo_is_taken() -> None:
         ({"document": file(mime_type="image/heic")}, True),
         ({"document": file(file_name="IMG.HEIC", mime_type="application/octet-stream")}, True),
         ({"document": file(file_name="a.pdf", mime_type="application/pdf")}, False),
-        ({"document": file()}, False),
+        ({"document": file()}, True),
         ({"text": "x"}, False),
         (
             {

@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,6 +73,38 @@ def test_a_map_of_names_alone_says_how_to_convert_it(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1}', "\x00"])
 def test_a_damaged_description_is_refused(tmp_path, text):
+    stem = make(tmp_path)
+    stem.with_suffix(".json").write_text(text)
+    assert code_of(stem)[0] == "bundle_corrupt"
+
+
+def test_calibrations_that_make_no_sense_are_refused(tmp_path):
+    stem = make(tmp_path)
+    path = stem.with_suffix(".json")
+    for part, field, value in (
+        (None, "stranger_quantiles", [0.5, 0.1]),
+        (None, "stranger_quantiles", [0.1, float("nan"), 0.5]),
+        ("identification", "strangers", -1),
+        ("identification", "threshold", float("nan")),
+    ):
+        record = json.loads(path.read_text())
+        calibration = record["calibration"]
+        (calibration[part] if part else calibration)[field] = value
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps(record))
+        other.with_suffix(".pth").write_bytes(stem.with_suffix(".pth").read_bytes())
+        assert code_of(tmp_path / "other")[0] == "bundle_corrupt"
+
+
+def test_a_name_is_a_name_and_a_path_is_a_path(tmp_path):
+    assert bundle.locate("people", tmp_path) == tmp_path / "people"
+    assert bundle.locate("people.json", tmp_path) == tmp_path / "people"
+    assert bundle.locate("./people", tmp_path) == Path("people")
+    assert bundle.locate(Path("people"), tmp_path) == Path("people")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000])
+def test_a_description_nested_too_deep_is_refused(tmp_path, text):
     stem = make(tmp_path)
     stem.with_suffix(".json").write_text(text)
     assert code_of(stem)[0] == "bundle_corrupt"

@@ -1,4 +1,9 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -6,6 +11,8 @@ from skimage import data
 from typer.testing import CliRunner
 
 from engine.__main__ import app
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +117,24 @@ def test_compare_wants_two_photos_or_pairs(arguments):
     result = run("compare", *arguments)
     assert result.exit_code == 2
     assert "Give two photos" in result.output
+
+
+def test_a_name_that_no_file_can_have_costs_one_pair(folder):
+    pairs = folder / "nul.csv"
+    pairs.write_bytes(b"file_x,file_y\r\na\0b.jpg,wall.png\r\n astronaut.jpg , mirrored.png \r\n")
+    first, second = lines(run("compare", "--pairs", pairs, "--json"))
+    assert first["error"]["code"] == "unreadable_file"
+    assert second["same"] is True
+
+
+def test_a_name_that_is_no_text_does_not_end_the_run(folder, tmp_path):
+    shutil.copy(folder / "astronaut.jpg", os.fsencode(tmp_path / "a") + b"\xff.jpg")
+    shutil.copy(folder / "astronaut.jpg", tmp_path / "b.jpg")
+    command = [sys.executable, "-m", "engine", "analyze", str(tmp_path), "--json"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert len(ended.stdout.splitlines()) == 2
 
 
 def test_pairs_without_the_columns_are_refused(tmp_path):

@@ -117,11 +117,18 @@ def test_thumbnails_come_with_their_person(tmp_path):
         {"owner": torch.tensor([0.0, 1.0, 2.0])},
         {"centre": torch.zeros(3)},
         {"prototypes": torch.full((3, 128), float("nan"))},
+        {"prototypes": 5 * torch.eye(3, 128)},
+        {"owner": torch.tensor(0)},
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tmp_path, tensors):
     with pytest.raises(BundleError, match="do not fit"):
         gallery(tmp_path, tensors=tensors)
+
+
+def test_two_people_of_one_name_are_refused(tmp_path):
+    with pytest.raises(BundleError, match="do not fit"):
+        gallery(tmp_path, people=("Ana", "Ana"))
 
 
 def test_another_kind_of_bundle_is_refused(tmp_path):

@@ -582,3 +582,38 @@ def test_pixels_as_arrays(photo: Image.Image) -> None:
     pixels: NDArray[np.uint8] = np.asarray(decode(encode(photo, "PNG")))
     assert pixels.shape == (64, 96, 3)
     assert pixels.dtype == np.uint8
+
+
+_HEADS = """
+from engine.errors import ImageError
+from engine.image import decode
+
+pieces = [b"<!-- -->", b"<!--", b"<?xml ", b"<!DOCTYPE svg", b" ", b"<svg", b"<", b"<!"]
+for piece in pieces:
+    for head in (b"", b"<!-- -->", b"<?xml "):
+        try:
+            decode(head + piece * 400)
+        except ImageError:
+            continue
+        raise AssertionError(piece)
+"""
+
+
+def test_no_head_takes_for_ever_to_tell() -> None:
+    """In a process of its own: a pattern that repeats repetitions would outlast the suite."""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", _HEADS], cwd=root, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"<svg ", b"\n<svg>", b"<?xml version='1.0'?><!-- by hand --><svg ", b"<!DOCTYPE svg><svg "],
+)
+def test_svg_is_told(head: bytes) -> None:
+    with pytest.raises(errors.UnsupportedFormat, match="SVG"):
+        decode(head + b"xmlns='http://www.w3.org/2000/svg'></svg>")
+
+
+def test_a_jpeg_of_millions_of_parts_is_refused() -> None:
+    with pytest.raises(errors.BrokenImage, match="parts"):
+        decode(b"\xff\xd8" + b"\xff\xe1\x00\x02" * 1_000_000)

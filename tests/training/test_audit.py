@@ -23,6 +23,7 @@ def made_up(seed=0, people=4, each=20, spread=0.5):
         signatures=signatures,
         chips=[],
         rejected=[],
+        everybody=[f"Person {i}" for i in range(people)],
     )
 
 

@@ -45,7 +45,7 @@ def test_a_borrowed_calibration_is_made_for_the_borrowers_size():
     people, more = 20, 150
     faces = made_up(people=people, each=60, spread=1.5)
     lender, _ = calibrate(faces.vectors, faces.owner, people, prototypes)
-    borrowed = scaled(lender, more)
+    borrowed = scaled(lender, people - 1, more)
     large = made_up(seed=5, people=more, each=60, spread=1.5)
     centre = mean_of_means(large.vectors, large.owner, more).mean(axis=0)
     made, _ = prototypes(unit(large.vectors - centre), large.owner, more)
@@ -61,7 +61,7 @@ def test_a_borrowed_calibration_is_made_for_the_borrowers_size():
 
 
 def test_fewer_people_keep_the_lenders_figures(measured):
-    assert scaled(measured[0], 5) == measured[0]
+    assert scaled(measured[0], 11, 5) == measured[0]
 
 
 def test_quantiles_rise(measured):

@@ -124,3 +124,36 @@ def test_the_face_that_agrees_with_the_other_photos_is_chosen(tmp_path):
     )
     own = crop(pair, found.landmarks[1], ARCFACE, ARCFACE_SIZE)
     np.testing.assert_array_equal(read.chips[2], own)
+
+
+@pytest.mark.parametrize("names", [("A_B", "A B"), ("Jürgen", "Ju\u0308rgen")])
+def test_two_folders_of_one_person_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "0.png").write_bytes(b"x")
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this file system takes the two names for one")
+    result = run("gallery", tmp_path, "--aligned", "--out", tmp_path / "x")
+    assert result.exit_code == 1
+    assert "are both" in result.output
+
+
+def test_a_person_without_a_face_is_named(people, tmp_path):
+    import shutil
+
+    shutil.copytree(people, tmp_path / "in")
+    (tmp_path / "in" / "Nobody").mkdir()
+    (tmp_path / "in" / "Nobody" / "0.jpg").write_text("nothing")
+    result = run("gallery", tmp_path / "in", "--aligned", "--out", tmp_path / "x", "--json")
+    assert json.loads(result.stdout)["missing"] == ["Nobody"]
+    result = run("gallery", tmp_path / "in", "--aligned", "--out", tmp_path / "x")
+    assert "for want of a face: Nobody" in result.output
+
+
+def test_borrowed_from_a_borrower_is_refused(people, tmp_path):
+    first = run("gallery", people, "--aligned", "--out", tmp_path / "a")
+    assert first.exit_code == 0
+    lender = ("--calibration-from", str(tmp_path / "a"))
+    second = run("gallery", people, "--aligned", "--out", tmp_path / "b", *lender)
+    assert second.exit_code == 1
+    assert "borrowed its own calibration" in " ".join(second.output.split())

@@ -5,7 +5,7 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 from skimage import data
 
-from engine.detect import CANVASES, MAX_FACES, Detector
+from engine.detect import CANVASES, MAX_FACES, Detector, _Candidates, _collect
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,14 @@ def test_no_photos():
 def test_every_shape_has_a_canvas_of_similar_area():
     areas = [width * height for width, height in CANVASES]
     assert max(areas) / min(areas) < 1.3
+
+
+def test_of_too_many_faces_the_most_probable_are_kept_largest_first():
+    count = MAX_FACES + 8
+    side = torch.arange(1.0, count + 1)[:, None]
+    boxes = torch.cat([side * 0, side * 0, side, side], dim=1)
+    scores = torch.linspace(1.0, 0.7, count)  # the smallest is the most probable
+    found = _Candidates(torch.zeros(count, dtype=torch.int64), boxes, scores)
+    (kept,) = _collect(found, torch.zeros(count, 5, 2), [(1.0, 1.0)])
+    assert len(kept) == MAX_FACES
+    assert kept.boxes[:, 2].tolist() == list(range(MAX_FACES, 0, -1))

@@ -38,8 +38,8 @@ MAX_FACES = 32
 _MAX_CANDIDATES = 256
 """Of one photo, after each network: a wall of faces must not cost more than a crowd."""
 
-_THRESHOLDS = (0.65, 0.6, 0.7)
-_BUCKETS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256)
+_THRESHOLDS = (0.65, 0.7, 0.7)
+_BUCKETS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ _MAX_CANDIDATES = 256
 """Of one photo, after each network: a wall of faces must not cost more than a crowd."""
 
 _THRESHOLDS = (0.65, 0.7, 0.7)
-_BUCKETS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256)
+_BUCKETS = (1, *range(2, 17, 2), 20, 24, 32, 40, 48, *range(64, 129, 16), *range(160, 257, 32))
 
 
 @dataclass(frozen=True, slots=True)

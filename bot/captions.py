@@ -74,7 +74,10 @@ def longer(face: Face, language: str) -> str:
 
 
 def of_hundred(match: Match) -> int:
-    """How many strangers of a hundred look less like their closest match; never a full hundred."""
+    """How many strangers of a hundred look less like their closest match.
+
+    Rounded down, and never a full hundred: a percentile rests on so many strangers and no more.
+    """
     return min(99, max(0, math.floor(match.percentile)))
 
 

@@ -37,6 +37,7 @@ from bot.canvas import (
     Spot,
     Text,
 )
+from bot.captions import of_hundred
 from bot.lettering import Style
 from bot.texts import say
 from engine import image
@@ -329,8 +330,7 @@ def _closeness(match: Match, language: str, *, short: bool = False) -> str:
     suffix = "_short" if short else ""
     if match.verdict is Verdict.IS:
         return say(language, f"card.alike{suffix}")
-    # Rounded down, and 100 is never said: a percentile rests on so many strangers and no more.
-    percent = min(int(match.percentile), 99)
+    percent = of_hundred(match)
     if percent < 1:
         return say(language, f"card.no_closer{suffix}")
     return say(language, f"card.closer{suffix}", percent=percent)

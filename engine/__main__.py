@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,8 +28,7 @@ from engine.settings import Settings
 from engine.types import Analysis
 from engine.wire import error_to_json, face_to_json
 
-if TYPE_CHECKING:  # these load torch, whose threads are set up first
-    from engine.compare import Comparison
+if TYPE_CHECKING:  # it loads torch, whose threads are set up first
     from engine.pipeline import Pipeline
 
 _BATCH = 8
@@ -115,7 +115,7 @@ def compare_photos(
             record["error"] = error_to_json(error)
             _print_pair(record, as_json=as_json)
             continue
-        record |= _comparison_to_json(result) | {"error": None}
+        record |= asdict(result) | {"error": None}
         _print_pair(record, as_json=as_json)
     raise typer.Exit(_UNREADABLE if failed else 0)
 
@@ -276,15 +276,6 @@ def _raised(outcome: Analysis | EngineError) -> Analysis:
     if isinstance(outcome, EngineError):
         raise outcome
     return outcome
-
-
-def _comparison_to_json(result: "Comparison") -> dict[str, Any]:
-    return {
-        "similarity": result.similarity,
-        "same": result.same,
-        "threshold": result.threshold,
-        "fmr": result.fmr,
-    }
 
 
 def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:

@@ -44,15 +44,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("Python", platform.python_version())
     yield from _packages()
     yield _device(settings)
-    yield Finding("cores", f"{threads.usable_cores()}, of which networks use {_cores(settings)}")
+    used = threads.chosen(settings.engine_threads)
+    yield Finding("cores", f"{threads.usable_cores()}, of which networks use {used}")
     yield from _formats()
     yield _dlib_weights()
     yield _facenet_weights(settings)
     yield from _bundles(settings)
-
-
-def _cores(settings: Settings) -> int:
-    return settings.engine_threads or threads.usable_cores()
 
 
 def _packages() -> Iterator[Finding]:

@@ -4,7 +4,6 @@ Knows nothing about queues, HTTP or who asks. One thread at a time may use it.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ class Pipeline:
         """
         device = choose_device(settings.engine_device)
         chosen = bundle.load(settings.engine_bundle)
-        embedder = embed.load(chosen.manifest.embedder.id, device, Path(settings.face_weights_dir))
+        embedder = embed.load(chosen.manifest.embedder.id, device, settings.face_weights_dir)
         return cls(chosen, embedder, device)
 
     @property

@@ -23,13 +23,12 @@ def configure(threads: int = 0) -> int:
     """Set torch's threads, before its first operation; loads torch. Again does no harm.
 
     Args:
-        threads: cores that one operation may use; 0 is what OMP_NUM_THREADS says, or else all
-            that this process may use.
+        threads: cores that one operation may use; 0 leaves it to `chosen`.
 
     Returns:
         How many it is.
     """
-    count = threads or _chosen_by_the_operator() or usable_cores()
+    count = chosen(threads)
     if "torch" in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         _LOG.warning(
             "torch was loaded before its threads were set up, and they will spin while they wait: "
@@ -51,9 +50,10 @@ def configure(threads: int = 0) -> int:
     return count
 
 
-def _chosen_by_the_operator() -> int:
+def chosen(threads: int = 0) -> int:
+    """How many it is to be: 0 is what OMP_NUM_THREADS says, or else all usable cores."""
     said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() else 0
+    return threads or (int(said) if said.isdecimal() else 0) or usable_cores()
 
 
 def usable_cores(cpu_max: Path = _CPU_MAX) -> int:

@@ -5,6 +5,7 @@ points come in as an argument. Needs numpy and Pillow only, so that the bot can 
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,19 @@ ARCFACE = np.array(
     [(38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70.73, 92.20)], np.float64
 )
 """(5, 2) landmarks of the 112x112 template that aligned face datasets use (InsightFace's)."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """Where a face lies in a square crop.
+
+    Attributes:
+        size_px: side of the crop.
+        landmarks: (5, 2) in the crop's pixels, in the order of `engine.types.Landmarks`.
+    """
+
+    size_px: int
+    landmarks: NDArray[np.float64]
 
 
 def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
@@ -42,6 +56,11 @@ def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.flo
     a = np.sum(np.conj(s - s_mean) * (t - t_mean)) / spread
     b = t_mean - a * s_mean
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def cut(image: Image.Image, landmarks: ArrayLike, template: Template) -> NDArray[np.uint8]:
+    """Cut a face out on a template; see `crop`."""
+    return crop(image, landmarks, template.landmarks, template.size_px)
 
 
 def crop(

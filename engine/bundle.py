@@ -5,23 +5,21 @@ are. Both or nothing: the `.json` carries the `.pth`'s sha256. Knows the format 
 knows nothing about how the numbers were made or are used.
 """
 
-import contextlib
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from engine.errors import BundleError
+from engine.files import replacing, write_text
 
 FORMAT = 1
 PREPROCESSING = 1
@@ -108,19 +106,36 @@ class DatasetRecord(_Part):
 
 
 class Manifest(_Part):
-    """The `.json` of a bundle."""
+    """The `.json` of a bundle.
+
+    Attributes:
+        kind: "gallery" and "classifier" name people; a "vectorizer" is an embedder.
+        embedder: which one made the vectors, or a vectorizer started from; None for a vectorizer
+            trained from nothing.
+        people: class index to person; of a vectorizer, nobody: it tells faces apart, not people.
+        calibration: None for a vectorizer; what is built with it has its own.
+    """
 
     format: Literal[1]
     kind: Literal["gallery", "classifier", "vectorizer"]
     created: str
     people: dict[int, str]
-    embedder: EmbedderRecord
+    embedder: EmbedderRecord | None
     preprocessing: int
     architecture: dict[str, Any]
-    calibration: Calibration
+    calibration: Calibration | None
     metrics: dict[str, float]
     dataset: DatasetRecord
     pth_sha256: str
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind == "vectorizer":
+            if self.people or self.calibration:
+                raise ValueError("a vectorizer has neither people nor a calibration")
+        elif self.embedder is None or self.calibration is None:
+            raise ValueError(f"a {self.kind} needs an embedder and a calibration")
+        return self
 
 
 @dataclass(frozen=True)
@@ -142,10 +157,24 @@ class Bundle:
         """Name and first digits of the weights' sha256: what an answer was made with."""
         return f"{self.name}@{self.manifest.pth_sha256[:8]}"
 
+    @property
+    def embedder(self) -> EmbedderRecord:
+        """Which embedder made the vectors of a gallery or classifier."""
+        assert self.manifest.embedder is not None
+        return self.manifest.embedder
+
+    @property
+    def calibration(self) -> Calibration:
+        """What a gallery's or classifier's similarities are worth."""
+        assert self.manifest.calibration is not None
+        return self.manifest.calibration
+
     def made_with(self, embedder_id: str, weights_sha256: str) -> bool:
         """Whether the bundle's vectors may be compared with an embedder's."""
         theirs = self.manifest.embedder
-        return (theirs.id, theirs.weights_sha256) == (embedder_id, weights_sha256)
+        return theirs is not None and (
+            (theirs.id, theirs.weights_sha256) == (embedder_id, weights_sha256)
+        )
 
 
 def locate(name_or_path: str | Path, folder: Path = FOLDER) -> Path:
@@ -214,10 +243,10 @@ def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor])
         **manifest,
     )
     weights_path, manifest_path = _paths(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    _write(weights_path, data)
+    with replacing(weights_path) as file:
+        file.write(data)
     text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    _write(manifest_path, (text + "\n").encode())
+    write_text(manifest_path, text + "\n")
     return Bundle(stem.name, record, dict(tensors))
 
 
@@ -294,23 +323,3 @@ def _is_plain(value: object) -> bool:
     return (
         isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -50,7 +50,7 @@ def largest_face(analysis: Analysis, photo: str) -> Face:
 
 def pair_threshold(bundle: Bundle, fmr: float = DEFAULT_FMR) -> PairRecord:
     """The bundle's threshold at a false match rate, or at the strictest one it could measure."""
-    records = sorted(bundle.manifest.calibration.pairs, key=lambda record: -record.fmr)
+    records = sorted(bundle.calibration.pairs, key=lambda record: -record.fmr)
     return next((record for record in records if record.fmr <= fmr * 1.000001), records[-1])
 
 

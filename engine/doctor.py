@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from PIL import features
 
-from engine import bundle, embed, threads
+from engine import bundle, embed, recogniser, threads
 from engine.device import choose_device
 from engine.embed import facenet_vggface2
 from engine.errors import EngineError
-from engine.gallery import Gallery
 from engine.settings import Settings
 from engine.weights import find
 
@@ -109,15 +108,18 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
         used = " (in use)" if stem == chosen else ""
         try:
             found = bundle.load(stem)
-            Gallery(found, torch.device("cpu"))
+            if found.manifest.kind != "vectorizer":
+                recogniser.load(found, torch.device("cpu"))
         except EngineError as error:
             yield Finding(f"bundle {stem.name}{used}", error.code, error.message)
             continue
-        known = found.manifest.embedder.id in embed.EMBEDDERS
+        made_with = found.manifest.embedder
+        known = made_with is None or embed.is_known(made_with.id)
+        people = f" of {len(found.manifest.people)} people" if found.manifest.people else ""
         yield Finding(
             f"bundle {found.id}{used}",
-            f"{found.manifest.kind} of {len(found.manifest.people)} people, "
-            f"{found.manifest.embedder.id}, made {found.manifest.created}",
+            f"{found.manifest.kind}{people}, {made_with.id if made_with else 'from nothing'}, "
+            f"made {found.manifest.created}",
             "" if known else "Its embedder is not in this version; build the bundle again.",
         )
     if not os.access(bundle.FOLDER, os.W_OK):

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import __version__, align, bundle, embed
+from engine import __version__, align, bundle, embed, recogniser
+from engine.align import Template
 from engine.bundle import Bundle
+from engine.classify import Classifier
 from engine.detect import Detections, Detector, whole_crop
 from engine.device import choose_device
 from engine.errors import BundleError
-from engine.gallery import Gallery
 from engine.pose import pose
 from engine.quality import quality
 from engine.request import PhotoRequest
@@ -38,7 +39,7 @@ class Pipeline:
         _require_same_embedder(bundle, embedder.specification)
         self._detector = Detector(device)
         self._embedder = embedder
-        self._gallery = Gallery(bundle, device)
+        self._recogniser = recogniser.load(bundle, device)
         self._bundle = bundle
         self._device = device
 
@@ -51,7 +52,8 @@ class Pipeline:
         """
         device = choose_device(settings.engine_device)
         chosen = bundle.load(settings.engine_bundle)
-        embedder = embed.load(chosen.manifest.embedder.id, device, settings.face_weights_dir)
+        recogniser.require_people(chosen)
+        embedder = embed.load(chosen.embedder.id, device, settings.face_weights_dir)
         return cls(chosen, embedder, device)
 
     @property
@@ -65,7 +67,7 @@ class Pipeline:
             version=__version__,
             bundle=self._bundle.id,
             embedder=self._embedder.specification.id,
-            people=len(self._gallery),
+            people=len(self._recogniser),
             device=str(self._device),
         )
 
@@ -79,11 +81,21 @@ class Pipeline:
             One analysis per request, in order; without faces where nobody was found.
         """
         detections = self._detect(requests)
-        crops, owners = self._cut(requests, detections)
-        vectors = embed.embed_crops(self._embedder, crops)
+        owners = [(i, k) for i, found in enumerate(detections) for k in range(len(found))]
+        crops = self._cut(requests, detections, owners, self._embedder.specification.template)
         top_k = max((request.top_k for request in requests), default=1)
-        matches = self._gallery.search(vectors, top_k)
-        kept = vectors.cpu().numpy()
+        # Vectors are not needed where a classifier looks at the crops itself and nobody asks.
+        wanted = any(request.embed for request in requests)
+        vectors = None
+        if wanted or not isinstance(self._recogniser, Classifier):
+            vectors = embed.embed_crops(self._embedder, crops)
+        if isinstance(self._recogniser, Classifier):
+            own = self._cut(requests, detections, owners, self._recogniser.template)
+            matches = self._recogniser.search(own, top_k)
+        else:
+            assert vectors is not None
+            matches = self._recogniser.search(vectors, top_k)
+        kept = None if vectors is None else vectors.cpu().numpy()
         faces: list[list[Face]] = [[] for _ in requests]
         for j, (i, k) in enumerate(owners):
             found, request = detections[i], requests[i]
@@ -98,7 +110,7 @@ class Pipeline:
                     quality=quality((x1, y1, x2, y2), crops[j]),
                     pose=pose(points),
                     matches=matches[j][: request.top_k],
-                    embedding=kept[j] if request.embed else None,
+                    embedding=kept[j] if request.embed and kept is not None else None,
                 )
             )
         return [
@@ -119,17 +131,17 @@ class Pipeline:
         ]
 
     def _cut(
-        self, requests: Sequence[PhotoRequest], detections: Sequence[Detections]
-    ) -> tuple[NDArray[np.uint8], list[tuple[int, int]]]:
-        """Every face's aligned crop, and which face of which photo it is."""
-        form = self._embedder.specification
-        owners = [(i, k) for i, found in enumerate(detections) for k in range(len(found))]
-        crops = np.empty((len(owners), form.input_px, form.input_px, 3), np.uint8)
+        self,
+        requests: Sequence[PhotoRequest],
+        detections: Sequence[Detections],
+        owners: Sequence[tuple[int, int]],
+        template: Template,
+    ) -> NDArray[np.uint8]:
+        """Crops of the faces, given as photo and number of the face in it."""
+        crops = np.empty((len(owners), template.size_px, template.size_px, 3), np.uint8)
         for j, (i, k) in enumerate(owners):
-            crops[j] = align.crop(
-                requests[i].image, detections[i].landmarks[k], form.reference, form.input_px
-            )
-        return crops, owners
+            crops[j] = align.cut(requests[i].image, detections[i].landmarks[k], template)
+        return crops
 
 
 def _original(request: PhotoRequest) -> tuple[int, int]:
@@ -149,7 +161,7 @@ def _landmarks(points: NDArray[np.float64]) -> Landmarks:
 def _require_same_embedder(bundle: Bundle, own: embed.Specification) -> None:
     if not bundle.made_with(own.id, own.weights_sha256):
         raise BundleError(
-            f"{bundle.name} was made with the embedder {bundle.manifest.embedder.id} and other "
+            f"{bundle.name} was made with the embedder {bundle.embedder.id} and other "
             f"weights than the ones here ({own.id}); their vectors are not comparable. Build the "
             "bundle again.",
             code="bundle_mismatch",

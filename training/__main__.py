@@ -1,37 +1,8 @@
-"""`python -m training`: the workshop's command line.
-
-Turns options into calls and results into words; knows nothing about how anything is computed.
-"""
-
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+"""`python -m training`: the workshop's command line, a table of its commands."""
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from engine import threads
-from engine.errors import EngineError
-
-if TYPE_CHECKING:
-    from training.gallery import Report
-
-_BORROWED_FROM = "celebrities"
-_SHOWN = 20
+from training.commands.gallery import gallery
 
 app = typer.Typer(
     help="Turn folders of faces into bundles that the engine serves.",
@@ -39,7 +10,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_errors = Console(stderr=True)
 
 
 @app.callback()
@@ -47,176 +17,7 @@ def main() -> None:
     """Turn folders of faces into bundles that the engine serves."""
 
 
-@app.command()
-def gallery(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="One folder per person, photos inside.")
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Bundle to write, without suffix.", metavar="run/models/NAME")
-    ],
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
-    ] = False,
-    embedder: Annotated[
-        str, typer.Option(help="Which embedder: dlib-resnet29 or facenet-vggface2.")
-    ] = "dlib-resnet29",
-    thumbnails: Annotated[
-        bool,
-        typer.Option("--thumbnails", help="Put a small picture of each person into the bundle."),
-    ] = False,
-    dataset: Annotated[
-        str | None, typer.Option(help="The data's name. [default: the folder's]")
-    ] = None,
-    licence: Annotated[str, typer.Option(help="The data's licence.")] = "unknown",
-    created: Annotated[
-        str | None,
-        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
-    ] = None,
-    calibration_from: Annotated[
-        str,
-        typer.Option(help="Bundle to borrow from when there are too few faces to measure."),
-    ] = _BORROWED_FROM,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
-    """Build a gallery bundle: whom the engine can recognise, without training a network."""
-    threads.configure()
-    try:
-        report = _build(
-            folder, out, aligned, embedder, thumbnails, dataset, licence, created, calibration_from
-        )
-    except (EngineError, ValueError, OSError) as error:
-        _errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    if as_json:
-        typer.echo(json.dumps(_as_json(report), ensure_ascii=False, indent=1))
-    else:
-        _show(report, out)
-
-
-def _build(
-    folder: Path,
-    out: Path,
-    aligned: bool,
-    embedder_id: str,
-    thumbnails: bool,
-    dataset: str | None,
-    licence: str,
-    created: str | None,
-    calibration_from: str,
-) -> "Report":
-    from engine import bundle, embed, settings
-    from engine.detect import Detector
-    from engine.device import choose_device
-    from training import faces
-    from training.gallery import build
-
-    samples = faces.walk(folder)
-    chosen = settings.load(os.environ)
-    device = choose_device(chosen.engine_device)
-    embedder = embed.load(embedder_id, device, chosen.face_weights_dir)
-    with _progress("Reading faces", len(samples)) as advance:
-        found = faces.read(samples, Detector(device), embedder, aligned=aligned, progress=advance)
-    try:
-        lender = bundle.load(calibration_from)
-    except EngineError:
-        if calibration_from != _BORROWED_FROM:
-            raise
-        lender = None
-    return build(
-        found,
-        embedder.specification,
-        bundle.locate(out),
-        created=created or _today(),
-        dataset=dataset or folder.resolve().name,
-        licence=licence,
-        thumbnails=thumbnails,
-        borrow=lender,
-    )
-
-
-def _today() -> str:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-    return moment.date().isoformat()
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator["_Advance"]:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=_errors,
-        disable=not _errors.is_terminal,
-    ) as bar:
-        yield _Advance(bar, bar.add_task(what, total=total))
-
-
-class _Advance:
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar = bar
-        self._task = task
-
-    def __call__(self, done: int) -> None:
-        self._bar.update(self._task, completed=done)
-
-
-def _as_json(report: "Report") -> dict[str, object]:
-    manifest = report.bundle.manifest
-    return {
-        "bundle": report.bundle.id,
-        "people": dict(report.people),
-        "missing": report.missing,
-        "rejected": [{"path": str(r.path), "reason": r.reason} for r in report.rejected],
-        "dropped": [{"path": str(r.path), "reason": r.reason} for r in report.dropped],
-        "metrics": manifest.metrics,
-        "calibration": manifest.calibration.model_dump(exclude={"stranger_quantiles"}),
-    }
-
-
-def _show(report: "Report", out: Path) -> None:
-    console = Console()
-    manifest = report.bundle.manifest
-    left_out = [*report.rejected, *report.dropped]
-    if left_out:
-        table = Table("photo", "left out because", title="Left out", title_justify="left")
-        for rejection in left_out[:_SHOWN]:
-            place = f"{rejection.path.parent.name}/{rejection.path.name}"
-            table.add_row(escape(place), escape(rejection.reason))
-        console.print(table)
-        if len(left_out) > _SHOWN:
-            console.print(f"... and {len(left_out) - _SHOWN} more; --json lists all of them.")
-    few = [name for name, count in report.people.items() if count < 3]
-    if few:
-        console.print(
-            escape(f"Fewer than 3 photos, so often missed: {', '.join(few)}"), soft_wrap=True
-        )
-    if report.missing:
-        names = escape(", ".join(report.missing))
-        console.print(f"[yellow]Left out, for want of a face:[/] {names}", soft_wrap=True)
-    console.print(
-        f"{len(report.people)} people from {manifest.dataset.faces} faces: "
-        + escape(f"{out}.pth and {out}.json ({report.bundle.id})"),
-        highlight=False,
-        soft_wrap=True,
-    )
-    measured = manifest.calibration.identification
-    if manifest.calibration.source != "own":
-        console.print(
-            f"Too few faces to measure similarities; calibration borrowed from "
-            f"{manifest.calibration.source}.",
-            soft_wrap=True,
-        )
-        return
-    console.print(
-        f"Held-out photos: top-1 {manifest.metrics['top_1']:.2%}, "
-        f"top-5 {manifest.metrics['top_5']:.2%}; {measured.true_positive_rate:.1%} called by name, "
-        f"and {measured.fmr:.2%} of {measured.strangers} faces of strangers "
-        f"(95 % upper bound {measured.fmr_upper_95:.2%}).",
-        soft_wrap=True,
-    )
+app.command()(gallery)
 
 
 if __name__ == "__main__":

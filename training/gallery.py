@@ -108,7 +108,7 @@ def build(
     borrowed = None if own or borrow is None else borrow
     if borrowed and not borrowed.made_with(embedder.id, embedder.weights_sha256):
         raise ValueError(
-            f"{borrowed.name} was made with the embedder {borrowed.manifest.embedder.id}, these "
+            f"{borrowed.name} was made with the embedder {borrowed.embedder.id}, these "
             f"faces with {embedder.id}; give a bundle of the same embedder with "
             "--calibration-from, or at least 10 people with 1,000 photos in all"
         )
@@ -188,7 +188,7 @@ def _calibration(
                 f"{error}; add people or photos, or borrow a calibration with "
                 "`--calibration-from BUNDLE`"
             ) from error
-    theirs = borrowed.manifest.calibration
+    theirs = borrowed.calibration
     if theirs.source != "own":
         raise ValueError(
             f"{borrowed.name} borrowed its own calibration from {theirs.source}; borrow from that "

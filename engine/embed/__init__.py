@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.align import Template
 from engine.errors import ConfigurationError
 
 DEFAULT = "dlib-resnet29"
@@ -40,6 +41,11 @@ class Specification:
     dimension: int
     weights_sha256: str
     licence: str
+
+    @property
+    def template(self) -> Template:
+        """Where a face lies in its crops."""
+        return Template(self.input_px, self.reference)
 
 
 class Embedder(Protocol):
@@ -80,6 +86,11 @@ _REGISTRY: dict[str, Callable[[torch.device, Path], Embedder]] = {
     "facenet-vggface2": _facenet_vggface2,
 }
 EMBEDDERS = tuple(_REGISTRY)
+
+
+def is_known(embedder_id: str) -> bool:
+    """Whether an id is one that `load` can build."""
+    return embedder_id in _REGISTRY
 
 
 def load(embedder_id: str, device: torch.device, weights_folder: Path) -> Embedder:

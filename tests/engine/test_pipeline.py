@@ -125,7 +125,7 @@ def test_the_threshold_is_the_strictest_measured_one_at_most():
     celebrities = bundle.load("celebrities")
     assert pair_threshold(celebrities, 1e-2).fmr == pytest.approx(1e-2)
     assert pair_threshold(celebrities, 1e-9).fmr == min(
-        record.fmr for record in celebrities.manifest.calibration.pairs
+        record.fmr for record in celebrities.calibration.pairs
     )
 
 

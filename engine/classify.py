@@ -1,0 +1,80 @@
+"""The trained classifier: an aligned crop in, the most similar people out.
+
+For bundles that carry a network of their own, finetuned or trained from end to end: its features
+are compared with one trained direction (or a few) per person. Knows nothing about photos.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine import networks
+from engine.align import Template
+from engine.bundle import Bundle
+from engine.gallery import best_per_person, centred, check_prototypes
+from engine.judge import Judge
+from engine.types import Match
+
+_BATCH = 16
+
+
+class Classifier:
+    """The people of one bundle, as its own network sees them.
+
+    See `engine.recogniser.Recogniser`.
+
+    Args:
+        bundle: a classifier with a network of its own.
+        device: where the network runs.
+
+    Raises:
+        BundleError: its tensors do not fit together.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        network = networks.restore(bundle.manifest.architecture, bundle.tensors)
+        check_prototypes(bundle, network.dimension)
+        self._judge = Judge(bundle)
+        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._prototypes = bundle.tensors["prototypes"].to(device)
+        self._owner = bundle.tensors["owner"].to(device)
+        self._centre = bundle.tensors["centre"].to(device)
+        self._device = device
+
+    def __len__(self) -> int:
+        return len(self._judge.names)
+
+    @property
+    def judge(self) -> Judge:
+        """What its similarities are worth."""
+        return self._judge
+
+    @property
+    def template(self) -> Template:
+        """How its crops are aligned."""
+        return self._network.template
+
+    @torch.inference_mode()
+    def similarities(self, crops: NDArray[np.uint8]) -> Tensor:
+        """(n, size_px, size_px, 3) RGB crops to (n, people) cosines."""
+        return torch.cat(
+            [
+                best_per_person(
+                    centred(
+                        networks.features(
+                            self._network, crops[start : start + _BATCH], self._device
+                        ),
+                        self._centre,
+                    ),
+                    self._prototypes,
+                    self._owner,
+                    len(self),
+                )
+                for start in range(0, max(len(crops), 1), _BATCH)
+            ]
+        )
+
+    def search(self, crops: NDArray[np.uint8], top_k: int) -> list[tuple[Match, ...]]:
+        """The most similar people to each crop, best first; see `engine.gallery.Gallery`."""
+        return self._judge.matches(self.similarities(crops), top_k)

@@ -1,0 +1,76 @@
+"""What all commands of the workshop share: where errors, progress and results go.
+
+Knows terminals; knows nothing about faces.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from engine.errors import EngineError
+
+results = Console()
+errors = Console(stderr=True)
+
+Advance = Callable[[int], None]
+"""Told how many items are done in all."""
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn the faults an operator can mend into one line on standard error and exit code 1."""
+    try:
+        yield
+    except (EngineError, ValueError, OSError) as error:
+        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Advance]:
+    """A progress bar on standard error where that is a terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    ) as bar:
+        task = bar.add_task(what, total=total)
+
+        def advance(done: int) -> None:
+            bar.update(task, completed=done)
+
+        yield advance
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error, so that standard output stays the result's."""
+    errors.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def emit(record: Any) -> None:
+    """A result for machines, as JSON on standard output."""
+    typer.echo(json.dumps(record, ensure_ascii=False, indent=1))
+
+
+def today() -> str:
+    """The date that goes into bundles: SOURCE_DATE_EPOCH's, or today's."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.date().isoformat()

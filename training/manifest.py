@@ -1,0 +1,132 @@
+"""The manifest of a prepared dataset: one line of JSON for every face and every refused file.
+
+`prepare` writes it, people may overrule it, everything else reads it. Knows the format; knows
+nothing about how the decisions were made.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from engine.align import ARCFACE, Template
+from engine.files import write_lines
+
+NAME = "manifest.jsonl"
+FORMAT = 1
+
+CROP = Template(224, ARCFACE * 1.7 + 17.0)
+"""The crops that `prepare` cuts: the ArcFace template with a margin, so that every embedder's crop
+can be cut out of it."""
+
+
+class Status(StrEnum):
+    """Whether a face is learned from."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One face, or one file without a usable face.
+
+    Attributes:
+        id: of the face; the same photo gives the same id. Caches are keyed by it.
+        path: the photo, relative to the dataset's folder.
+        person: whose folder it was in.
+        status: what `prepare` decided.
+        code: kind of reason, from `training.audit`; "" where there is nothing to say.
+        reason: the decision in words.
+        override: an operator's word against `status`; None where there is none. `prepare` never
+            changes it.
+        override_person: an operator's word against `person`.
+        crop: the face's picture, relative to the manifest's folder; None without a face.
+        landmarks: (5, 2) in the crop's pixels; empty without a face.
+        group: faces with the same number are near-duplicates: they must not be split between
+            training and validation.
+        size_px, blur, exposure, yaw, pitch: see `engine.types`; None without a face or where they
+            cannot be told.
+    """
+
+    id: str
+    path: str
+    person: str
+    status: Status
+    code: str = ""
+    reason: str = ""
+    override: Status | None = None
+    override_person: str | None = None
+    crop: str | None = None
+    landmarks: list[list[float]] = field(default_factory=list)
+    group: int = -1
+    size_px: float | None = None
+    blur: float | None = None
+    exposure: float | None = None
+    yaw: float | None = None
+    pitch: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the face is learned from, the operator's word included."""
+        return self.crop is not None and (self.override or self.status) is Status.KEEP
+
+    @property
+    def owner(self) -> str:
+        """Whose face it is, the operator's word included."""
+        return self.override_person or self.person
+
+
+_FIELDS = {entry.name for entry in fields(Row)}
+
+
+def locate(source: Path) -> Path:
+    """The manifest's path: `source` itself, or the one in the folder `source`."""
+    return source / NAME if source.is_dir() else source
+
+
+def read(path: Path) -> Iterator[Row]:
+    """The rows of a manifest, one at a time.
+
+    Raises:
+        ValueError: a line is not a row; the message gives its number.
+        OSError: the file cannot be read.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _parse(line, path, number)
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write a manifest atomically."""
+    write_lines(path, (json.dumps(asdict(row), ensure_ascii=False) for row in rows))
+
+
+def _parse(line: str, path: Path, number: int) -> Row:
+    place = f"{path}, line {number}"
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f"{place} is not JSON ({error}). Mend it, or run prepare again."
+        ) from error
+    if not isinstance(record, dict) or not {"id", "path", "person", "status"} <= record.keys():
+        raise ValueError(f"{place} is not a face's record. Mend it, or run prepare again.")
+    unknown = sorted(record.keys() - _FIELDS)
+    if unknown:
+        raise ValueError(f"{place} has the unknown field {unknown[0]!r}. Mend it.")
+    for name in ("status", "override"):
+        if record.get(name) not in (*Status, None) or (name == "status" and not record[name]):
+            raise ValueError(
+                f"{place}: {name} is {record.get(name)!r}; it can be 'keep' or 'drop'"
+                + (", or null." if name == "override" else ".")
+            )
+        if record.get(name) is not None:
+            record[name] = Status(record[name])
+    if record.get("crop") and np.shape(record.get("landmarks") or []) != (5, 2):
+        raise ValueError(f"{place}: landmarks must be five points. Run prepare again.")
+    return Row(**record)

@@ -1,0 +1,95 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.embed.dlib_resnet29 import DlibResNet29
+from tests.training.datasets import prepared
+from training import data, manifest
+from training.manifest import Status
+
+
+@pytest.fixture
+def home(tmp_path):
+    return prepared(tmp_path / "set")
+
+
+def edit(home, number, **changes):
+    rows = [json.loads(line) for line in (home / manifest.NAME).read_text().splitlines()]
+    rows[number] |= changes
+    (home / manifest.NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_manifest_becomes_faces(home):
+    faces = data.load(home)
+    assert faces.people == [f"Person {i}" for i in range(4)]
+    assert np.bincount(faces.owner).tolist() == [6] * 4
+    assert data.read_crops(faces, [0, 3], manifest.CROP).shape == (2, 224, 224, 3)
+
+
+def test_the_operator_overrules(home):
+    edit(home, 0, status="drop", code="copy")
+    edit(home, 1, status="drop", override="keep")
+    edit(home, 2, override="drop")
+    edit(home, 3, override_person="Person 3")
+    faces = data.load(home)
+    assert np.bincount(faces.owner).tolist() == [3, 6, 6, 7]
+    assert faces.dropped == {"copy": 1, "operator": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": "maybe"}, "line 2: status is 'maybe'"),
+        ({"override": "yes"}, "line 2: override is 'yes'"),
+        ({"landmarks": [[1, 2]]}, "five points"),
+        ({"colour": "red"}, "unknown field 'colour'"),
+    ],
+)
+def test_a_damaged_line_is_named(home, changes, said):
+    edit(home, 1, **changes)
+    with pytest.raises(ValueError, match=said):
+        data.load(home)
+
+
+def test_vectors_are_computed_once(home):
+    class Counting(DlibResNet29):
+        count = 0
+
+        def embed(self, crops):
+            Counting.count += len(crops)
+            return super().embed(crops)
+
+    embedder = Counting(torch.device("cpu"))
+    faces = data.load(home)
+    first = data.vectors(faces, embedder)
+    done = Counting.count
+    assert done >= len(faces)
+    np.testing.assert_array_equal(data.vectors(faces, embedder), first)
+    assert Counting.count == done
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
+
+
+def test_no_group_is_split(home):
+    for number in range(0, 24, 3):
+        for k in range(2):
+            edit(home, number + k, group=number)
+    faces = data.load(home)
+    training, validation = data.split(faces, 0.3, seed=0)
+    assert sorted([*training, *validation]) == list(range(24))
+    assert not set(faces.group[training]) & set(faces.group[validation])
+    for part in (training, validation):
+        assert set(faces.owner[part]) == {0, 1, 2, 3}
+    again = data.split(faces, 0.3, seed=0)
+    assert again[1].tolist() == validation.tolist()
+    assert data.split(faces, 0.3, seed=1)[1].tolist() != validation.tolist()
+
+
+def test_a_manifest_that_keeps_nobody_says_so(home):
+    path = home / manifest.NAME
+    rows = [replace(row, status=Status.DROP) for row in manifest.read(path)]
+    manifest.write(path, rows)
+    with pytest.raises(ValueError, match="keeps no face"):
+        data.load(home)

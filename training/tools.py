@@ -1,0 +1,44 @@
+"""The engine's eyes for the workshop: device, detector and embedder, by the engine's settings.
+
+Knows how to load them; knows nothing about what they are used for.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from engine import embed, settings
+from engine.detect import Detector
+from engine.device import choose_device
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What sees faces.
+
+    Attributes:
+        device: where the networks run.
+        embedder: turns aligned crops into vectors.
+    """
+
+    device: torch.device
+    embedder: embed.Embedder
+
+    @cached_property
+    def detector(self) -> Detector:
+        """Finds faces; loaded when first used, because prepared crops need none."""
+        return Detector(self.device)
+
+
+def load(embedder_id: str = embed.DEFAULT) -> Tools:
+    """The tools as the environment (ENGINE_DEVICE, FACE_WEIGHTS_DIR) wants them.
+
+    Raises:
+        ConfigurationError: a setting, the device or the embedder's weights are not as they should
+            be.
+    """
+    chosen = settings.load(os.environ)
+    device = choose_device(chosen.engine_device)
+    return Tools(device, embed.load(embedder_id, device, chosen.face_weights_dir))

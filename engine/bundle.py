@@ -58,10 +58,14 @@ class IdentificationRecord(_Part):
 
 
 class PairRecord(_Part):
-    """When two photos may be called the same person: one embedding against one embedding."""
+    """When two photos may be called the same person: one embedding against one embedding.
+
+    The upper bound is None where only the rate itself was measured.
+    """
 
     threshold: float = Field(allow_inf_nan=False)
     fmr: float = Field(gt=0, le=1)
+    fmr_upper_95: float | None = Field(default=None, ge=0, le=1)
     impostor_pairs: int
     genuine_pairs: int
     people: int
@@ -243,11 +247,32 @@ def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor])
         **manifest,
     )
     weights_path, manifest_path = _paths(stem)
-    with replacing(weights_path) as file:
-        file.write(data)
     text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    write_text(manifest_path, text + "\n")
+    with replacing(manifest_path) as description, replacing(weights_path) as weights:
+        weights.write(data)
+        description.write(f"{text}\n".encode())
+        description.flush()  # where the disk is full, neither takes the other's place
     return Bundle(stem.name, record, dict(tensors))
+
+
+def rewrite(stem: Path, manifest: Manifest) -> None:
+    """Write a bundle's `.json` anew, atomically; its `.pth` stays.
+
+    Args:
+        stem: path without suffix.
+        manifest: of the `.pth` that is there.
+
+    Raises:
+        BundleError: another `.pth` has come in the meantime.
+    """
+    weights_path, manifest_path = _paths(stem)
+    if hashlib.sha256(weights_path.read_bytes()).hexdigest() != manifest.pth_sha256:
+        raise BundleError(
+            f"{weights_path} was replaced while its description was being made. Try again.",
+            code="bundle_mismatch",
+        )
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    write_text(manifest_path, text + "\n")
 
 
 def _paths(stem: Path) -> tuple[Path, Path]:

@@ -34,12 +34,12 @@ class Classifier:
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         network = networks.restore(bundle.manifest.architecture, bundle.tensors)
-        check_prototypes(bundle, network.dimension)
+        check_prototypes(bundle, network.dimension, "feature_centre")
         self._judge = Judge(bundle)
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._prototypes = bundle.tensors["prototypes"].to(device)
         self._owner = bundle.tensors["owner"].to(device)
-        self._centre = bundle.tensors["centre"].to(device)
+        self._centre = bundle.tensors["feature_centre"].to(device)
         self._device = device
 
     def __len__(self) -> int:

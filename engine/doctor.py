@@ -14,9 +14,10 @@ import torch
 from PIL import features
 
 from engine import bundle, embed, recogniser, threads
+from engine.bundle import Bundle
 from engine.device import choose_device
 from engine.embed import facenet_vggface2
-from engine.errors import EngineError
+from engine.errors import BundleError, EngineError
 from engine.settings import Settings
 from engine.weights import find
 
@@ -108,8 +109,7 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
         used = " (in use)" if stem == chosen else ""
         try:
             found = bundle.load(stem)
-            if found.manifest.kind != "vectorizer":
-                recogniser.load(found, torch.device("cpu"))
+            _try(found, stem, settings)
         except EngineError as error:
             yield Finding(f"bundle {stem.name}{used}", error.code, error.message)
             continue
@@ -124,3 +124,20 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
         )
     if not os.access(bundle.FOLDER, os.W_OK):
         yield Finding("run/models", "not writable", f"chown or chmod {bundle.FOLDER}.")
+
+
+def _try(found: Bundle, stem: Path, settings: Settings) -> None:
+    """Raise what using a bundle would, its embedder included where that is one trained here."""
+    cpu = torch.device("cpu")
+    if found.manifest.kind == "vectorizer":
+        embed.load(f"trained:{stem}", cpu, settings.face_weights_dir)
+        return
+    recogniser.load(found, cpu)
+    if found.embedder.id.startswith("trained:"):
+        form = embed.load(found.embedder.id, cpu, settings.face_weights_dir).specification
+        if not found.made_with(form.id, form.weights_sha256):
+            raise BundleError(
+                f"{found.name} was made with {form.id} before that was trained anew. Build it "
+                "again.",
+                code="bundle_mismatch",
+            )

@@ -97,11 +97,11 @@ class Gallery:
         ]
 
 
-def check_prototypes(bundle: Bundle, dimension: int) -> None:
+def check_prototypes(bundle: Bundle, dimension: int, centre_name: str = "centre") -> None:
     """Raise BundleError where prototypes, owners and centre do not fit the bundle's people."""
     try:
         prototypes, owner, centre = (
-            bundle.tensors[key] for key in ("prototypes", "owner", "centre")
+            bundle.tensors[key] for key in ("prototypes", "owner", centre_name)
         )
         sound = (
             prototypes.shape == (len(owner), dimension)

@@ -43,8 +43,10 @@ class WeightsFile:
         name: what it is called in the folder; no slashes.
         url: where it can be fetched.
         size_bytes: its exact length.
-        sha256: of its content, 64 lower-case hexadecimal digits.
+        sha256: of its content, 64 lower-case hexadecimal digits; or the first of them, where its
+            publisher tells no more.
         licence: on which terms it may be used.
+        folder_setting: the setting that names its folder; None where no setting does.
     """
 
     name: str
@@ -52,6 +54,7 @@ class WeightsFile:
     size_bytes: int
     sha256: str
     licence: str
+    folder_setting: str | None = "FACE_WEIGHTS_DIR"
 
     @property
     def identity(self) -> str:
@@ -308,21 +311,23 @@ class _Download:
 
 
 def _by_hand(file: WeightsFile, folder: Path) -> str:
+    other = f", or name the folder that has it in {file.folder_setting}"
     return (
-        f"To do without this download, put {file.identity} into {folder}, or name the folder that "
-        "has it in FACE_WEIGHTS_DIR."
+        f"To do without this download, put {file.identity} into {folder}"
+        f"{other if file.folder_setting else ''}."
     )
 
 
 def _disk_error(file: WeightsFile, folder: Path, error: OSError) -> WeightsError:
+    other = f", or name another folder in {file.folder_setting}" if file.folder_setting else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WeightsError(
             f"The disk is full: {folder} has no room for {file.name} ({file.size_bytes:,} bytes). "
-            "Free some space, or name another folder in FACE_WEIGHTS_DIR."
+            f"Free some space{other}."
         )
     return WeightsError(
         f"{file.name} cannot be kept in {folder} ({error.strerror or error}): make the folder "
-        "writable, or name another one in FACE_WEIGHTS_DIR."
+        f"writable{other}."
     )
 
 
@@ -333,4 +338,4 @@ def _problem(file: WeightsFile, path: Path) -> str | None:
         return f"it has {size:,} bytes instead of {file.size_bytes:,}"
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return None if digest == file.sha256 else f"its sha256 is {digest}"
+    return None if digest.startswith(file.sha256) else f"its sha256 is {digest}"

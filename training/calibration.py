@@ -1,10 +1,12 @@
 """What a similarity is worth, measured on people and photos that were held out.
 
 Knows embeddings and owners; knows nothing about photos or files. Every figure says how many
-comparisons it rests on.
+comparisons it rests on. However many faces there are, the number of galleries that are built for
+measuring is bounded, and memory beyond the embeddings themselves is too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from scipy.stats import beta
 from engine.bundle import Calibration, IdentificationRecord, PairRecord
 from engine.gallery import best_per_person
 from training.audit import mean_of_means, unit
+from training.console import Advance
 
 Vectors = NDArray[np.float32]
 Owners = NDArray[np.int64]
@@ -27,18 +30,49 @@ _RESAMPLES = 10_000
 _QUANTILES = 1001
 _PAIR_RATES = (1e-2, 1e-3, 1e-4)
 _MOST_PAIRS = 10_000_000
-_MOST_LEFT_OUT = 200
+_MOST_COMPARED = 500
+"""People whose photos are compared in pairs, at most."""
+_MOST_ALONE = 200
+"""Up to so many people are left out one by one, more of them in groups."""
+_GROUPS = 10
+_MOST_QUERIES = 100_000
+"""Faces that are looked up, at most: of strangers, and of people held out."""
+_MOST_SCORES = 2**24
+"""Similarities that are held at the same time, about."""
+_BLOCK = 65_536
 _ERRORS_TO_QUOTE = 30
 """A rate is quoted only where at least so many errors of its kind were seen."""
 
 
+@dataclass(frozen=True)
+class _HeldOut:
+    """Photos of the people, looked up in galleries without them.
+
+    Attributes:
+        own: (n,) similarity to the right person.
+        rank: (n,) how many people are more similar.
+        scores: (k, people) all similarities of some of the photos, evenly chosen.
+        truth: (k,) whose those are.
+    """
+
+    own: Vectors
+    rank: Owners
+    scores: Vectors
+    truth: Owners
+
+
 def calibrate(
-    vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes
+    vectors: Vectors,
+    owner: Owners,
+    people: int,
+    prototypes: Prototypes,
+    advance: Advance | None = None,
 ) -> tuple[Calibration, dict[str, float]]:
     """Measure everything that a bundle says about similarities.
 
-    - Strangers: each person in turn (of more than 200, 200 of them) is left out of the gallery
-      (and of its centre) and compared with it. Their best matches give the percentiles and the
+    - Strangers: each person in turn is left out of the gallery (and of its centre) and compared
+      with it. More than 200 people are left out a tenth at a time, and what was measured on nine
+      tenths is carried over to all as in `scaled`. Their best matches give the percentiles and the
       threshold of "is".
     - Genuine: photos are held out in five folds. They give the temperature, the true positive
       rate and top-1 and top-5.
@@ -48,6 +82,7 @@ def calibrate(
         owner: (n,) index of the person of each.
         people: how many people, at least 3, each with at least one vector.
         prototypes: how the gallery summarises people.
+        advance: told how many of the `rounds` are done.
 
     Returns:
         The calibration and the metrics of the held-out photos.
@@ -57,31 +92,80 @@ def calibrate(
     """
     if people < 3:
         raise ValueError("it takes at least three people to measure what strangers look like")
-    best, stranger = _strangers(vectors, owner, people, prototypes)
-    held_out, truth = _held_out(vectors, owner, people, prototypes)
-    if not len(truth):
+    report = advance or _silent
+    best, stranger = _strangers(vectors, owner, people, prototypes, report)
+    groups = rounds(people) - _FOLDS
+    seen = people - -(-people // groups)
+    held_out = _held_out(vectors, owner, people, prototypes, lambda done: report(groups + done))
+    if not len(held_out.own):
         raise ValueError("it takes people with at least two photos to measure anything")
-    fmr = max(FMR, 1 / len(best))
-    threshold = _upper_quantile(best, fmr)
+    return _assembled(held_out, best, stranger, pairs(vectors, owner, people), (people - 1) / seen)
+
+
+def _silent(done: int) -> None:
+    del done
+
+
+def rounds(people: int) -> int:
+    """How many galleries `calibrate` builds to measure with."""
+    return (people if people <= _MOST_ALONE else _GROUPS) + _FOLDS
+
+
+def assemble(
+    held_out: Vectors,
+    truth: Owners,
+    best: NDArray[np.float64],
+    stranger: Owners,
+    thresholds: list[PairRecord],
+    fmr: float = FMR,
+) -> tuple[Calibration, dict[str, float]]:
+    """A calibration out of similarities that were measured on faces nobody learned from.
+
+    Args:
+        held_out: (n, people) similarities of photos of the people.
+        truth: (n,) whose photos they are.
+        best: (m,) best match of each face of a stranger.
+        stranger: (m,) number of the stranger, from 0 without gaps.
+        thresholds: for two photos, from `pairs`.
+        fmr: that the threshold of "is" is set for.
+
+    Returns:
+        The calibration and the metrics of the held-out photos.
+    """
     own = held_out[np.arange(len(truth)), truth]
     rank = (held_out > own[:, None]).sum(axis=1)
-    first = rank == 0
+    return _assembled(_HeldOut(own, rank, held_out, truth), best, stranger, thresholds, 1.0, fmr)
+
+
+def _assembled(
+    held_out: _HeldOut,
+    best: NDArray[np.float64],
+    stranger: Owners,
+    thresholds: list[PairRecord],
+    power: float,
+    fmr: float = FMR,
+) -> tuple[Calibration, dict[str, float]]:
+    """See `assemble`; the gallery has `power` times as many people as the strangers met."""
+    rarity = max(1 - (1 - fmr) ** (1 / power), 1 / len(best))
+    threshold = _upper_quantile(best, rarity)
+    reached = best >= threshold
+    first = held_out.rank == 0
     calibration = Calibration(
         source="own",
-        temperature=_temperature(held_out, truth),
-        stranger_quantiles=_weighted_quantiles(best, 1 / np.bincount(stranger)[stranger]),
+        temperature=_temperature(held_out.scores, held_out.truth),
+        stranger_quantiles=_weighted_quantiles(best, 1 / np.bincount(stranger)[stranger], power),
         identification=IdentificationRecord(
             threshold=threshold,
-            fmr=float((best >= threshold).mean()),
-            fmr_upper_95=_upper_bound(best >= threshold, stranger),
+            fmr=float(1 - (1 - reached.mean()) ** power),
+            fmr_upper_95=1 - (1 - _upper_bound(reached, stranger)) ** power,
             strangers=len(best),
             stranger_people=int(stranger.max()) + 1,
-            genuine=len(truth),
-            true_positive_rate=float((first & (own >= threshold)).mean()),
+            genuine=len(held_out.own),
+            true_positive_rate=float((first & (held_out.own >= threshold)).mean()),
         ),
-        pairs=_pairs(vectors, owner, people),
+        pairs=thresholds,
     )
-    metrics = {"top_1": float(first.mean()), "top_5": float((rank < 5).mean())}
+    metrics = {"top_1": float(first.mean()), "top_5": float((held_out.rank < 5).mean())}
     return calibration, metrics
 
 
@@ -106,8 +190,10 @@ def scaled(theirs: Calibration, measured_on: int, people: int) -> Calibration:
     quantiles = np.asarray(theirs.stranger_quantiles)
     steps = np.linspace(0, 1, len(quantiles))
     start = float(np.interp(0.95, steps, quantiles))
-    scale = float((quantiles[quantiles > start] - start).mean())
-    rarity = 1 - (1 - FMR) ** (1 / power)
+    tail = quantiles[quantiles > start] - start
+    scale = float(tail.mean()) if len(tail) else 0.0
+    rate = max(FMR, identification.fmr)
+    rarity = 1 - (1 - rate) ** (1 / power)
     threshold = max(identification.threshold, start + scale * float(np.log(0.05 / rarity)))
     best = np.interp(steps ** (1 / power), steps, quantiles)
     return theirs.model_copy(
@@ -116,7 +202,7 @@ def scaled(theirs: Calibration, measured_on: int, people: int) -> Calibration:
             "identification": identification.model_copy(
                 update={
                     "threshold": threshold,
-                    "fmr": FMR,
+                    "fmr": rate,
                     "fmr_upper_95": 1 - (1 - identification.fmr_upper_95) ** power,
                 }
             ),
@@ -124,54 +210,109 @@ def scaled(theirs: Calibration, measured_on: int, people: int) -> Calibration:
     )
 
 
-def _scores(
-    queries: Vectors, vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes
-) -> Vectors:
-    """(queries, people) similarities to a gallery of the given vectors."""
-    centre = mean_of_means(vectors, owner, people).mean(axis=0)
-    made, made_owner = prototypes(unit(vectors - centre), owner, people)
-    scores: Vectors = best_per_person(
-        torch.from_numpy(unit(queries - centre)),
-        torch.from_numpy(made),
-        torch.from_numpy(made_owner),
-        people,
-    ).numpy()
-    return scores
+def grouped(owner: Owners, people: int) -> list[Owners]:
+    """The indices of each person's faces, rising."""
+    order = np.argsort(owner, kind="stable")
+    return np.split(order, np.searchsorted(owner[order], np.arange(1, people)))
+
+
+@dataclass(frozen=True)
+class _Gallery:
+    """Some of the faces, summarised as the bundle would summarise them."""
+
+    centre: Vectors
+    prototypes: Vectors
+    owner: Owners
+    people: int
+
+    def scores(self, queries: Vectors) -> Iterator[Vectors]:
+        """(k, people) similarities, a bounded number of queries at a time."""
+        size = max(1, _MOST_SCORES // max(self.people, len(self.prototypes)))
+        made, owner = torch.from_numpy(self.prototypes), torch.from_numpy(self.owner)
+        for start in range(0, len(queries), size):
+            part = torch.from_numpy(unit(queries[start : start + size] - self.centre))
+            yield best_per_person(part, made, owner, self.people).numpy()
+
+
+def _gallery(vectors: Vectors, owner: Owners, kept: Owners, prototypes: Prototypes) -> _Gallery:
+    """A gallery of the faces `kept`, of the people who have any, numbered without gaps.
+
+    Only a block of whole people is copied at a time.
+    """
+    ordered = kept[np.argsort(owner[kept], kind="stable")]
+    starts = np.flatnonzero(np.diff(owner[ordered], prepend=-1))
+    ends = np.append(starts[1:], len(ordered))
+    blocks: list[tuple[int, int]] = []
+    first = 0
+    for person in range(1, len(starts) + 1):
+        if person == len(starts) or ends[person] - starts[first] > _BLOCK:
+            blocks.append((first, person))
+            first = person
+    means = np.empty((len(starts), vectors.shape[1]), np.float32)
+    for first, last in blocks:
+        exact = vectors[ordered[starts[first] : ends[last - 1]]].astype(np.float64)
+        sums = np.add.reduceat(exact, starts[first:last] - starts[first])
+        means[first:last] = sums / (ends[first:last] - starts[first:last])[:, None]
+    centre = means.mean(axis=0)
+    made, made_owner = [], []
+    for first, last in blocks:
+        part = unit(vectors[ordered[starts[first] : ends[last - 1]]] - centre)
+        whose = np.repeat(np.arange(last - first), ends[first:last] - starts[first:last])
+        found, found_owner = prototypes(part, whose, last - first)
+        made.append(found)
+        made_owner.append(found_owner + first)
+    return _Gallery(centre, np.concatenate(made), np.concatenate(made_owner), len(starts))
 
 
 def _strangers(
-    vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes
+    vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes, advance: Advance
 ) -> tuple[NDArray[np.float64], Owners]:
     """Each face's best match in a gallery without its person, and whose face it is."""
+    groups = rounds(people) - _FOLDS
     best, stranger = [], []
-    for person in np.unique(np.linspace(0, people - 1, min(people, _MOST_LEFT_OUT)).astype(int)):
-        out = owner == person
-        others = owner[~out] - (owner[~out] > person)
-        scores = _scores(vectors[out], vectors[~out], others, people - 1, prototypes)
-        best.append(scores.max(axis=1).astype(np.float64))
-        stranger.append(owner[out])
+    for group in range(groups):
+        out = owner % groups == group
+        asked = _thinned(np.flatnonzero(out), _MOST_QUERIES // groups)
+        without = _gallery(vectors, owner, np.flatnonzero(~out), prototypes)
+        best += [scores.max(axis=1) for scores in without.scores(vectors[asked])]
+        stranger.append(owner[asked])
+        advance(group + 1)
     _, numbered = np.unique(np.concatenate(stranger), return_inverse=True)
-    return np.concatenate(best), numbered.astype(np.int64)
+    return np.concatenate(best).astype(np.float64), numbered.astype(np.int64)
 
 
 def _held_out(
-    vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes
-) -> tuple[Vectors, Owners]:
-    """Scores of photos against a gallery built without them, and whose they are."""
-    fold = np.zeros(len(owner), np.int64)
-    for person in range(people):
-        members = np.flatnonzero(owner == person)
+    vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes, advance: Advance
+) -> _HeldOut:
+    """Photos looked up in a gallery built without them."""
+    fold = np.empty(len(owner), np.int64)
+    for members in grouped(owner, people):
         # A person's only photo always stays in the gallery.
         fold[members] = np.arange(len(members)) % _FOLDS if len(members) > 1 else -1
-    scores, truth = [], []
+    own: list[Vectors] = [np.zeros(0, np.float32)]
+    rank: list[Owners] = [np.zeros(0, np.int64)]
+    sample: list[Vectors] = [np.zeros((0, people), np.float32)]
+    truth: list[Owners] = [np.zeros(0, np.int64)]
     for k in range(_FOLDS):
         test = fold == k
-        if test.any():
-            scores.append(_scores(vectors[test], vectors[~test], owner[~test], people, prototypes))
-            truth.append(owner[test])
-    if not truth:
-        return np.zeros((0, people), np.float32), np.zeros(0, np.int64)
-    return np.concatenate(scores), np.concatenate(truth)
+        asked = _thinned(np.flatnonzero(test), _MOST_QUERIES // _FOLDS)
+        if len(asked):
+            kept = np.zeros(len(asked), bool)
+            kept[_thinned(np.arange(len(asked)), max(1, _MOST_SCORES // (people * _FOLDS)))] = True
+            rest = _gallery(vectors, owner, np.flatnonzero(~test), prototypes)
+            start = 0
+            for scores in rest.scores(vectors[asked]):
+                part = slice(start, start + len(scores))
+                right = owner[asked[part]]
+                own.append(scores[np.arange(len(scores)), right])
+                rank.append((scores > own[-1][:, None]).sum(axis=1))
+                sample.append(scores[kept[part]])
+                truth.append(right[kept[part]])
+                start += len(scores)
+        advance(k + 1)
+    return _HeldOut(
+        np.concatenate(own), np.concatenate(rank), np.concatenate(sample), np.concatenate(truth)
+    )
 
 
 def _temperature(scores: Vectors, truth: Owners) -> float:
@@ -197,8 +338,13 @@ def _upper_bound(wrong: NDArray[np.bool_], stranger: Owners) -> float:
     errors, faces = np.bincount(stranger, wrong), np.bincount(stranger)
     people = len(faces)
     exact = float(beta.ppf(0.95, wrong.sum() + 1, len(wrong) - wrong.sum()))
-    drawn = np.random.default_rng(0).integers(0, people, (_RESAMPLES, people))
-    rates = errors[drawn].sum(axis=1) / faces[drawn].sum(axis=1)
+    generator = np.random.default_rng(0)
+    size = max(1, _MOST_SCORES // (4 * people))
+    rates = np.empty(_RESAMPLES)
+    for start in range(0, _RESAMPLES, size):
+        part = rates[start : start + size]
+        drawn = generator.integers(0, people, (len(part), people))
+        part[:] = errors[drawn].sum(axis=1) / faces[drawn].sum(axis=1)
     return max(exact, float(np.quantile(rates, 0.95)))
 
 
@@ -209,10 +355,13 @@ def _upper_quantile(values: NDArray[np.floating], rate: float) -> float:
     return float(np.nextafter(ordered[len(ordered) - 1 - allowed], np.inf))
 
 
-def _weighted_quantiles(values: NDArray[np.float64], weight: NDArray[np.float64]) -> list[float]:
+def _weighted_quantiles(
+    values: NDArray[np.float64], weight: NDArray[np.float64], power: float
+) -> list[float]:
+    """Evenly spaced quantiles of the distribution of the values to the power of `power`."""
     order = np.argsort(values, kind="stable")
     position = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
-    steps = np.linspace(0, 1, _QUANTILES)
+    steps = np.linspace(0, 1, _QUANTILES) ** (1 / power)
     return [round(float(value), 5) for value in np.interp(steps, position, values[order])]
 
 
@@ -222,18 +371,20 @@ def _thinned(members: Owners, most: int) -> Owners:
     return thinned
 
 
-def _pairs(vectors: Vectors, owner: Owners, people: int) -> list[PairRecord]:
+def pairs(vectors: Vectors, owner: Owners, people: int) -> list[PairRecord]:
     """Thresholds for two photos, centred without the people compared."""
     means = mean_of_means(vectors, owner, people)
     total = means.sum(axis=0)
-    # Enough of each person, evenly over their photos, for a bounded number of pairs.
-    most = max(2, int((2 * _MOST_PAIRS) ** 0.5 / people))
-    members = [_thinned(np.flatnonzero(owner == person), most) for person in range(people)]
+    # Enough people, and enough of each, evenly over their photos, for a bounded number of pairs.
+    compared = _thinned(np.arange(people), _MOST_COMPARED).tolist()
+    most = max(2, int((2 * _MOST_PAIRS) ** 0.5 / len(compared)))
+    everybody = grouped(owner, people)
+    members = {person: _thinned(everybody[person], most) for person in compared}
     genuine, impostor = [], []
-    for a in range(people):
+    for position, a in enumerate(compared):
         own = unit(vectors[members[a]] - (total - means[a]) / (people - 1))
         genuine.append((own @ own.T)[np.triu_indices(len(own), 1)])
-        for b in range(a + 1, people):
+        for b in compared[position + 1 :]:
             centre = (total - means[a] - means[b]) / (people - 2)
             across = unit(vectors[members[a]] - centre) @ unit(vectors[members[b]] - centre).T
             impostor.append(across.ravel())
@@ -249,7 +400,7 @@ def _pairs(vectors: Vectors, owner: Owners, people: int) -> list[PairRecord]:
                 fmr=max(rate, 1 / len(other)),
                 impostor_pairs=len(other),
                 genuine_pairs=len(same),
-                people=people,
+                people=len(compared),
                 true_accept_rate=float((same >= threshold).mean()) if len(same) else 0.0,
             )
         )

@@ -6,10 +6,11 @@ learned by.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,48 @@ from engine import align, embed, image
 from engine.align import Template
 from training import manifest
 from training.console import Advance
-from training.manifest import Row
+from training.manifest import Code, Row
 
 Vectors = NDArray[np.float32]
 Owners = NDArray[np.int64]
 
 CACHE = "embeddings.sqlite"
 _BATCH = 64
+_LOOKED_UP = 500
+
+
+class Rows(Sequence[Row]):
+    """Rows of a manifest, each made when it is looked at.
+
+    A million rows are half a gigabyte of text in one piece, which processes can share; as objects
+    they would be three, and each process that looked at them would get its own.
+
+    Args:
+        text: lines of a manifest, one after the other.
+        starts: (n,) where in the text each row begins; in any order.
+        ends: (n,) and where it ends.
+    """
+
+    def __init__(self, text: bytes | bytearray, starts: Owners, ends: Owners) -> None:
+        self._text, self._starts, self._ends = text, starts, ends
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Rows": ...
+
+    def __getitem__(self, index: int | slice) -> "Row | Rows":
+        if isinstance(index, slice):
+            return self.part(np.arange(len(self))[index])
+        return manifest.parse(self._text[self._starts[index] : self._ends[index]])
+
+    def part(self, index: NDArray[np.int64]) -> "Rows":
+        """Some of the rows."""
+        return Rows(self._text, self._starts[index], self._ends[index])
 
 
 @dataclass(frozen=True)
@@ -58,7 +94,11 @@ class Faces:
             self,
             owner=self.owner[index],
             group=self.group[index],
-            rows=[self.rows[i] for i in index],
+            rows=(
+                self.rows.part(index)
+                if isinstance(self.rows, Rows)
+                else [self.rows[i] for i in index]
+            ),
         )
 
 
@@ -70,24 +110,32 @@ def load(source: Path) -> Faces:
         OSError: it cannot be read.
     """
     path = manifest.locate(source)
-    kept: list[Row] = []
+    text = bytearray()
+    ends: list[int] = []
+    owners: list[int] = []
+    groups: list[int] = []
+    number: dict[str, int] = {}
     dropped: Counter[str] = Counter()
-    for row in manifest.read(path):
+    for line, row in manifest.lines(path):
         if row.kept:
-            kept.append(row)
+            text += line
+            ends.append(len(text))
+            owners.append(number.setdefault(row.owner, len(number)))
+            groups.append(row.group)
         else:
-            dropped[row.code if row.override is None else "operator"] += 1
-    if not kept:
+            dropped[row.code if row.override is None else Code.OPERATOR] += 1
+    if not ends:
         raise ValueError(f"{path} keeps no face. Look at its reasons, or give other photos.")
-    people = sorted({row.owner for row in kept})
-    index = {person: i for i, person in enumerate(people)}
+    people = sorted(number)
+    rank = np.empty(len(people), np.int64)
+    rank[[number[person] for person in people]] = np.arange(len(people))
     return Faces(
         home=path.parent,
         name=path.parent.resolve().name,
         people=people,
-        owner=np.array([index[row.owner] for row in kept], np.int64),
-        group=np.array([row.group for row in kept], np.int64),
-        rows=kept,
+        owner=rank[owners],
+        group=np.array(groups, np.int64),
+        rows=Rows(text, np.array([0, *ends[:-1]], np.int64), np.array(ends, np.int64)),
         dropped=dict(sorted(dropped.items())),
     )
 
@@ -119,12 +167,10 @@ def vectors(faces: Faces, embedder: embed.Embedder, advance: Advance | None = No
     """(n, d) unit embeddings, from the cache where they are there, computed and kept where not."""
     form = embedder.specification
     result = np.empty((len(faces), form.dimension), np.float32)
-    with closing(_open_cache(faces.home)) as cache:
-        have = dict(_cached(cache, form))
-        missing = [i for i, row in enumerate(faces.rows) if row.id not in have]
-        for i, row in enumerate(faces.rows):
-            if row.id in have:
-                result[i] = np.frombuffer(have[row.id], np.float32)
+    ids = np.array([row.id for row in faces.rows])
+    with closing(open_cache(faces.home)) as cache:
+        known = _look_up(cache, form, ids, result)
+        missing = np.flatnonzero(~known).tolist()
         if advance:
             advance(len(faces) - len(missing))
         for start in range(0, len(missing), _BATCH):
@@ -132,10 +178,30 @@ def vectors(faces: Faces, embedder: embed.Embedder, advance: Advance | None = No
             crops = read_crops(faces, part, form.template)
             made = embed.embed_crops(embedder, crops).cpu().numpy()
             result[part] = made
-            keep_vectors(cache, form, [faces.rows[i].id for i in part], made)
+            keep_vectors(cache, form, ids[part].tolist(), made)
             if advance:
                 advance(len(faces) - len(missing) + start + len(part))
     return result
+
+
+def _look_up(
+    cache: sqlite3.Connection, form: embed.Specification, ids: NDArray[np.str_], result: Vectors
+) -> NDArray[np.bool_]:
+    """Fill in the vectors that the cache has; tells which."""
+    known = np.zeros(len(ids), bool)
+    order = np.argsort(ids, kind="stable")  # as the cache is sorted
+    for start in range(0, len(ids), _LOOKED_UP):
+        part = order[start : start + _LOOKED_UP]
+        wanted = sorted(set(ids[part].tolist()))
+        marks = ",".join("?" * len(wanted))
+        query = f"SELECT face, vector FROM embeddings WHERE embedder = ? AND face IN ({marks})"  # noqa: S608
+        have = dict(cache.execute(query, (key(form), *wanted)))
+        for i in part.tolist():
+            vector = have.get(str(ids[i]))
+            if vector is not None:
+                result[i] = np.frombuffer(vector, np.float32)
+                known[i] = True
+    return known
 
 
 def keep_vectors(
@@ -145,11 +211,12 @@ def keep_vectors(
     with cache:
         cache.executemany(
             "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
-            [(_key(form), face, row.tobytes()) for face, row in zip(ids, made, strict=True)],
+            [(key(form), face, row.tobytes()) for face, row in zip(ids, made, strict=True)],
         )
 
 
-def _open_cache(home: Path) -> sqlite3.Connection:
+def open_cache(home: Path) -> sqlite3.Connection:
+    """The cache of a prepared dataset; the caller closes it."""
     cache = sqlite3.connect(home / CACHE)
     cache.execute("PRAGMA journal_mode = WAL")
     cache.execute(
@@ -159,12 +226,8 @@ def _open_cache(home: Path) -> sqlite3.Connection:
     return cache
 
 
-def _cached(cache: sqlite3.Connection, form: embed.Specification) -> Iterator[tuple[str, bytes]]:
-    query = "SELECT face, vector FROM embeddings WHERE embedder = ?"
-    yield from cache.execute(query, (_key(form),))
-
-
-def _key(form: embed.Specification) -> str:
+def key(form: embed.Specification) -> str:
+    """An embedder's name in caches: its id and its weights."""
     return f"{form.id}@{form.weights_sha256}"
 
 

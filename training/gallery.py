@@ -1,10 +1,10 @@
-"""A folder per person to a gallery bundle.
+"""A prepared dataset to a gallery bundle.
 
-Ties reading, audit, prototypes and calibration together; knows nothing about the command line.
+Ties prototypes, calibration and thumbnails together; knows nothing about photos or the command
+line. Which faces to learn from was decided when the dataset was prepared.
 """
 
 import io
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,37 +12,40 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from engine import embed
+from engine.align import ARCFACE, ARCFACE_SIZE, Template
 from engine.bundle import Bundle, Calibration, save
-from training.audit import audit, mean_of_means, unit
-from training.calibration import Owners, Vectors, calibrate, scaled
-from training.faces import Faces, Rejection
+from training.audit import mean_of_means, unit
+from training.calibration import Owners, Prototypes, Vectors, calibrate, grouped, scaled
+from training.console import Advance
+from training.data import Faces, read_crops
 
-_THUMBNAIL_PX = 112
+CALIBRATED_FOR = "calibrated_for"
+"""Key of a bundle's `architecture`: the number of people that its calibration holds for."""
+
+_THUMBNAIL = Template(ARCFACE_SIZE, ARCFACE)
 _OWN_CALIBRATION_PEOPLE = 10
 _OWN_CALIBRATION_FACES = 1000
 
 
 @dataclass(frozen=True)
-class Report:
-    """What became of the photos.
+class Source:
+    """What a bundle is made from, as it is written into the bundle.
 
     Attributes:
-        bundle: the bundle that was written.
-        rejected: files that could not be used.
-        dropped: faces that were left out, with reasons.
-        people: faces kept per person.
-        missing: people without a face that could be kept, so not in the bundle.
+        dataset: the data's name.
+        licence: the data's licence.
+        created: the date, as in 2026-01-31.
     """
 
-    bundle: Bundle
-    rejected: list[Rejection]
-    dropped: list[Rejection]
-    people: Mapping[str, int]
-    missing: list[str]
+    dataset: str
+    licence: str
+    created: str
 
 
 def prototypes(vectors: Vectors, owner: Owners, people: int) -> tuple[Vectors, Owners]:
@@ -51,23 +54,25 @@ def prototypes(vectors: Vectors, owner: Owners, people: int) -> tuple[Vectors, O
     Args:
         vectors: (n, d) centred unit vectors.
         owner: (n,) index of the person of each.
-        people: how many people.
+        people: how many people, each with at least one vector.
 
     Returns:
         (m, d) unit prototypes and their (m,) owners, in the order of the people.
     """
-    made, made_owner = [], []
-    for person in range(people):
-        own = vectors[owner == person]
-        count = cluster_count(len(own))
-        if count == 1:
-            centres = own.mean(axis=0, keepdims=True)
-        else:
-            fitted = KMeans(count, n_init=4, random_state=0).fit(own.astype(np.float64))
-            centres = fitted.cluster_centers_
-        made.append(unit(np.asarray(centres, np.float32)))
-        made_owner.append(np.full(len(made[-1]), person, np.int64))
-    return np.concatenate(made), np.concatenate(made_owner)
+    made = []
+    # Clusters of a hundred faces are found faster by one thread than threads are woken.
+    with threadpool_limits(1):
+        for members in grouped(owner, people):
+            own = vectors[members]
+            count = cluster_count(len(own))
+            if count == 1:
+                centres = own.mean(axis=0, keepdims=True)
+            else:
+                fitted = KMeans(count, n_init=4, random_state=0).fit(own.astype(np.float64))
+                centres = fitted.cluster_centers_
+            made.append(unit(np.asarray(centres, np.float32)))
+    counts = [len(part) for part in made]
+    return np.concatenate(made), np.repeat(np.arange(people), counts)
 
 
 def cluster_count(photos: int) -> int:
@@ -75,160 +80,243 @@ def cluster_count(photos: int) -> int:
     return min(3, 1 + photos // 20)
 
 
-def build(
-    faces: Faces,
-    embedder: embed.Specification,
-    out: Path,
-    *,
-    created: str,
-    dataset: str,
-    licence: str,
-    thumbnails: bool,
-    borrow: Bundle | None,
-) -> Report:
-    """Audit, summarise and calibrate the faces, and write the bundle.
+@dataclass(frozen=True)
+class Tally:
+    """What is behind each prototype, so that more photos can be added later.
+
+    Attributes:
+        counts: (m,) int64, how many faces are closest to it.
+        lengths: (m,) float32, the mean resultant length of those (Mardia and Jupp, Directional
+            Statistics, 2000): the length of their mean, 1 where all are the same.
+    """
+
+    counts: Owners
+    lengths: Vectors
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """As a bundle keeps them."""
+        return {
+            "counts": torch.from_numpy(self.counts),
+            "lengths": torch.from_numpy(self.lengths),
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How people are summarised by a few directions each.
+
+    Attributes:
+        kind: of the bundle that is made so.
+        prototypes: makes them.
+        architecture: what the bundle says about them.
+    """
+
+    kind: str
+    prototypes: Prototypes
+    architecture: Mapping[str, Any]
+
+
+CLUSTERS = Summary("gallery", prototypes, {"summary": "spherical k-means"})
+
+
+def tally(vectors: Vectors, owner: Owners, made: Vectors, made_owner: Owners) -> Tally:
+    """Count the faces behind each prototype of their person.
 
     Args:
-        faces: from `training.faces.read`.
-        embedder: the one that made their vectors.
+        vectors: (n, d) centred unit vectors.
+        owner: (n,) index of the person of each.
+        made: (m, d) prototypes.
+        made_owner: (m,) in the order of the people, each with at least one.
+    """
+    counts = np.zeros(len(made), np.int64)
+    lengths = np.zeros(len(made), np.float32)
+    people = int(made_owner[-1]) + 1
+    starts = np.searchsorted(made_owner, np.arange(people + 1))
+    for person, members in enumerate(grouped(owner, people)):
+        own = slice(starts[person], starts[person + 1])
+        closest = (vectors[members] @ made[own].T).argmax(axis=1) + starts[person]
+        for prototype in np.unique(closest):
+            faces = vectors[members[closest == prototype]]
+            counts[prototype] = len(faces)
+            lengths[prototype] = np.linalg.norm(faces.mean(axis=0))
+    return Tally(counts, lengths)
+
+
+def own_calibration(faces: Faces) -> bool:
+    """Whether there are enough faces to measure what similarities are worth among them."""
+    enough = len(faces.people) >= _OWN_CALIBRATION_PEOPLE
+    return enough and len(faces) >= _OWN_CALIBRATION_FACES
+
+
+def build(
+    faces: Faces,
+    vectors: Vectors,
+    embedder: embed.Specification,
+    out: Path,
+    source: Source,
+    *,
+    thumbnails: bool,
+    borrow: Bundle | None,
+    summary: Summary = CLUSTERS,
+    advance: Advance | None = None,
+) -> Bundle:
+    """Summarise and calibrate faces, and write the bundle.
+
+    Args:
+        faces: the dataset.
+        vectors: (n, d) unit embeddings of the faces.
+        embedder: the one that made them.
         out: the bundle's path without suffix.
-        created: the date to write into it.
-        dataset: the data's name.
-        licence: the data's licence.
+        source: what to say about the data.
         thumbnails: whether the bundle carries a small picture of each person.
         borrow: whose centre and calibration to use where these faces are too few to measure.
+        summary: how people are summarised.
+        advance: told how far measuring has come; see `training.calibration.rounds`.
 
     Raises:
-        ValueError: there is nobody with a usable face, or too few faces to calibrate and nobody
-            to borrow from.
+        ValueError: there are too few faces to calibrate and nobody to borrow from.
     """
-    if not len(faces.owner):
-        raise ValueError("no face was found in any photo; nothing was written")
-    own = _enough(faces)
-    borrowed = None if own or borrow is None else borrow
-    if borrowed and not borrowed.made_with(embedder.id, embedder.weights_sha256):
-        raise ValueError(
-            f"{borrowed.name} was made with the embedder {borrowed.embedder.id}, these "
-            f"faces with {embedder.id}; give a bundle of the same embedder with "
-            "--calibration-from, or at least 10 people with 1,000 photos in all"
-        )
+    owner, people = faces.owner, len(faces.people)
+    borrowed = None if own_calibration(faces) else borrow
+    if borrowed:
+        _require_lender(borrowed, embedder)
     # A centre that the people take part in keeps them apart, as it did where the calibration was
     # measured; but the mean of a handful of people alone is no mean face.
-    few = len(np.unique(faces.owner)) < _OWN_CALIBRATION_PEOPLE
-    centre = _shared_centre(faces, borrowed) if borrowed and few else None
-    checked = audit(faces, centre)
-    vectors, owner = faces.vectors[checked.kept], faces.owner[checked.kept]
-    names, owner = _without_gaps(faces.people, owner)
-    calibration, metrics = _calibration(vectors, owner, len(names), borrowed)
-    if centre is None:
-        centre = mean_of_means(vectors, owner, len(names)).mean(axis=0)
-    made, made_owner = prototypes(unit(vectors - centre), owner, len(names))
+    if borrowed and people < _OWN_CALIBRATION_PEOPLE:
+        centre = _shared_centre(vectors, owner, people, borrowed)
+    else:
+        centre = mean_of_means(vectors, owner, people).mean(axis=0)
+    calibration, metrics = _calibration(
+        vectors, owner, people, summary.prototypes, borrowed, advance
+    )
+    centred = unit(vectors - centre)
+    made, made_owner = summary.prototypes(centred, owner, people)
     tensors = {
         "prototypes": torch.from_numpy(made),
         "owner": torch.from_numpy(made_owner),
         "centre": torch.from_numpy(np.asarray(centre, np.float32)),
-    }
+    } | tally(centred, owner, made, made_owner).tensors()
     if thumbnails:
-        tensors |= _thumbnails(faces, checked.kept, vectors, owner, len(names))
-    manifest: dict[str, Any] = {
-        "kind": "gallery",
-        "created": created,
-        "people": dict(enumerate(names)),
+        tensors |= portraits(faces, vectors)
+    manifest = record(summary.kind, faces, embedder, source) | {
+        "architecture": {
+            "prototypes": len(made),
+            CALIBRATED_FOR: max(people, len(borrowed.manifest.people) - 1 if borrowed else 0),
+        }
+        | dict(summary.architecture),
+        "calibration": calibration,
+        "metrics": metrics,
+    }
+    return save(out, manifest, tensors)
+
+
+def record(
+    kind: str, faces: Faces, embedder: embed.Specification, source: Source
+) -> dict[str, Any]:
+    """What every bundle made from a dataset says about itself.
+
+    Args:
+        kind: the bundle's.
+        faces: the dataset.
+        embedder: the one whose vectors are compared.
+        source: what to say about the data.
+    """
+    return {
+        "kind": kind,
+        "created": source.created,
+        "people": dict(enumerate(faces.people)),
         "embedder": {
             "id": embedder.id,
             "weights_sha256": embedder.weights_sha256,
             "dimension": embedder.dimension,
         },
-        "architecture": {"prototypes": len(made), "summary": "spherical k-means"},
-        "calibration": calibration,
-        "metrics": metrics,
         "dataset": {
-            "name": dataset,
-            "licence": licence,
-            "people": len(names),
-            "photos": len(faces.paths) + len(faces.rejected),
-            "faces": len(vectors),
-            "dropped": _counted([*faces.rejected, *checked.dropped]),
+            "name": source.dataset,
+            "licence": source.licence,
+            "people": len(faces.people),
+            "photos": len(faces) + sum(faces.dropped.values()),
+            "faces": len(faces),
+            "dropped": dict(faces.dropped),
         },
     }
-    counts = np.bincount(owner, minlength=len(names))
-    return Report(
-        bundle=save(out, manifest, tensors),
-        rejected=faces.rejected,
-        dropped=checked.dropped,
-        people={name: int(count) for name, count in zip(names, counts, strict=True)},
-        missing=[name for name in faces.everybody if name not in set(names)],
-    )
 
 
-def _shared_centre(faces: Faces, lender: Bundle) -> Vectors:
+def portraits(faces: Faces, vectors: Vectors) -> dict[str, torch.Tensor]:
+    """A small picture of the most typical face of each person, as a bundle keeps them.
+
+    Args:
+        faces: the dataset; every person has a face in it.
+        vectors: (n, d) unit embeddings of the faces.
+
+    Returns:
+        The tensors "thumbnails" and "thumbnail_ends".
+    """
+    pictures = []
+    for members in grouped(faces.owner, len(faces.people)):
+        mean = vectors[members].mean(axis=0)
+        typical = int(members[(vectors[members] @ mean).argmax()])
+        pictures.append(jpeg(read_crops(faces, [typical], _THUMBNAIL)[0]))
+    return packed(pictures)
+
+
+def jpeg(chip: NDArray[np.uint8]) -> bytes:
+    """A thumbnail's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(chip).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def packed(pictures: list[bytes]) -> dict[str, torch.Tensor]:
+    """One picture per person as a bundle's tensors."""
+    return {
+        "thumbnails": torch.frombuffer(bytearray(b"".join(pictures)), dtype=torch.uint8),
+        "thumbnail_ends": torch.tensor([len(picture) for picture in pictures]).cumsum(0),
+    }
+
+
+def _require_lender(borrowed: Bundle, embedder: embed.Specification) -> None:
+    if not borrowed.made_with(embedder.id, embedder.weights_sha256):
+        theirs = borrowed.manifest.embedder
+        raise ValueError(
+            f"{borrowed.name} was made with the embedder {theirs.id if theirs else 'of its own'}, "
+            f"these faces with {embedder.id}; give a bundle of the same embedder with "
+            "--calibration-from, or at least 10 people with 1,000 photos in all"
+        )
+    if borrowed.manifest.calibration is None or "network" in borrowed.manifest.architecture:
+        raise ValueError(
+            f"{borrowed.name} does not compare the embedder's own vectors, so that its calibration "
+            "holds for nobody else; give a gallery with --calibration-from"
+        )
+    if not borrowed.calibration.source.startswith("own"):
+        raise ValueError(
+            f"{borrowed.name} borrowed its own calibration from {borrowed.calibration.source}; "
+            "borrow from that one with `--calibration-from`"
+        )
+
+
+def _shared_centre(vectors: Vectors, owner: Owners, people: int, lender: Bundle) -> Vectors:
     """The mean face of the lender's people and these together, all weighing alike."""
-    present, owner = np.unique(faces.owner, return_inverse=True)
-    means = mean_of_means(faces.vectors, owner.astype(np.int64), len(present))
+    means = mean_of_means(vectors, owner, people)
     theirs = lender.tensors["centre"].numpy()
     known = len(lender.manifest.people)
-    return np.asarray(
-        (known * theirs + means.sum(axis=0)) / (known + len(present)), dtype=np.float32
-    )
-
-
-def _enough(faces: Faces) -> bool:
-    people = len(np.unique(faces.owner))
-    return people >= _OWN_CALIBRATION_PEOPLE and len(faces.owner) >= _OWN_CALIBRATION_FACES
+    return np.asarray((known * theirs + means.sum(axis=0)) / (known + people), dtype=np.float32)
 
 
 def _calibration(
-    vectors: Vectors, owner: Owners, people: int, borrowed: Bundle | None
+    vectors: Vectors,
+    owner: Owners,
+    people: int,
+    prototypes: Prototypes,
+    borrowed: Bundle | None,
+    advance: Advance | None,
 ) -> tuple[Calibration, dict[str, float]]:
     if borrowed is None:
         try:
-            return calibrate(vectors, owner, people, prototypes)
+            return calibrate(vectors, owner, people, prototypes, advance)
         except ValueError as error:
             raise ValueError(
                 f"{error}; add people or photos, or borrow a calibration with "
                 "`--calibration-from BUNDLE`"
             ) from error
-    theirs = borrowed.calibration
-    if theirs.source != "own":
-        raise ValueError(
-            f"{borrowed.name} borrowed its own calibration from {theirs.source}; borrow from that "
-            "one with `--calibration-from`"
-        )
-    own = scaled(theirs, len(borrowed.manifest.people) - 1, people)
+    own = scaled(borrowed.calibration, len(borrowed.manifest.people) - 1, people)
     return own.model_copy(update={"source": borrowed.id}), {}
-
-
-def _without_gaps(people: list[str], owner: Owners) -> tuple[list[str], Owners]:
-    present, renumbered = np.unique(owner, return_inverse=True)
-    return [people[i] for i in present], renumbered.astype(np.int64)
-
-
-def _thumbnails(
-    faces: Faces, kept: Owners, vectors: Vectors, owner: Owners, people: int
-) -> dict[str, torch.Tensor]:
-    """The most typical face of each person, as JPEG bytes."""
-    means = unit(mean_of_means(vectors, owner, people))
-    data, ends = b"", []
-    for person in range(people):
-        members = np.flatnonzero(owner == person)
-        typical = members[int((vectors[members] @ means[person]).argmax())]
-        buffer = io.BytesIO()
-        chip = Image.fromarray(faces.chips[kept[typical]])
-        chip.resize((_THUMBNAIL_PX, _THUMBNAIL_PX)).save(buffer, "JPEG", quality=85)
-        data += buffer.getvalue()
-        ends.append(len(data))
-    return {
-        "thumbnails": torch.frombuffer(bytearray(data), dtype=torch.uint8),
-        "thumbnail_ends": torch.tensor(ends),
-    }
-
-
-def _counted(rejections: list[Rejection]) -> dict[str, int]:
-    """How many files were left out, by kind of reason."""
-    kinds = Counter(
-        "copy"
-        if rejection.reason.startswith("copy")
-        else rejection.reason.split(":")[0].split(" (")[0]
-        for rejection in rejections
-    )
-    return dict(sorted(kinds.items()))

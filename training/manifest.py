@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,21 @@ class Status(StrEnum):
     DROP = "drop"
 
 
+class Code(StrEnum):
+    """Kinds of reason. All but `SEVERAL_FACES` and `OPERATOR` are reasons to drop."""
+
+    SEVERAL_FACES = "several_faces"
+    OPERATOR = "operator"
+    UNREADABLE = "unreadable"
+    NO_FACE = "no_face"
+    SMALL = "small"
+    BLURRED = "blurred"
+    MISLABEL = "mislabel"
+    STRAY = "stray"
+    COPY = "copy"
+    NEAR_COPY = "near_copy"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One face, or one file without a usable face.
@@ -39,11 +55,16 @@ class Row:
         path: the photo, relative to the dataset's folder.
         person: whose folder it was in.
         status: what `prepare` decided.
-        code: kind of reason, from `training.audit`; "" where there is nothing to say.
+        code: kind of reason, one of `Code`; "" where there is nothing to say.
         reason: the decision in words.
         override: an operator's word against `status`; None where there is none. `prepare` never
             changes it.
         override_person: an operator's word against `person`.
+        override_face: an operator's word against the choice among several faces: the id of the
+            right one, as the report of doubts shows it. It takes effect when `prepare` runs again.
+        twin: path of the photo that stays in this one's place, where this is a copy.
+        likely: whose face it looks like, where it is likely mislabelled.
+        faces: how many faces the photo shows.
         crop: the face's picture, relative to the manifest's folder; None without a face.
         landmarks: (5, 2) in the crop's pixels; empty without a face.
         group: faces with the same number are near-duplicates: they must not be split between
@@ -60,6 +81,10 @@ class Row:
     reason: str = ""
     override: Status | None = None
     override_person: str | None = None
+    override_face: str | None = None
+    twin: str | None = None
+    likely: str | None = None
+    faces: int = 0
     crop: str | None = None
     landmarks: list[list[float]] = field(default_factory=list)
     group: int = -1
@@ -95,10 +120,21 @@ def read(path: Path) -> Iterator[Row]:
         ValueError: a line is not a row; the message gives its number.
         OSError: the file cannot be read.
     """
-    with path.open(encoding="utf-8") as file:
+    for _, row in lines(path):
+        yield row
+
+
+def lines(path: Path) -> Iterator[tuple[bytes, Row]]:
+    """The lines of a manifest with their rows; see `read`."""
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield _parse(line, path, number)
+                yield line, _parse(line, path, number)
+
+
+def parse(line: bytes | bytearray) -> Row:
+    """The row of a line that `lines` has given."""
+    return _row(json.loads(line))
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
@@ -106,7 +142,7 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     write_lines(path, (json.dumps(asdict(row), ensure_ascii=False) for row in rows))
 
 
-def _parse(line: str, path: Path, number: int) -> Row:
+def _parse(line: bytes, path: Path, number: int) -> Row:
     place = f"{path}, line {number}"
     try:
         record = json.loads(line)
@@ -125,8 +161,13 @@ def _parse(line: str, path: Path, number: int) -> Row:
                 f"{place}: {name} is {record.get(name)!r}; it can be 'keep' or 'drop'"
                 + (", or null." if name == "override" else ".")
             )
-        if record.get(name) is not None:
-            record[name] = Status(record[name])
     if record.get("crop") and np.shape(record.get("landmarks") or []) != (5, 2):
         raise ValueError(f"{place}: landmarks must be five points. Run prepare again.")
+    return _row(record)
+
+
+def _row(record: dict[str, Any]) -> Row:
+    for name in ("status", "override"):
+        if record.get(name) is not None:
+            record[name] = Status(record[name])
     return Row(**record)

@@ -88,16 +88,35 @@ _REGISTRY: dict[str, Callable[[torch.device, Path], Embedder]] = {
 EMBEDDERS = tuple(_REGISTRY)
 
 
+def _onnx(file: str, device: torch.device, weights_folder: Path) -> Embedder:
+    from engine.embed.onnx import OnnxEmbedder
+
+    return OnnxEmbedder(file, device, weights_folder)
+
+
+def _trained(name: str, device: torch.device, weights_folder: Path) -> Embedder:
+    from engine.embed import trained
+
+    return trained.load(name, lambda base: load(base, device, weights_folder), device)
+
+
+_FAMILIES: dict[str, Callable[[str, torch.device, Path], Embedder]] = {
+    "onnx:": _onnx,
+    "trained:": _trained,
+}
+"""Embedders that an operator brings: the id goes on after the prefix with which one."""
+
+
 def is_known(embedder_id: str) -> bool:
-    """Whether an id is one that `load` can build."""
-    return embedder_id in _REGISTRY
+    """Whether an id is one that `load` can build, if what it names is there."""
+    return embedder_id in _REGISTRY or embedder_id.startswith(tuple(_FAMILIES))
 
 
 def load(embedder_id: str, device: torch.device, weights_folder: Path) -> Embedder:
     """Build an embedder by its id.
 
     Args:
-        embedder_id: one of `EMBEDDERS`.
+        embedder_id: one of `EMBEDDERS`, "onnx:FILE" or "trained:BUNDLE".
         device: where it computes.
         weights_folder: where downloaded weights are looked for, and put.
 
@@ -105,12 +124,15 @@ def load(embedder_id: str, device: torch.device, weights_folder: Path) -> Embedd
         ConfigurationError: there is no such embedder.
         WeightsError: its weights are missing and cannot be fetched, or are not the right file.
     """
-    if embedder_id not in _REGISTRY:
-        raise ConfigurationError(
-            f"There is no embedder '{embedder_id}' in this version of face-matcher; "
-            f"it has {', '.join(EMBEDDERS)}."
-        )
-    return _REGISTRY[embedder_id](device, weights_folder)
+    if embedder_id in _REGISTRY:
+        return _REGISTRY[embedder_id](device, weights_folder)
+    for prefix, family in _FAMILIES.items():
+        if embedder_id.startswith(prefix):
+            return family(embedder_id.removeprefix(prefix), device, weights_folder)
+    raise ConfigurationError(
+        f"There is no embedder '{embedder_id}' in this version of face-matcher; it has "
+        f"{', '.join(EMBEDDERS)}, and whatever begins with {' or '.join(_FAMILIES)}."
+    )
 
 
 def embed_crops(embedder: Embedder, crops: NDArray[np.uint8]) -> torch.Tensor:

@@ -3,43 +3,123 @@
     uv run python -m tests.benchmarks.accuracy ../shared/data/celebrities
 
 Each person's crops are split five ways; a fifth is left out, a gallery is built from the rest as
-`training gallery` builds it (audit and all), and the left-out crops are looked up. No copy of a
-left-out crop stays in the gallery, and no left-out crop is dropped for looking odd. Then each
-person in turn is left out altogether, calibration included, and their crops are strangers.
+`training gallery` builds it (`prepare`'s decisions and all), and the left-out crops are looked up.
+No copy of a left-out crop stays in the gallery, and no left-out crop is dropped for looking odd.
+Then each person in turn is left out altogether, calibration included, and their crops are
+strangers.
 """
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
-from engine import embed, threads
+from engine import embed, image, threads
+from engine.align import ARCFACE, ARCFACE_SIZE, Template, cut
+from engine.detect import whole_crop
 from engine.gallery import best_per_person
-from training import faces
-from training.audit import COPY_SIGNATURE, audit, mean_of_means, unit
+from engine.quality import quality
+from training.audit import COPY, Limits, Photos, Word, decide, mean_of_means, unit
 from training.calibration import calibrate
 from training.gallery import prototypes
+from training.manifest import Code
+
+BATCH = 64
+GREY_PX = 16
+KEPT = {"", Code.SEVERAL_FACES, Code.OPERATOR}
 
 
-def part(whole, index):
-    return replace(
-        whole,
-        paths=[whole.paths[i] for i in index],
-        owner=whole.owner[index],
-        vectors=whole.vectors[index],
-        signatures=whole.signatures[index],
-        chips=[],
+@dataclass(frozen=True)
+class Crops:
+    """Everybody's crops: embeddings, tiny grey pictures, measurements."""
+
+    people: list
+    owner: np.ndarray
+    vectors: np.ndarray
+    grey: np.ndarray
+    size_px: np.ndarray
+    blur: np.ndarray
+
+    def part(self, index, without=None):
+        """Some of the crops; where a person is left out, the others are numbered without them."""
+        owner, people = self.owner[index], self.people
+        if without is not None:
+            owner = owner - (owner > without)
+            people = [name for i, name in enumerate(people) if i != without]
+        measured = (values[index] for values in (self.vectors, self.grey, self.size_px, self.blur))
+        return Crops(people, owner, *measured)
+
+    def signatures(self):
+        """(n, 256) unit vectors by which copies are told; see `training.twins`."""
+        return signature(self.grey)
+
+
+def tiny(chip):
+    """A face's tiny grey picture."""
+    box = Image.Resampling.BOX
+    return np.asarray(Image.fromarray(chip).convert("L").resize((GREY_PX, GREY_PX), box))
+
+
+def signature(grey):
+    """Tiny grey pictures without brightness and contrast, as unit vectors."""
+    values = grey.reshape(len(grey), -1).astype(np.float32)
+    return unit(values - values.mean(axis=1, keepdims=True))
+
+
+def read(folder, embedder):
+    template, chip = embedder.specification.template, Template(ARCFACE_SIZE, ARCFACE)
+    homes = sorted(path for path in folder.iterdir() if path.is_dir())
+    paths = [(i, path) for i, home in enumerate(homes) for path in sorted(home.iterdir())]
+    vectors, grey, measured = [], [], []
+    for start in range(0, len(paths), BATCH):
+        crops = []
+        for _, path in paths[start : start + BATCH]:
+            photo = image.open_photo(path.read_bytes()).image
+            found = whole_crop(photo.size)
+            crops.append(cut(photo, found.landmarks[0], template))
+            grey.append(tiny(cut(photo, found.landmarks[0], chip)))
+            measured.append(quality(tuple(found.boxes[0].tolist()), crops[-1]))
+        vectors.append(embed.embed_crops(embedder, np.stack(crops)).cpu().numpy())
+    return Crops(
+        people=[home.name for home in homes],
+        owner=np.array([i for i, _ in paths]),
+        vectors=np.concatenate(vectors),
+        grey=np.stack(grey),
+        size_px=np.array([entry.size_px for entry in measured], np.float32),
+        blur=np.array([entry.blur for entry in measured], np.float32),
     )
+
+
+def kept(crops):
+    """The crops that `training prepare` would learn from."""
+    count = len(crops.owner)
+    nobody = np.zeros(count, bool)
+    decided = decide(
+        Photos(
+            people=len(crops.people),
+            owner=crops.owner,
+            first=np.arange(count + 1),
+            vectors=crops.vectors.copy(),
+            grey=crops.grey,
+            area=np.ones(count, np.float32),
+            size_px=crops.size_px,
+            blur=crops.blur,
+            identity=np.arange(count),
+            word=Word(nobody, nobody, nobody, np.full(count, -1)),
+        ),
+        Limits(),
+    )
+    return np.flatnonzero([code in KEPT for code in decided.code])
 
 
 def gallery(training):
     """(centre, prototypes, their owners, calibration), as `training.gallery.build` makes them."""
-    kept = audit(training).kept
-    vectors, owner = training.vectors[kept], training.owner[kept]
-    people = len(training.people)
+    clean = training.part(kept(training))
+    vectors, owner, people = clean.vectors, clean.owner, len(training.people)
     calibration, _ = calibrate(vectors, owner, people, prototypes)
     centre = mean_of_means(vectors, owner, people).mean(axis=0)
     made, made_owner = prototypes(unit(vectors - centre), owner, people)
@@ -64,11 +144,12 @@ def held_out(everything, people):
         members = np.flatnonzero(everything.owner == person)
         fold[members] = generator.permutation(len(members)) % 5
     rank, named = [], []
-    copies = everything.signatures @ everything.signatures.T > COPY_SIGNATURE
+    signatures = everything.signatures()
+    copies = signatures @ signatures.T > COPY[0]
     for k in range(5):
         test = np.flatnonzero(fold == k)
         training = np.flatnonzero((fold != k) & ~copies[test].any(axis=0))
-        built = gallery(part(everything, training))
+        built = gallery(everything.part(training))
         scores = look_up(everything.vectors[test], built, people)
         own = scores[np.arange(len(test)), everything.owner[test]]
         rank.append((scores > own[:, None]).sum(axis=1))
@@ -81,13 +162,7 @@ def strangers(everything, people):
     called = np.zeros(len(everything.owner), bool)
     for person in range(people):
         out = everything.owner == person
-        rest = part(everything, np.flatnonzero(~out))
-        rest = replace(
-            rest,
-            people=[name for i, name in enumerate(everything.people) if i != person],
-            owner=rest.owner - (rest.owner > person),
-        )
-        built = gallery(rest)
+        built = gallery(everything.part(np.flatnonzero(~out), without=person))
         scores = look_up(everything.vectors[out], built, people - 1)
         called[out] = scores.max(axis=1) >= built[3].identification.threshold
     return called
@@ -101,9 +176,7 @@ def main():
     threads.configure()
     cpu = torch.device("cpu")
     embedder = embed.load(arguments.embedder, cpu, Path("run/weights"))
-    everything = faces.read(
-        faces.walk(arguments.folder), None, embedder, aligned=True, progress=lambda done: None
-    )
+    everything = read(arguments.folder, embedder)
     people = len(everything.people)
     rank, named = held_out(everything, people)
     called = strangers(everything, people)

@@ -1,4 +1,5 @@
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -93,3 +94,12 @@ def test_a_manifest_that_keeps_nobody_says_so(home):
     manifest.write(path, rows)
     with pytest.raises(ValueError, match="keeps no face"):
         data.load(home)
+
+
+def test_rows_can_be_looked_at_in_any_order(home):
+    faces = data.load(home)
+    some = faces.part(np.array([5, 0, 7]))
+    assert [row.id for row in some.rows] == ["4-5", "4-0", "4-7"]
+    assert [row.id for row in faces.rows[-2:]] == ["4-22", "4-23"]
+    assert pickle.loads(pickle.dumps(some)).rows[0] == faces.rows[5]
+    assert [row.person for row in some.rows] == [some.people[i] for i in some.owner]

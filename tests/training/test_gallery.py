@@ -1,55 +1,51 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from skimage import data
 from typer.testing import CliRunner
 
-from engine import bundle, embed
-from engine.align import ARCFACE, ARCFACE_SIZE, crop
-from engine.detect import Detector
+from engine import bundle
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
-from training import faces
+from tests.training.datasets import pictures, prepared
+from training import data, manifest, prepare
 from training.__main__ import app
+from training.audit import unit
+from training.calibration import grouped
+from training.gallery import portraits, prototypes, tally
+
+
+@pytest.fixture(autouse=True)
+def datasets(tmp_path_factory, monkeypatch):
+    """Prepared folders of people go here, not below run/."""
+    monkeypatch.setattr(prepare, "DATASETS", tmp_path_factory.mktemp("datasets"))
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def pictures(folder, people=4, each=6, size=112):
-    """Made-up people: each a blurred pattern of their own, seen with noise."""
-    generator = np.random.default_rng(4)
-    for person in range(people):
-        home = folder / f"Person_{person}"
-        home.mkdir(parents=True)
-        pattern = Image.fromarray(generator.integers(0, 256, (7, 7, 3), np.uint8))
-        smooth = np.asarray(pattern.resize((size, size), Image.Resampling.BICUBIC), float)
-        for i in range(each):
-            noisy = smooth + generator.normal(0, 45, (14, 14, 3)).repeat(8, 0).repeat(8, 1)
-            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(home / f"{i}.png")
-    return folder
+    return CliRunner().invoke(app, ["gallery", *(str(argument) for argument in arguments)])
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory):
-    return pictures(tmp_path_factory.mktemp("people"))
+def home(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("prepared"))
 
 
-def test_a_folder_becomes_a_bundle_that_the_engine_serves(people, tmp_path):
+def test_a_folder_becomes_a_bundle_that_the_engine_serves(tmp_path):
+    people = pictures(tmp_path / "people")
     (people / "Person_0" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     out = tmp_path / "mine"
-    result = run("gallery", people, "--aligned", "--out", out, "--json", "--thumbnails")
+    result = run(people, "--aligned", "--out", out, "--json", "--thumbnails")
+    assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert result.exit_code == 0
     assert set(report["people"]) == {f"Person {i}" for i in range(4)}
-    assert [entry["reason"] for entry in report["rejected"]] == ["unreadable (broken_image)"]
+    assert [entry["code"] for entry in report["left_out"]] == ["unreadable"]
     # Too few faces to measure anything: it says whose calibration it borrowed.
     assert report["calibration"]["source"] == bundle.load("celebrities").id
+    assert bundle.load(out).manifest.dataset.name == "people"
 
     pipeline = Pipeline.from_settings(Settings(engine_bundle=str(out), engine_device="cpu"))
     photo = Image.open(people / "Person_2" / "0.png").convert("RGB")
@@ -59,32 +55,45 @@ def test_a_folder_becomes_a_bundle_that_the_engine_serves(people, tmp_path):
     assert best.thumbnail.startswith(b"\xff\xd8")
 
 
-def test_same_photos_give_same_bytes(people, tmp_path):
+def test_same_dataset_gives_same_bytes(home, tmp_path):
     for name in ("a", "b"):
-        result = run(
-            "gallery",
-            people,
-            "--aligned",
-            "--out",
-            tmp_path / name / "x",
-            "--created",
-            "2026-01-01",
-        )
-        assert result.exit_code == 0
+        result = run(home, "--out", tmp_path / name / "x", "--created", "2026-01-01")
+        assert result.exit_code == 0, result.output
     for suffix in ("pth", "json"):
         first = (tmp_path / "a" / f"x.{suffix}").read_bytes()
         assert first == (tmp_path / "b" / f"x.{suffix}").read_bytes()
 
 
+def test_a_manifest_is_taken_at_its_word(home, tmp_path):
+    """What an operator overruled in it counts."""
+    shutil.copytree(home, tmp_path / "set")
+    path = tmp_path / "set" / manifest.NAME
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["person"] == "Person 3":
+            row["override"] = "drop"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    result = run(path, "--out", tmp_path / "x", "--json")
+    report = json.loads(result.stdout)
+    assert report["people"] == {f"Person {i}": 6 for i in range(3)}
+    assert report["missing"] == ["Person 3"]
+    assert len(report["left_out"]) == 6
+    record = bundle.load(tmp_path / "x").manifest.dataset
+    assert (record.photos, record.faces, record.dropped) == (24, 18, {"operator": 6})
+    shown = run(path, "--out", tmp_path / "x")
+    assert "for want of a face: Person 3" in shown.output
+
+
 @pytest.mark.parametrize(
-    ("prepare", "said"),
+    ("make", "said"),
     [
-        (lambda folder: folder / "absent", "is not a folder"),
+        (lambda folder: folder / "absent", "absent"),
         (lambda folder: folder, "one folder per person"),
     ],
 )
-def test_a_folder_without_people_is_refused(tmp_path, prepare, said):
-    result = run("gallery", prepare(tmp_path), "--out", tmp_path / "x")
+def test_a_folder_without_people_is_refused(tmp_path, make, said):
+    (tmp_path / "empty").mkdir()
+    result = run(make(tmp_path / "empty"), "--out", tmp_path / "x")
     assert result.exit_code == 1
     assert said in " ".join(result.output.split())
 
@@ -92,68 +101,56 @@ def test_a_folder_without_people_is_refused(tmp_path, prepare, said):
 def test_photos_without_a_face_make_no_bundle(tmp_path):
     (tmp_path / "in" / "Nobody").mkdir(parents=True)
     Image.new("RGB", (200, 200)).save(tmp_path / "in" / "Nobody" / "wall.png")
-    result = run("gallery", tmp_path / "in", "--out", tmp_path / "x")
+    result = run(tmp_path / "in", "--out", tmp_path / "x")
     assert result.exit_code == 1
-    assert "no face" in result.output
+    assert "keeps no face" in " ".join(result.output.split())
     assert not (tmp_path / "x.json").exists()
 
 
-def test_the_face_that_agrees_with_the_other_photos_is_chosen(tmp_path):
-    """In a photo of two, the person's own face is taken though the other one is larger."""
-    astronaut = Image.fromarray(data.astronaut())
-    face = astronaut.crop((130, 0, 330, 230))
-    # Squeezed and recoloured, the same face becomes another's.
-    pixels = np.asarray(face.resize((200, 300)).crop((0, 40, 200, 270)), float)
-    stranger = Image.fromarray((255 * (pixels / 255) ** 2.2).astype(np.uint8))
-    pair = Image.new("RGB", (900, 560))
-    pair.paste(stranger.resize((440, 506)), (10, 10))
-    pair.paste(face, (600, 150))
-    home = tmp_path / "Eileen"
-    home.mkdir()
-    astronaut.save(home / "0.png")
-    astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(home / "1.png")
-    pair.save(home / "2.png")
-
-    detector = Detector(torch.device("cpu"))
-    embedder = embed.load("dlib-resnet29", torch.device("cpu"), tmp_path)
-    (found,) = detector.detect([pair])
-    assert len(found) == 2
-    assert found.boxes[0, 0] < 450 < found.boxes[1, 0]  # the stranger's is the larger one
-    read = faces.read(
-        faces.walk(tmp_path), detector, embedder, aligned=False, progress=lambda done: None
-    )
-    own = crop(pair, found.landmarks[1], ARCFACE, ARCFACE_SIZE)
-    np.testing.assert_array_equal(read.chips[2], own)
-
-
-@pytest.mark.parametrize("names", [("A_B", "A B"), ("Jürgen", "Ju\u0308rgen")])
-def test_two_folders_of_one_person_are_refused(tmp_path, names):
-    for name in names:
-        (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / "0.png").write_bytes(b"x")
-    if len(list(tmp_path.iterdir())) < 2:
-        pytest.skip("this file system takes the two names for one")
-    result = run("gallery", tmp_path, "--aligned", "--out", tmp_path / "x")
-    assert result.exit_code == 1
-    assert "are both" in result.output
-
-
-def test_a_person_without_a_face_is_named(people, tmp_path):
-    import shutil
-
-    shutil.copytree(people, tmp_path / "in")
-    (tmp_path / "in" / "Nobody").mkdir()
-    (tmp_path / "in" / "Nobody" / "0.jpg").write_text("nothing")
-    result = run("gallery", tmp_path / "in", "--aligned", "--out", tmp_path / "x", "--json")
-    assert json.loads(result.stdout)["missing"] == ["Nobody"]
-    result = run("gallery", tmp_path / "in", "--aligned", "--out", tmp_path / "x")
-    assert "for want of a face: Nobody" in result.output
-
-
-def test_borrowed_from_a_borrower_is_refused(people, tmp_path):
-    first = run("gallery", people, "--aligned", "--out", tmp_path / "a")
-    assert first.exit_code == 0
-    lender = ("--calibration-from", str(tmp_path / "a"))
-    second = run("gallery", people, "--aligned", "--out", tmp_path / "b", *lender)
+def test_borrowed_from_a_borrower_is_refused(home, tmp_path):
+    assert run(home, "--out", tmp_path / "a").exit_code == 0
+    second = run(home, "--out", tmp_path / "b", "--calibration-from", tmp_path / "a")
     assert second.exit_code == 1
     assert "borrowed its own calibration" in " ".join(second.output.split())
+
+
+def test_each_persons_most_typical_face_is_the_portrait(home):
+    faces = data.load(home)
+    vectors = np.zeros((len(faces), 8), np.float32)
+    vectors[:, 0] = 1
+    typical = [members[2] for members in grouped(faces.owner, 4)]
+    odd = np.setdiff1d(np.arange(len(faces)), typical)
+    vectors[odd, 1 + np.arange(len(odd)) % 7] = 0.5
+    tensors = portraits(faces, unit(vectors))
+    ends = tensors["thumbnail_ends"].tolist()
+    pieces = [
+        tensors["thumbnails"][start:end].numpy().tobytes()
+        for start, end in zip([0, *ends[:-1]], ends, strict=True)
+    ]
+    assert len(pieces) == 4
+    alone = faces.part(np.array(typical))
+    again = portraits(alone, unit(vectors[typical]))
+    assert again["thumbnails"].numpy().tobytes() == b"".join(pieces)
+
+
+def test_the_tally_gives_back_the_means():
+    generator = np.random.default_rng(2)
+    owner = np.repeat(np.arange(3), [45, 8, 1])
+    vectors = unit(generator.normal(size=(len(owner), 16)).astype(np.float32))
+    made, made_owner = prototypes(vectors, owner, 3)
+    counted = tally(vectors, owner, made, made_owner)
+    assert [int(counted.counts[made_owner == person].sum()) for person in range(3)] == [45, 8, 1]
+    # A single cluster's prototype, count and length together are the sum of its faces.
+    total = made[3] * counted.lengths[3] * counted.counts[3]
+    np.testing.assert_allclose(total, vectors[45:53].sum(axis=0), atol=1e-5)
+    assert counted.lengths[4] == pytest.approx(1)
+
+
+def test_prototypes_do_not_depend_on_who_else_is_there():
+    generator = np.random.default_rng(3)
+    vectors = unit(generator.normal(size=(60, 16)).astype(np.float32))
+    owner = np.arange(60) % 2
+    made, made_owner = prototypes(vectors, owner, 2)
+    alone, _ = prototypes(vectors[1::2], np.zeros(30, np.int64), 1)
+    np.testing.assert_array_equal(made[made_owner == 1], alone)
+    torch.testing.assert_close(torch.from_numpy(made).norm(dim=1), torch.ones(len(made)))

@@ -1,6 +1,5 @@
-"""`python -m training gallery`: a folder of faces to a gallery bundle."""
+"""`python -m training gallery`: a folder of faces, or a prepared dataset, to a gallery bundle."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,11 @@ from engine.errors import EngineError
 from training.console import emit, failures, progress, results, today
 
 if TYPE_CHECKING:
-    from training.gallery import Report
+    from engine.bundle import Bundle
+    from training.data import Faces
+    from training.gallery import Source
+    from training.manifest import Row
+    from training.tools import Tools
 
 _BORROWED_FROM = "celebrities"
 _SHOWN = 20
@@ -21,7 +24,11 @@ _SHOWN = 20
 
 def gallery(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="One folder per person, photos inside.")
+        Path,
+        typer.Argument(
+            metavar="DIR|MANIFEST",
+            help="One folder per person, photos inside; or what `prepare` made of it.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="Bundle to write, without suffix.", metavar="run/models/NAME")
@@ -30,7 +37,10 @@ def gallery(
         bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
     ] = False,
     embedder: Annotated[
-        str, typer.Option(help="Which embedder: dlib-resnet29 or facenet-vggface2.")
+        str,
+        typer.Option(
+            help="Which embedder: dlib-resnet29, facenet-vggface2, onnx:FILE or trained:BUNDLE."
+        ),
     ] = "dlib-resnet29",
     thumbnails: Annotated[
         bool,
@@ -53,105 +63,126 @@ def gallery(
     """Build a gallery bundle: whom the engine can recognise, without training a network."""
     threads.configure()
     with failures():
-        report = _build(
-            folder, out, aligned, embedder, thumbnails, dataset, licence, created, calibration_from
-        )
+        from training import prepare, tools
+        from training.gallery import Source
+
+        eyes = tools.load(embedder)
+        faces = prepare.dataset(folder, eyes, aligned=aligned)
+        source = Source(dataset or faces.name, licence, created or today())
+        built = _build(faces, eyes, out, source, thumbnails, calibration_from)
+        left_out, missing = _left_out(folder, faces)
     if as_json:
-        emit(_as_json(report))
+        emit(_as_json(built, faces, left_out, missing))
     else:
-        _show(report, out)
+        _show(built, faces, left_out, missing, out)
 
 
 def _build(
-    folder: Path,
+    faces: "Faces",
+    eyes: "Tools",
     out: Path,
-    aligned: bool,
-    embedder_id: str,
+    source: "Source",
     thumbnails: bool,
-    dataset: str | None,
-    licence: str,
-    created: str | None,
     calibration_from: str,
-) -> "Report":
-    from engine import bundle, embed, settings
-    from engine.detect import Detector
-    from engine.device import choose_device
-    from training import faces
-    from training.gallery import build
+) -> "Bundle":
+    from engine import bundle
+    from training import data
+    from training.calibration import rounds
+    from training.gallery import build, own_calibration
 
-    samples = faces.walk(folder)
-    chosen = settings.load(os.environ)
-    device = choose_device(chosen.engine_device)
-    embedder = embed.load(embedder_id, device, chosen.face_weights_dir)
-    with progress("Reading faces", len(samples)) as advance:
-        found = faces.read(samples, Detector(device), embedder, aligned=aligned, progress=advance)
-    try:
-        lender = bundle.load(calibration_from)
-    except EngineError:
-        if calibration_from != _BORROWED_FROM:
-            raise
-        lender = None
-    return build(
-        found,
-        embedder.specification,
-        bundle.locate(out),
-        created=created or today(),
-        dataset=dataset or folder.resolve().name,
-        licence=licence,
-        thumbnails=thumbnails,
-        borrow=lender,
-    )
+    lender = None
+    if not own_calibration(faces):
+        try:
+            lender = bundle.load(calibration_from)
+        except EngineError:
+            if calibration_from != _BORROWED_FROM:
+                raise
+    with progress("Embedding faces", len(faces)) as advance:
+        vectors = data.vectors(faces, eyes.embedder, advance)
+    with progress("Measuring", None if lender else rounds(len(faces.people))) as advance:
+        return build(
+            faces,
+            vectors,
+            eyes.embedder.specification,
+            bundle.locate(out),
+            source,
+            thumbnails=thumbnails,
+            borrow=lender,
+            advance=advance,
+        )
 
 
-def _as_json(report: "Report") -> dict[str, object]:
-    manifest = report.bundle.manifest
+def _left_out(folder: Path, faces: "Faces") -> tuple[list["Row"], list[str]]:
+    """The rows that were not learned from, and the people who had no other."""
+    from training import manifest
+
+    given = manifest.locate(folder)
+    rows, everybody = [], set()
+    for row in manifest.read(given if given.is_file() else faces.home / manifest.NAME):
+        everybody.add(row.owner)
+        if not row.kept:
+            rows.append(row)
+    return rows, sorted(everybody - set(faces.people))
+
+
+def _counts(faces: "Faces") -> dict[str, int]:
+    import numpy as np
+
+    counts = np.bincount(faces.owner, minlength=len(faces.people))
+    return {name: int(count) for name, count in zip(faces.people, counts, strict=True)}
+
+
+def _as_json(
+    built: "Bundle", faces: "Faces", left_out: list["Row"], missing: list[str]
+) -> dict[str, object]:
     return {
-        "bundle": report.bundle.id,
-        "people": dict(report.people),
-        "missing": report.missing,
-        "rejected": [{"path": str(r.path), "reason": r.reason} for r in report.rejected],
-        "dropped": [{"path": str(r.path), "reason": r.reason} for r in report.dropped],
-        "metrics": manifest.metrics,
-        "calibration": report.bundle.calibration.model_dump(exclude={"stranger_quantiles"}),
+        "bundle": built.id,
+        "people": _counts(faces),
+        "missing": missing,
+        "left_out": [
+            {"path": row.path, "person": row.owner, "code": row.code, "reason": row.reason}
+            for row in left_out
+        ],
+        "metrics": built.manifest.metrics,
+        "calibration": built.calibration.model_dump(exclude={"stranger_quantiles"}),
     }
 
 
-def _show(report: "Report", out: Path) -> None:
-    manifest = report.bundle.manifest
-    left_out = [*report.rejected, *report.dropped]
+def _show(
+    built: "Bundle", faces: "Faces", left_out: list["Row"], missing: list[str], out: Path
+) -> None:
     if left_out:
         table = Table("photo", "left out because", title="Left out", title_justify="left")
-        for rejection in left_out[:_SHOWN]:
-            place = f"{rejection.path.parent.name}/{rejection.path.name}"
-            table.add_row(escape(place), escape(rejection.reason))
+        for row in left_out[:_SHOWN]:
+            table.add_row(escape(row.path), escape(row.reason))
         results.print(table)
         if len(left_out) > _SHOWN:
             results.print(f"... and {len(left_out) - _SHOWN} more; --json lists all of them.")
-    few = [name for name, count in report.people.items() if count < 3]
+    few = [name for name, count in _counts(faces).items() if count < 3]
     if few:
         results.print(
             escape(f"Fewer than 3 photos, so often missed: {', '.join(few)}"), soft_wrap=True
         )
-    if report.missing:
-        names = escape(", ".join(report.missing))
+    if missing:
+        names = escape(", ".join(missing))
         results.print(f"[yellow]Left out, for want of a face:[/] {names}", soft_wrap=True)
     results.print(
-        f"{len(report.people)} people from {manifest.dataset.faces} faces: "
-        + escape(f"{out}.pth and {out}.json ({report.bundle.id})"),
+        f"{len(faces.people)} people from {len(faces)} faces: "
+        + escape(f"{out}.pth and {out}.json ({built.id})"),
         highlight=False,
         soft_wrap=True,
     )
-    measured = report.bundle.calibration.identification
-    if report.bundle.calibration.source != "own":
+    measured, metrics = built.calibration.identification, built.manifest.metrics
+    if built.calibration.source != "own":
         results.print(
             f"Too few faces to measure similarities; calibration borrowed from "
-            f"{report.bundle.calibration.source}.",
+            f"{built.calibration.source}.",
             soft_wrap=True,
         )
         return
     results.print(
-        f"Held-out photos: top-1 {manifest.metrics['top_1']:.2%}, "
-        f"top-5 {manifest.metrics['top_5']:.2%}; {measured.true_positive_rate:.1%} called by name, "
+        f"Held-out photos: top-1 {metrics['top_1']:.2%}, "
+        f"top-5 {metrics['top_5']:.2%}; {measured.true_positive_rate:.1%} called by name, "
         f"and {measured.fmr:.2%} of {measured.strangers} faces of strangers "
         f"(95 % upper bound {measured.fmr_upper_95:.2%}).",
         soft_wrap=True,

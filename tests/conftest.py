@@ -1,0 +1,5 @@
+"""Threads are set up before anything loads torch, as every command does."""
+
+from engine import threads
+
+threads.configure()

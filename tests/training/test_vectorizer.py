@@ -1,0 +1,344 @@
+"""Vectorizers: made-up vectors on which the right answer is known, and small networks."""
+
+import json
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from engine import bundle, embed, networks
+from engine.adapter import Adapter, Form
+from engine.align import ARCFACE
+from engine.embed import Specification
+from tests.engine import bundles
+from tests.training import datasets
+from training import data, disjoint, runs
+from training import tools as toolbox
+from training.__main__ import app
+from training.commands.vectorizer import NOT_KEPT
+from training.drawing import Crops, PeopleBatches, Versions
+from training.metric_learner import Loss, MetricLearner
+from training.tools import Tools
+from training.vectorizer import Plan, Verdict, train, write
+
+CPU = torch.device("cpu")
+DIMENSION = 32
+
+
+class FakeEmbedder:
+    """Pictures to a fixed random projection; the tests' vectors come from the cache."""
+
+    specification = Specification("made-up", 112, ARCFACE, DIMENSION, "0" * 64, "none")
+
+    def embed(self, crops):
+        small = torch.from_numpy(crops[:, ::16, ::16].reshape(len(crops), -1).astype(np.float32))
+        generator = torch.Generator().manual_seed(0)
+        directions = torch.randn(small.shape[1], DIMENSION, generator=generator)
+        return torch.nn.functional.normalize((small - 128) @ directions, dim=1)
+
+
+TOOLS = Tools(CPU, FakeEmbedder())
+PLAN = Plan(
+    start="made-up",
+    form=Form.LINEAR,
+    stages=0,
+    network=None,
+    input_px=None,
+    loss=Loss.SUPCON,
+    hold=1.0,
+    strength=0.0,
+    epochs=6,
+    patience=5,
+    rate=1e-2,
+    people=6,
+    each=4,
+)
+
+
+def dataset(folder, vectors, people):
+    """Faces whose cached vectors are the given ones, (people * each, d)."""
+    home = datasets.prepared(folder, people, len(vectors) // people)
+    faces = data.load(home)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    with closing(data.open_cache(home)) as cache:
+        ids = [faces.rows[i].id for i in range(len(faces))]
+        data.keep_vectors(cache, FakeEmbedder.specification, ids, unit.astype(np.float32))
+    return faces
+
+
+def disturbed(people=12, each=20, seed=0):
+    """Identity in most directions, and a large disturbance in a few that all people share."""
+    generator = np.random.default_rng(seed)
+    identity = generator.normal(0, 1, (people, DIMENSION))
+    identity[:, :6] = 0
+    noise = generator.normal(0, 0.5, (people, each, DIMENSION))
+    noise[..., :6] = generator.normal(0, 2, (people, each, 6))
+    return (identity[:, None] + noise).reshape(-1, DIMENSION)
+
+
+def scattered(people=9, each=20, seed=0):
+    """Noise alike in all directions: what is learned of some people says nothing of others."""
+    generator = np.random.default_rng(seed)
+    identity = generator.normal(0, 1, (people, 1, DIMENSION))
+    noise = generator.normal(0, 1.3, (people, each, DIMENSION))
+    return (identity + noise).reshape(-1, DIMENSION)
+
+
+def learn(faces, plan, folder, **options):
+    return train(faces, plan, TOOLS, "made-up", folder, folder=folder / "runs", **options)[0]
+
+
+@pytest.fixture(scope="module")
+def disturbed_faces(tmp_path_factory):
+    return dataset(tmp_path_factory.mktemp("disturbed"), disturbed(), 12)
+
+
+def test_what_disturbs_everybody_is_learned_away(disturbed_faces, tmp_path):
+    outcome = learn(disturbed_faces, PLAN, tmp_path)
+    first = outcome.judgement.strangers[0]
+    assert outcome.judgement.verdict is Verdict.BETTER
+    assert outcome.kept
+    assert outcome.refitted
+    assert first.after > first.before + 0.1
+    assert first.lower_95 > 0
+    assert first.people == 12
+
+
+def test_a_vectorizer_is_served_after_it_was_written(disturbed_faces, tmp_path, monkeypatch):
+    outcome = learn(disturbed_faces, PLAN, tmp_path)
+    form = FakeEmbedder.specification
+    stem = tmp_path / "night"
+    about = {"created": "2026-01-01", "dataset": "made up", "licence": "CC0"}
+    write(stem, outcome, PLAN, disturbed_faces, form, **about)
+    monkeypatch.setitem(embed._REGISTRY, "made-up", lambda device, folder: FakeEmbedder())
+    served = embed.load(f"trained:{stem}", CPU, tmp_path)
+    crops = data.read_crops(disturbed_faces, [0, 1], form.template)
+    with torch.inference_mode():
+        expected = outcome.trunk(FakeEmbedder().embed(crops))
+    torch.testing.assert_close(served.embed(crops), expected)
+    written = bundle.load(stem).manifest
+    assert "none; trained on made up (CC0)" in served.specification.licence
+    assert written.embedder.id == "made-up"
+    assert written.metrics["strangers_tar_at_fmr_1e-2"] > 0
+    assert written.dataset.people == 12
+
+
+def test_what_is_perfect_stays(tmp_path):
+    faces = dataset(tmp_path, np.repeat(np.eye(DIMENSION)[:9], 10, axis=0), 9)
+    outcome = learn(faces, PLAN, tmp_path)
+    assert outcome.judgement.verdict is Verdict.NOT_BETTER
+    assert outcome.judgement.strangers[0].before == 1.0
+    assert not outcome.kept
+    assert not outcome.refitted
+
+
+GREEDY = replace(PLAN, form=Form.MLP, hold=0.0)
+
+
+def test_falling_strangers_are_noticed(tmp_path):
+    faces = dataset(tmp_path, scattered(), 9)
+    outcome = learn(faces, GREEDY, tmp_path)
+    assert outcome.judgement.verdict is Verdict.STRANGERS_FALL
+    assert outcome.judgement.members[0].gain > 0 > outcome.judgement.strangers[0].gain
+    assert not outcome.kept
+    accepted = learn(faces, GREEDY, tmp_path, accept_worse_strangers=True)
+    assert accepted.kept
+    assert accepted.judgement == outcome.judgement
+
+
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(disturbed_faces, tmp_path, monkeypatch):
+    plan = replace(PLAN, epochs=3, folds=1)
+    whole = learn(disturbed_faces, plan, tmp_path / "whole")
+    real, seen = MetricLearner.on_validation_epoch_end, []
+
+    def cut(self):
+        seen.append(self.current_epoch)
+        if self.current_epoch == 2:
+            raise ConnectionError("the power went")
+        real(self)
+
+    monkeypatch.setattr(MetricLearner, "on_validation_epoch_end", cut)
+    with pytest.raises(ConnectionError):
+        learn(disturbed_faces, plan, tmp_path / "cut")
+    monkeypatch.undo()
+    again = []
+    count = MetricLearner.on_train_epoch_start
+
+    def counted(self):
+        again.append(self.current_epoch)
+        count(self)
+
+    monkeypatch.setattr(MetricLearner, "on_train_epoch_start", counted)
+    resumed = learn(disturbed_faces, plan, tmp_path / "cut")
+    assert seen == [0, 1, 2]
+    assert again == [2]
+    assert resumed.epoch == whole.epoch
+    assert resumed.judgement == whole.judgement
+    for name, tensor in whole.trunk.state_dict().items():
+        assert torch.equal(tensor, resumed.trunk.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("loss", [Loss.ARCFACE, Loss.SUBCENTER_ARCFACE, Loss.COSFACE])
+def test_every_loss_trains(disturbed_faces, tmp_path, loss):
+    plan = replace(PLAN, loss=loss, epochs=4, folds=1)
+    own = learn(disturbed_faces, plan, tmp_path).judgement.members[0]
+    assert own.after > own.before + 0.2
+
+
+SMALL = replace(PLAN, form=None, input_px=32, epochs=1, folds=1, people=6, each=4, rate=1e-3)
+
+
+def test_a_network_from_nothing_learns(tmp_path):
+    faces = data.load(datasets.prepared(tmp_path, 8, 18))
+    plan = replace(SMALL, start=None, network="mobilenet_v3_small", loss=Loss.ARCFACE, hold=0.0)
+    outcome = learn(faces, plan, tmp_path)
+    assert outcome.judgement.verdict is Verdict.FROM_NOTHING
+    assert outcome.kept
+    fresh = networks.build("mobilenet_v3_small", 32).state_dict()
+    trained = outcome.trunk.state_dict()
+    assert any(not torch.equal(trained[name], fresh[name]) for name in fresh)
+
+
+def test_frozen_stages_stay_and_the_last_ones_learn(tmp_path):
+    torch.manual_seed(0)
+    network = networks.build("mobilenet_v3_small", 32).eval()
+    changes = {"embedder": None, "architecture": network.architecture()}
+    record = bundles.manifest([], kind="vectorizer", calibration=None, **changes)
+    bundle.save(tmp_path / "base", record, networks.state(network))
+    start = f"trained:{tmp_path}/base"
+    tools = Tools(CPU, embed.load(start, CPU, tmp_path))
+    faces = data.load(datasets.prepared(tmp_path / "faces", 8, 18))
+    plan = replace(SMALL, start=start, stages=2, loss=Loss.DISTILL, strength=1.0, hold=10.0)
+    outcome, _ = train(faces, plan, tools, "last", tmp_path, folder=tmp_path / "runs")
+    assert outcome.judgement.strangers[0].people == 2
+    learned = {id(parameter) for stage in network.stages()[-2:] for parameter in stage}
+    names = {name for name, own in network.named_parameters() if id(own) in learned}
+    before, after = network.state_dict(), outcome.trunk.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed & names
+    statistics = {name for name in changed - names if "running" in name or "tracked" in name}
+    assert changed - names == statistics
+    modules = {name.rpartition(".")[0] for name in names}
+    assert {name.rpartition(".")[0] for name in statistics} <= modules
+
+
+def test_people_are_held_out_whole_and_in_turns(tmp_path):
+    faces = data.load(datasets.prepared(tmp_path, 9, 4))
+    folds = disjoint.divide(faces, seed=0)
+    held = [set(faces.owner[fold.strangers]) for fold in folds]
+    assert len(folds) == 3
+    assert set.union(*held) == set(range(9))
+    assert sum(map(len, held)) == 9
+    for fold, out in zip(folds, held, strict=True):
+        assert not out & set(faces.owner[fold.training])
+        assert set(faces.owner[fold.members]) == set(faces.owner[fold.training])
+        assert not set(fold.training) & set(fold.members)
+        assert len(fold.strangers) == 4 * len(out)
+
+
+def test_a_strangers_twin_is_not_learned_from(tmp_path):
+    faces = data.load(datasets.prepared(tmp_path, 9, 4))
+    twins = replace(faces, group=np.where(np.arange(len(faces)) % 4 == 0, 0, faces.group))
+    for fold in disjoint.divide(twins, seed=0):
+        held = set(twins.group[fold.strangers])
+        assert not held & set(twins.group[np.concatenate([fold.training, fold.members])])
+
+
+def test_too_few_people_are_refused(tmp_path):
+    faces = data.load(datasets.prepared(tmp_path, 5, 4))
+    with pytest.raises(ValueError, match="at least 6 people"):
+        learn(faces, PLAN, tmp_path)
+
+
+def test_too_few_pairs_are_refused(tmp_path):
+    faces = data.load(datasets.prepared(tmp_path, 6, 2))
+    with pytest.raises(ValueError, match="too few for a rate of false matches"):
+        learn(faces, PLAN, tmp_path)
+
+
+def test_the_change_is_paired():
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(0, 1, (40, 8)).astype(np.float32)
+    pairs = disjoint.compared(vectors, np.arange(40) // 5, np.zeros(8, np.float32), 0)
+    same = disjoint.change([pairs], [pairs], 1e-2)
+    assert same.gain == same.lower_95 == same.upper_95 == same.certainty == 0
+
+
+def test_batches_hold_a_few_faces_of_a_few_people():
+    owner = np.repeat(np.arange(6), [20, 20, 20, 20, 20, 2])
+    material = Versions(np.zeros((1, len(owner), 4), np.float32))
+    batches = PeopleBatches(
+        material, owner, np.arange(len(owner)), np.arange(4), people=3, each=4, seed=0
+    )
+    order = batches._order(np.random.default_rng(0))
+    drawn = np.bincount(owner[order])
+    assert (drawn == drawn[0]).all()
+    for k in range(batches.steps):
+        assert (np.bincount(owner[order[k * 12 : k * 12 + 12]])[:] % 4 == 0).all()
+
+
+def test_morphs_are_between_two_faces():
+    crops = np.zeros((2, 8, 8, 3), np.uint8)
+    crops[1] = 200
+    seen, clean = Crops(crops, 0.0, morph=True, seed=0).draw(
+        np.arange(2).repeat(20), np.random.default_rng(0)
+    )
+    assert np.array_equal(seen, clean)
+    values = np.unique(clean)
+    assert values.min() == 0
+    assert values.max() == 200
+    assert ((values > 0) & (values < 200)).any()
+    plain, _ = Crops(crops, 0.0, morph=False, seed=0).draw(np.arange(2), np.random.default_rng(0))
+    assert np.array_equal(plain, crops)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--adapter", "linear", "--unfreeze", "2"], "three different ways"),
+        (["--adapter", "square"], "no adapter 'square'"),
+        (["--loss", "triplet"], "no loss 'triplet'"),
+        (["--loss", "distill"], "it takes --degrade"),
+        (["--from", "trained:nobody"], "no bundle 'nobody'"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_sentence(tmp_path, options, words):
+    result = CliRunner().invoke(
+        app, ["vectorizer", str(tmp_path), "--out", str(tmp_path / "x"), *options]
+    )
+    assert result.exit_code == 1
+    assert words in result.stderr
+
+
+def test_the_command_says_that_strangers_fall(tmp_path, monkeypatch):
+    faces = dataset(tmp_path / "faces", scattered(), 9)
+    monkeypatch.setattr(toolbox, "load", lambda embedder_id: TOOLS)
+    begin = runs.begin
+    monkeypatch.setattr(runs, "begin", lambda name, what, _: begin(name, what, tmp_path / "runs"))
+    arguments = ["vectorizer", str(faces.home), "--out", str(tmp_path / "night")]
+    arguments += ["--from", "made-up", "--adapter", "mlp", "--hold", "0", "--rate", "0.01"]
+    arguments += ["--epochs", "6"]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == NOT_KEPT
+    assert "WARNING" in said.stdout
+    assert "everybody else worse" in said.stdout
+    assert "made-up stays the embedder to use" in said.stdout
+    assert not (tmp_path / "night.pth").exists()
+    kept = CliRunner().invoke(app, [*arguments, "--accept-worse-strangers", "--json"])
+    assert kept.exit_code == 0
+    record = json.loads(kept.stdout)
+    assert record["verdict"] == "strangers_fall"
+    assert record["bundle"].startswith("night@")
+    assert bundle.load(tmp_path / "night").manifest.kind == "vectorizer"
+
+
+def test_an_adapter_begins_where_the_embedder_is():
+    learner = MetricLearner(
+        Adapter(Form.LINEAR, 8), Loss.SUPCON, people=2, centre=torch.zeros(8), hold=1.0,
+        rate=1e-3, steps=1, seed=0,
+    )  # fmt: skip
+    vectors = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
+    torch.testing.assert_close(learner(vectors), vectors)

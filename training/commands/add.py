@@ -1,0 +1,103 @@
+"""`python -m training add`: a person, or more photos of one, into a gallery bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from engine import threads
+from training.console import emit, failures, progress, results, today
+
+if TYPE_CHECKING:
+    from training.members import Addition
+
+
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The person's name.")],
+    photos: Annotated[
+        list[Path], typer.Argument(metavar="PHOTOS...", help="Photos, or folders of photos.")
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="BUNDLE", help="A gallery: a name in run/models, a path.")
+    ],
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Take faces that look like somebody else, too.")
+    ] = False,
+    created: Annotated[
+        str | None,
+        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Add a person to a gallery bundle, or photos to a person in it, without building it again."""
+    threads.configure()
+    with failures():
+        from engine import bundle
+        from training import members, tools
+
+        files = _files(photos)
+        with progress("Seeing photos", len(files)) as advance:
+            added = members.add(
+                name,
+                files,
+                bundle.locate(to),
+                tools.load,
+                created=created or today(),
+                aligned=aligned,
+                trust=trust,
+                advance=advance,
+            )
+    if as_json:
+        emit(_as_json(added))
+    else:
+        _show(added)
+
+
+def _files(photos: list[Path]) -> list[Path]:
+    """Files as given; of folders, every picture in them."""
+    from engine import image
+
+    found: list[Path] = []
+    for path in photos:
+        if path.is_dir():
+            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in image.SUFFIXES)
+            found += [p for p in inside if p.is_file() and not p.name.startswith(".")]
+        else:
+            found.append(path)
+    if not found:
+        raise ValueError("There is no picture in what was given.")
+    return list(dict.fromkeys(found))
+
+
+def _as_json(added: "Addition") -> dict[str, object]:
+    return {
+        "bundle": added.bundle.id,
+        "person": added.person,
+        "new": added.new,
+        "faces": added.faces,
+        "people": len(added.bundle.manifest.people),
+        "left_out": [{"path": str(entry.path), "reason": entry.reason} for entry in added.left_out],
+        "doubts": list(added.doubts),
+    }
+
+
+def _show(added: "Addition") -> None:
+    for entry in added.left_out:
+        results.print(
+            escape(f"Left out: {entry.path}: {entry.reason}"), highlight=False, soft_wrap=True
+        )
+    for doubt in added.doubts:
+        results.print(f"[yellow]Look again:[/] {escape(doubt)}", highlight=False, soft_wrap=True)
+    what = "is new" if added.new else "was known"
+    results.print(
+        escape(
+            f"{added.person} {what}: {added.faces} faces added; {added.bundle.id} knows "
+            f"{len(added.bundle.manifest.people)} people."
+        ),
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,39 @@
+"""`python -m training remove`: a person out of a gallery bundle."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from training.console import emit, failures, results, today
+
+
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The person's name.")],
+    out_of: Annotated[
+        str,
+        typer.Option("--from", metavar="BUNDLE", help="A gallery: a name in run/models, a path."),
+    ],
+    created: Annotated[
+        str | None,
+        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Remove a person from a gallery bundle: name, prototypes and thumbnail.
+
+    Photos and prepared datasets are not touched: delete those yourself, below run/datasets too.
+    """
+    with failures():
+        from engine import bundle
+        from training import members
+
+        left = members.remove(name, bundle.locate(out_of), created=created or today())
+    if as_json:
+        emit({"bundle": left.id, "people": len(left.manifest.people)})
+        return
+    results.print(
+        escape(f"{name} is gone; {left.id} knows {len(left.manifest.people)} people."),
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,339 @@
+"""`python -m training vectorizer`: a dataset of faces to an embedder of one's own."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from engine import threads
+from training.console import emit, failures, results, say, today
+
+if TYPE_CHECKING:
+    from training.data import Faces
+    from training.disjoint import Change
+    from training.vectorizer import Outcome, Plan
+
+NOT_KEPT = 3
+_SCRATCH = "scratch"
+_INTERRUPTED = 130
+_ALL = 1000
+
+
+def vectorizer(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR|MANIFEST", help="A prepared dataset, or photos.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Bundle to write, without suffix.", metavar="run/models/NAME")
+    ],
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="Embedder to start from: dlib-resnet29, facenet-vggface2, trained:NAME, "
+            "onnx:FILE (adapter only), or scratch.",
+        ),
+    ] = "dlib-resnet29",
+    adapter: Annotated[
+        str | None,
+        typer.Option(help="Train an adapter on the frozen embedder: linear or mlp."),
+    ] = None,
+    unfreeze: Annotated[
+        int | None,
+        typer.Option(help="Train so many of the embedder's last stages; 0 is all.", min=0),
+    ] = None,
+    network: Annotated[
+        str, typer.Option(help="Network of torchvision for --from scratch.")
+    ] = "resnet18",
+    input_px: Annotated[
+        int, typer.Option(help="Side of its crops, in pixels.", min=32, max=512)
+    ] = 112,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="distill, arcface, subcenter-arcface, cosface or supcon. "
+            "[default: distill with --degrade, supcon without, arcface from scratch]"
+        ),
+    ] = None,
+    degrade: Annotated[
+        float,
+        typer.Option(
+            help="Train for pictures taken at night, moving, badly compressed: 0 not at all, "
+            "1 badly.",
+            min=0,
+            max=1.5,
+        ),
+    ] = 0.0,
+    hold: Annotated[
+        float,
+        typer.Option(help="How strongly vectors are held to those of the start.", min=0),
+    ] = 10.0,
+    epochs: Annotated[
+        int | None, typer.Option(help="At most. [default: 15 for a network, 30 else]", min=1)
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Highest learning rate. [default: by what is trained]", min=0),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="How often people are held out. [default: 3 for fewer than 60 people, else 1]",
+            min=1,
+        ),
+    ] = None,
+    accept_worse_strangers: Annotated[
+        bool,
+        typer.Option(
+            "--accept-worse-strangers",
+            help="Keep what is better on the people trained on even where it is not on others.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
+    ] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="The data's name. [default: the folder's]")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="The data's licence.")] = "unknown",
+    created: Annotated[
+        str | None,
+        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Train an embedder of your own: usable as trained:NAME wherever an embedder is.
+
+    It is judged on people held out altogether. Where it is not better on them than the embedder it
+    started from, nothing is written, that embedder stays the one to use, and the exit code is 3.
+    Logs are in run/training/NAME; a run that was cut off goes on when the command is given again.
+    """
+    threads.configure()
+    with failures():
+        plan = _plan(
+            start,
+            adapter,
+            unfreeze,
+            network,
+            input_px,
+            loss,
+            degrade,
+            hold,
+            epochs,
+            rate,
+            folds,
+            seed,
+        )
+        try:
+            faces, outcome, written = _train(
+                source,
+                out,
+                plan,
+                accept_worse_strangers,
+                aligned,
+                dataset,
+                licence,
+                created or today(),
+            )
+        except KeyboardInterrupt:
+            say("Stopped. The same command goes on from the last whole epoch.")
+            raise typer.Exit(_INTERRUPTED) from None
+    if as_json:
+        emit(_as_json(outcome, plan, faces, written))
+    else:
+        _show(outcome, plan, out, written)
+    if not outcome.kept:
+        raise typer.Exit(NOT_KEPT)
+
+
+def _plan(
+    start: str,
+    adapter: str | None,
+    unfreeze: int | None,
+    network: str,
+    input_px: int,
+    loss: str | None,
+    degrade: float,
+    hold: float,
+    epochs: int | None,
+    rate: float | None,
+    folds: int | None,
+    seed: int,
+) -> "Plan":
+    """What the options mean together, defaults filled in.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    from engine.adapter import Form
+    from training.metric_learner import Loss
+    from training.vectorizer import Plan
+
+    scratch = start == _SCRATCH
+    if (adapter is not None) + (unfreeze is not None) + scratch > 1:
+        raise ValueError(
+            "--adapter, --unfreeze and --from scratch are three different ways. Choose one."
+        )
+    if adapter not in (None, *Form):
+        raise ValueError(f"There is no adapter {adapter!r}. Use {' or '.join(Form)}.")
+    if loss not in (None, *Loss):
+        raise ValueError(f"There is no loss {loss!r}. Use {', '.join(Loss)}.")
+    if adapter is None and unfreeze is None and not scratch:
+        # What was measured to be best with a few people, see tests/benchmarks/domain.py.
+        adapter, unfreeze = (None, 0) if degrade else (Form.LINEAR, None)
+    usual = Loss.ARCFACE if scratch else Loss.DISTILL if degrade else Loss.SUPCON
+    chosen = Loss(loss) if loss else usual
+    if chosen is Loss.DISTILL and (scratch or not degrade or not hold):
+        raise ValueError(
+            "distill teaches an embedder to see a degraded face as it sees the same one undegraded:"
+            " it takes --degrade, a --hold above 0 and something to start from. Use another loss."
+        )
+    gentle = 3e-4 if chosen is Loss.DISTILL else 1e-4
+    return Plan(
+        start=None if scratch else start,
+        form=Form(adapter) if adapter else None,
+        stages=0 if unfreeze is None else unfreeze or _ALL,
+        network=network if scratch else None,
+        input_px=input_px if scratch else None,
+        loss=chosen,
+        hold=hold,
+        strength=degrade,
+        epochs=epochs or (15 if unfreeze is not None else 30),
+        patience=5,
+        rate=rate or (gentle if unfreeze is not None else 1e-3),
+        folds=folds,
+        seed=seed,
+    )
+
+
+def _train(
+    source: Path,
+    out: Path,
+    plan: "Plan",
+    accept_worse_strangers: bool,
+    aligned: bool,
+    dataset: str | None,
+    licence: str,
+    created: str,
+) -> tuple["Faces", "Outcome", str | None]:
+    from engine import bundle, embed, settings
+    from training import prepare, tools
+    from training.vectorizer import train, write
+
+    stem = bundle.locate(out)
+    loaded = tools.load(plan.start or embed.DEFAULT)
+    faces = prepare.dataset(source, loaded, aligned=aligned)
+    outcome, begun = train(
+        faces,
+        plan,
+        loaded,
+        stem.name,
+        settings.load(os.environ).face_weights_dir,
+        accept_worse_strangers=accept_worse_strangers,
+    )
+    written = None
+    if outcome.kept:
+        written = write(
+            stem,
+            outcome,
+            plan,
+            faces,
+            loaded.embedder.specification,
+            created=created,
+            dataset=dataset or faces.name,
+            licence=licence,
+        ).id
+    for run in begun:
+        run.finish()
+    return faces, outcome, written
+
+
+def _as_json(
+    outcome: "Outcome", plan: "Plan", faces: "Faces", written: str | None
+) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "bundle": written,
+        "kept": outcome.kept,
+        "verdict": outcome.judgement.verdict,
+        "start": plan.start,
+        "plan": asdict(plan),
+        "people": len(faces.people),
+        "faces": len(faces),
+        "folds": outcome.folds,
+        "epoch": outcome.epoch,
+        "refitted": outcome.refitted,
+        "strangers": [asdict(change) for change in outcome.judgement.strangers],
+        "members": [asdict(change) for change in outcome.judgement.members],
+    }
+
+
+def _show(outcome: "Outcome", plan: "Plan", out: Path, written: str | None) -> None:
+    table = Table("", "at FMR", "before", "after", "difference, 95 %", "pairs (same, other)")
+    for who, changes in (
+        ("people held out", outcome.judgement.strangers),
+        ("other faces of people trained on", outcome.judgement.members),
+    ):
+        for change in changes:
+            table.add_row(who, *_cells(change))
+    results.print(table)
+    _line(_sentence(outcome, plan))
+    if written is None:
+        _line(f"Nothing was written; {plan.start} stays the embedder to use.")
+        return
+    _line(f"{out}.pth and {out}.json ({written}); use it as --embedder trained:{out.name}.")
+
+
+def _cells(change: "Change") -> tuple[str, ...]:
+    return (
+        f"{change.fmr:g}",
+        f"{change.before:.1%}",
+        f"{change.after:.1%}",
+        f"{change.lower_95:+.1%} to {change.upper_95:+.1%}",
+        f"{change.genuine_pairs:,}, {change.impostor_pairs:,}",
+    )
+
+
+def _sentence(outcome: "Outcome", plan: "Plan") -> str:
+    """The verdict in words."""
+    from training.vectorizer import Verdict
+
+    judgement = outcome.judgement
+    first = judgement.strangers[0]
+    figures = f"{first.before:.1%} to {first.after:.1%} of genuine pairs accepted at FMR 1 %"
+    match judgement.verdict:
+        case Verdict.BETTER:
+            return f"Better than {plan.start} on people it was not trained on: {figures}."
+        case Verdict.FROM_NOTHING:
+            word = "better" if first.gain > 0 else "not better"
+            return (
+                f"Trained from nothing, and {word} than the default embedder on people it was not "
+                f"trained on: {figures}."
+            )
+        case Verdict.STRANGERS_FALL:
+            own = judgement.members[0]
+            return (
+                f"WARNING: it tells the people it was trained on apart better ({own.before:.1%} to "
+                f"{own.after:.1%}) but everybody else worse ({figures}). Whoever is enrolled "
+                "later would be recognised less well than now. "
+                + (
+                    "Kept, as you asked with --accept-worse-strangers."
+                    if outcome.kept
+                    else "To keep it all the same: --accept-worse-strangers."
+                )
+            )
+        case _:
+            doubt = "" if first.gain <= 0 else " surely"
+            return (
+                f"Not{doubt} better than {plan.start} on people it was not trained on: {figures}."
+                + (" Kept, as you asked with --accept-worse-strangers." if outcome.kept else "")
+            )
+
+
+def _line(text: str) -> None:
+    results.print(escape(text), highlight=False, soft_wrap=True)

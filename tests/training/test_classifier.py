@@ -1,0 +1,189 @@
+"""`python -m training classifier`, as an operator uses it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from typer.testing import CliRunner
+
+from engine import bundle
+from engine.errors import WeightsError
+from engine.pipeline import Pipeline
+from engine.request import PhotoRequest
+from engine.settings import Settings
+from tests.training.datasets import prepared
+from training import asking, fetch
+from training.__main__ import app
+
+MAIN = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("classifier") / "set", people=5, each=8)
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    monkeypatch.setenv("ENGINE_DEVICE", "cpu")
+
+
+def command(home, out, *arguments):
+    return [
+        "classifier",
+        *map(str, (home, "--out", out, "--runs", out.parent / "runs", "--created", "2026-01-01")),
+        *map(str, arguments),
+    ]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, command(*arguments))
+
+
+def best_match(stem, photo):
+    pipeline = Pipeline.from_settings(Settings(engine_bundle=str(stem), engine_device="cpu"))
+    picture = Image.open(photo).convert("RGB")
+    (analysis,) = pipeline.analyze([PhotoRequest(picture, aligned=True)])
+    return analysis.faces[0].matches[0]
+
+
+def test_the_default_makes_a_classifier_that_the_engine_serves(home, tmp_path):
+    out = tmp_path / "mine"
+    result = run(home, out, "--thumbnails", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["architecture"]["recipe"] == "head"
+    # Too few faces to measure anything: it says whose calibration it borrowed.
+    assert report["calibration"]["source"] == bundle.load("celebrities").id
+    match = best_match(out, home / "crops" / "Person_3" / "0.png")
+    assert match.name == "Person 3"
+    assert match.thumbnail.startswith(b"\xff\xd8")
+    # The run is over: its checkpoints are gone, its history stays.
+    assert not (tmp_path / "runs" / "mine" / "checkpoints").exists()
+    assert list((tmp_path / "runs" / "mine" / "history").rglob("metrics.csv"))
+    assert list((tmp_path / "runs" / "mine" / "tensorboard").rglob("events*"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--recipe", "finetune", "--unfreeze", 1),
+        ("--recipe", "cnn", "--arch", "mobilenet_v3_small", "--from-scratch", "--input-px", 64),
+    ],
+)
+def test_recipes_with_networks_of_their_own(home, tmp_path, arguments):
+    out = tmp_path / "own"
+    result = run(home, out, *arguments, "--epochs", 1, "--batch", 16, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["calibration"]["source"] == "own"
+    assert 0 <= report["metrics"]["top_1"] <= report["metrics"]["top_5"] <= 1
+    assert best_match(out, home / "crops" / "Person_1" / "0.png").name.startswith("Person")
+
+
+def test_imagenet_weights_that_cannot_be_had_are_done_without(home, tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise WeightsError("No network here.")
+
+    monkeypatch.setattr(fetch, "imagenet", unreachable)
+    chosen = ("--recipe", "cnn", "--arch", "mobilenet_v3_small", "--input-px", 64)
+    result = run(home, tmp_path / "x", *chosen, "--epochs", 1, "--batch", 16, "--json")
+    assert result.exit_code == 0
+    assert "No network here. Going on from scratch" in result.stderr.replace("\n", " ")
+    assert json.loads(result.stdout)["architecture"]["started_from"] == "random weights"
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(home, tmp_path):
+    chosen = ("--epochs", 60, "--patience", 60)
+    environment = os.environ | {"ENGINE_DEVICE": "cpu"}
+    last = tmp_path / "a" / "runs" / "x" / "checkpoints" / "last.ckpt"
+    (tmp_path / "a").mkdir()
+    arguments = command(home, tmp_path / "a" / "x", *chosen)
+    with subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments], cwd=MAIN, env=environment
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "a" / "x.json").exists()
+    resumed = run(home, tmp_path / "a" / "x", *chosen)
+    assert "Going on with the run" in resumed.stderr
+    assert run(home, tmp_path / "b" / "x", *chosen).exit_code == 0
+    for suffix in ("pth", "json"):
+        made = [(tmp_path / place / f"x.{suffix}").read_bytes() for place in ("a", "b")]
+        assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("people", "arguments", "said"),
+    [
+        (5, ("--recipe", "forest"), "no recipe 'forest': head, finetune or cnn"),
+        (1, (), "only Person 0"),
+        (3, ("--recipe", "finetune"), "at least 4 people"),
+        (5, ("--recipe", "cnn", "--arch", "resnet7", "--from-scratch"), "no network 'resnet7'"),
+        (5, ("--embedder", "arcface"), "no embedder 'arcface'"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tmp_path, people, arguments, said):
+    small = prepared(tmp_path / "set", people=people, each=2)
+    result = run(small, tmp_path / "x", *arguments)
+    assert result.exit_code == 1
+    assert said in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_without_a_terminal_it_says_what_to_give():
+    result = CliRunner().invoke(app, ["classifier"])
+    assert result.exit_code == 1
+    assert "python -m training classifier DIR" in result.stderr.replace("\n", " ")
+
+
+@pytest.fixture
+def terminal(monkeypatch, tmp_path):
+    class Terminal:
+        @staticmethod
+        def isatty():
+            return True
+
+    def lfw(least, places, *, accept):
+        assert (least, accept) == (20, True)
+        return tmp_path / "lfw"
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(fetch, "lfw", lfw)
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        yield keys
+
+
+@pytest.mark.parametrize(
+    ("typed", "chosen"),
+    [
+        ("{folder}\r", "people"),
+        ("nowhere\r\x15{folder}\r", "people"),
+        ("\r", "lfw"),
+        ("\x03", "lfw"),
+    ],
+)
+def test_it_asks_for_the_folder(terminal, tmp_path, typed, chosen):
+    (tmp_path / "people").mkdir()
+    terminal.send_text(typed.format(folder=tmp_path / "people"))
+    found = asking.folder(fetch.Places(tmp_path), browse=False, accept_license=True)
+    assert found == tmp_path / chosen
+
+
+def test_a_missing_desktop_is_explained(monkeypatch, tmp_path):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(ValueError, match="eave --browse out"):
+        asking.folder(fetch.Places(tmp_path), browse=True, accept_license=True)

@@ -1,0 +1,195 @@
+"""A dataset to a classifier bundle, by any recipe, from the first crop to the last figure.
+
+Ties training, measuring and the bundle together; knows nothing about the command line.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.bundle import Bundle, save
+from training import data, gallery, pixels, recipes
+from training.audit import mean_of_means
+from training.calibration import Owners, Vectors, assemble, pairs, rounds, scaled
+from training.console import progress, say
+from training.data import Faces
+from training.fitting import Machine
+from training.gallery import Source
+from training.recipes import FEWEST_PEOPLE, HELD_OUT_SHARE, Material, Plan, Recipe
+from training.runs import Run
+from training.tools import Tools
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What became of a training.
+
+    Attributes:
+        bundle: as written.
+        epoch: the best one, counted from 1.
+        epochs: how many were trained.
+    """
+
+    bundle: Bundle
+    epoch: int
+    epochs: int
+
+
+def describe(plan: Plan, faces_sha256: str, source: Source) -> dict[str, Any]:
+    """Everything that decides a run's result, for `training.runs.begin`."""
+    return {"plan": asdict(plan), "faces": faces_sha256, "source": asdict(source)}
+
+
+def make(
+    plan: Plan,
+    faces: Faces,
+    tools: Tools,
+    weights: Path,
+    run: Run,
+    machine: Machine,
+    out: Path,
+    source: Source,
+    *,
+    thumbnails: bool,
+    lender: Bundle | None,
+) -> Made | None:
+    """Train a classifier and write its bundle.
+
+    Args:
+        plan: how.
+        faces: the dataset.
+        tools: the embedder whose vectors are compared, or stand beside the network's features.
+        weights: their folder; for a cnn from ImageNet, the file.
+        run: where checkpoints and logs go.
+        machine: what it trains on.
+        out: the bundle's path without suffix.
+        source: what to say about the data.
+        thumbnails: whether the bundle carries a small picture of each person.
+        lender: whose calibration a head borrows where the faces are too few to measure.
+
+    Returns:
+        What was made; None in a process that only helps another one (DDP).
+
+    Raises:
+        ValueError: there are too few people or photos.
+        EngineError: weights or networks are not as they should be.
+    """
+    _require_enough(plan, faces)
+    with progress("Embedding faces", len(faces)) as advance:
+        vectors = data.vectors(faces, tools.embedder, advance)
+    if plan.recipe is Recipe.HEAD:
+        return _head(plan, faces, vectors, tools, run, machine, out, source, thumbnails, lender)
+    return _network(plan, faces, vectors, tools, weights, run, machine, out, source, thumbnails)
+
+
+def _head(
+    plan: Plan,
+    faces: Faces,
+    vectors: Vectors,
+    tools: Tools,
+    run: Run,
+    machine: Machine,
+    out: Path,
+    source: Source,
+    thumbnails: bool,
+    lender: Bundle | None,
+) -> Made | None:
+    found = recipes.best_epoch(plan, vectors, faces, run, machine)
+    if found is None:
+        return None
+    epoch, epochs = found
+
+    def directions(own: Vectors, owner: Owners, people: int) -> tuple[Vectors, Owners]:
+        return recipes.fit_head(plan, own, owner, people, epoch, machine.alone())
+
+    with progress("Measuring on held-out people", rounds(len(faces.people))) as advance:
+        built = gallery.build(
+            faces,
+            vectors,
+            tools.embedder.specification,
+            out,
+            source,
+            summary=gallery.Summary(
+                "classifier", directions, _architecture(plan, epoch) | {"head": "cosine margin"}
+            ),
+            thumbnails=thumbnails,
+            borrow=lender,
+            advance=advance,
+        )
+    return Made(built, epoch, epochs)
+
+
+def _network(
+    plan: Plan,
+    faces: Faces,
+    vectors: Vectors,
+    tools: Tools,
+    weights: Path,
+    run: Run,
+    machine: Machine,
+    out: Path,
+    source: Source,
+    thumbnails: bool,
+) -> Made | None:
+    owner, people = faces.owner, len(faces.people)
+    network = recipes.start(plan, weights)
+    with progress("Cutting crops", len(faces)) as advance:
+        crops = pixels.mapped(faces, network.template, advance)
+    material = Material(crops, owner, people, *data.split(faces, HELD_OUT_SHARE, plan.seed))
+    trained = recipes.train_network(plan, network, material, run, machine)
+    if trained is None:
+        return None
+    say("Training once more without some of the people, to see what strangers look like.")
+    best, stranger, met = recipes.strangers(
+        plan, recipes.start(plan, weights), material, trained.epoch, machine.alone()
+    )
+    held_out = trained.similarities(crops, material.validation, people)
+    calibration, metrics = assemble(
+        held_out, owner[material.validation], best, stranger, pairs(vectors, owner, people)
+    )
+    form = tools.embedder.specification
+    tensors = {
+        "prototypes": trained.prototypes,
+        "owner": trained.owner,
+        "feature_centre": trained.centre,
+        "centre": torch.from_numpy(
+            np.asarray(mean_of_means(vectors, owner, people).mean(axis=0), np.float32)
+        ),
+    } | {f"network.{name}": value for name, value in trained.network.state_dict().items()}
+    if thumbnails:
+        tensors |= gallery.portraits(faces, vectors)
+    record = gallery.record("classifier", faces, form, source) | {
+        "architecture": _architecture(plan, trained.epoch) | trained.network.architecture(),
+        "calibration": scaled(calibration, met, people),
+        "metrics": metrics,
+    }
+    return Made(save(out, record, tensors), trained.epoch, trained.epochs)
+
+
+def _architecture(plan: Plan, epoch: int) -> dict[str, Any]:
+    made: dict[str, Any] = {"recipe": plan.recipe.value, "epochs": epoch, "seed": plan.seed}
+    if plan.recipe is Recipe.FINETUNE:
+        made |= {"started_from": plan.network, "unfrozen_stages": plan.unfreeze}
+    elif plan.recipe is Recipe.CNN:
+        made |= {"started_from": "ImageNet" if plan.imagenet else "random weights"}
+    return made
+
+
+def _require_enough(plan: Plan, faces: Faces) -> None:
+    if plan.recipe is Recipe.HEAD:
+        if len(faces.people) < 2:
+            raise ValueError(
+                f"There is only {faces.people[0]} in this dataset; a classifier tells people "
+                "apart. Add people, each with a folder of their own."
+            )
+        return
+    counts = np.bincount(faces.owner)
+    if len(faces.people) < FEWEST_PEOPLE or counts.max() < 2:
+        raise ValueError(
+            f"The {plan.recipe.value} recipe takes at least {FEWEST_PEOPLE} people, most with "
+            f"several photos; here are {len(faces.people)} people with {len(faces)} photos. Add "
+            "photos, or use `--recipe head`."
+        )

@@ -1,0 +1,297 @@
+"""`python -m training classifier`: a folder of faces to a trained classifier."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from engine import threads
+from engine.errors import EngineError, WeightsError
+from training.console import emit, failures, results, say, today
+
+if TYPE_CHECKING:
+    from engine.bundle import Bundle
+    from training.classifier import Made
+    from training.fetch import Places
+    from training.recipes import Plan, Recipe
+
+_LENDER = "celebrities"
+_RECIPES = "head: the embedder as it is, minutes on a laptop; finetune: its last stages learn too; \
+cnn: a network of torchvision from end to end."
+
+
+def classifier(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR|MANIFEST]",
+            help="One folder per person, photos inside; or what `prepare` made of it. "
+            "Without it, the command asks.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Bundle to write, without suffix. [default: run/models/ and the folder's name]",
+            metavar="run/models/NAME",
+        ),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help=_RECIPES, metavar="head|finetune|cnn")] = "head",
+    browse: Annotated[
+        bool, typer.Option("--browse", help="Choose the folder in the desktop's dialog.")
+    ] = False,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
+    ] = False,
+    embedder: Annotated[
+        str,
+        typer.Option(
+            help="Whose vectors a head works on, or what finetune starts from: dlib-resnet29, "
+            "facenet-vggface2, trained:NAME (or onnx:FILE, for a head)."
+        ),
+    ] = "dlib-resnet29",
+    arch: Annotated[
+        str,
+        typer.Option(
+            help="Network of the cnn recipe: mobilenet_v2, resnet18, resnet50, efficientnet_b0 "
+            "or another classifier of torchvision."
+        ),
+    ] = "mobilenet_v2",
+    input_px: Annotated[
+        int | None, typer.Option(help="Side of the cnn's crops. [default: 112]", min=32, max=512)
+    ] = None,
+    from_scratch: Annotated[
+        bool,
+        typer.Option("--from-scratch", help="Let the cnn start from nothing, not from ImageNet."),
+    ] = False,
+    unfreeze: Annotated[
+        int | None,
+        typer.Option(help="Last stages of the embedder that learn (finetune). [default: 3]", min=1),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most. [default: by recipe]", min=1)] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Epochs without getting better before it stops.", min=1),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Faces in a batch. [default: by recipe]", min=2)
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Highest learning rate of the head.", min=0.0)
+    ] = None,
+    network_rate: Annotated[
+        float | None, typer.Option(help="Highest learning rate of the network.", min=0.0)
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop training after so many minutes.", min=0.0)
+    ] = None,
+    devices: Annotated[
+        int, typer.Option(help="GPUs of each machine (without a GPU: processes).", min=1)
+    ] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines, as torchrun starts them.", min=1)] = 1,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="32-true, 16-mixed or bf16-mixed. [default: by device]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    thumbnails: Annotated[
+        bool,
+        typer.Option("--thumbnails", help="Put a small picture of each person into the bundle."),
+    ] = False,
+    dataset: Annotated[
+        str | None, typer.Option(help="The data's name. [default: the folder's]")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="The data's licence.")] = "unknown",
+    created: Annotated[
+        str | None,
+        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+    ] = None,
+    calibration_from: Annotated[
+        str,
+        typer.Option(help="Bundle a head borrows from when there are too few faces to measure."),
+    ] = _LENDER,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoints and logs. [default: run/training]"),
+    ] = None,
+    accept_license: Annotated[
+        bool,
+        typer.Option("--accept-license", help="Agree to the licence of what has to be fetched."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Train a classifier: whom the engine can recognise, learned from their faces.
+
+    A run that was killed goes on where it stood when the same command is given again.
+    """
+    threads.configure()
+    with failures():
+        from engine import settings
+        from training import asking
+        from training.fetch import Places
+        from training.recipes import Recipe, plan
+
+        kind = _recipe(recipe)
+        chosen = plan(
+            kind,
+            network=arch if kind is Recipe.CNN else embedder,
+            input_px=(input_px or 112) if kind is Recipe.CNN else None,
+            imagenet=kind is Recipe.CNN and not from_scratch,
+            unfreeze=unfreeze,
+            epochs=epochs,
+            patience=patience,
+            batch=batch,
+            rate=rate,
+            network_rate=network_rate,
+            max_minutes=max_minutes,
+            seed=seed,
+        )
+        places = Places(settings.load(os.environ).face_weights_dir)
+        folder = source or asking.folder(places, browse=browse, accept_license=accept_license)
+        weights = places.weights
+        if chosen.imagenet:
+            chosen, weights = _imagenet(chosen, places, accept_license)
+        made = _train(
+            chosen,
+            weights,
+            folder,
+            out,
+            embedder,
+            (devices, nodes, precision),
+            (dataset, licence, created),
+            calibration_from,
+            runs,
+            aligned=aligned,
+            thumbnails=thumbnails,
+        )
+    if made is None:
+        return
+    stem, report = made
+    if as_json:
+        emit(_as_json(report))
+    else:
+        _show(report, stem, chosen)
+
+
+def _recipe(name: str) -> "Recipe":
+    from training.recipes import Recipe
+
+    try:
+        return Recipe(name)
+    except ValueError as error:
+        raise ValueError(f"There is no recipe '{name}': head, finetune or cnn.") from error
+
+
+def _imagenet(plan: "Plan", places: "Places", accept: bool) -> "tuple[Plan, Path]":
+    """The file of ImageNet weights; or the same plan from scratch, where they cannot be had."""
+    from training import fetch
+
+    try:
+        return plan, fetch.imagenet(plan.network, places, accept=accept)
+    except WeightsError as error:
+        say(f"{error.message} Going on from scratch, which takes many more photos and epochs.")
+        return replace(plan, imagenet=False), places.weights
+
+
+def _train(
+    plan: "Plan",
+    weights: Path,
+    folder: Path,
+    out: Path | None,
+    embedder: str,
+    machine: tuple[int, int, str | None],
+    about: tuple[str | None, str, str | None],
+    calibration_from: str,
+    runs_folder: Path | None,
+    *,
+    aligned: bool,
+    thumbnails: bool,
+) -> "tuple[Path, Made] | None":
+    from engine import bundle
+    from training import classifier as making
+    from training import prepare, runs, tools
+    from training.fitting import Machine
+    from training.gallery import Source, own_calibration
+
+    eyes = tools.load(embedder)
+    faces = prepare.dataset(folder, eyes, aligned=aligned)
+    name, licence, created = about
+    source = Source(name or faces.name, licence, created or today())
+    stem = bundle.locate(out) if out else bundle.FOLDER / faces.name
+    what = making.describe(plan, runs.fingerprint(faces), source)
+    run = runs.begin(stem.name, what, runs_folder or runs.FOLDER)
+    if run.last:
+        say(f"Going on with the run in {run.home}.")
+    devices, nodes, precision = machine
+    made = making.make(
+        plan,
+        faces,
+        eyes,
+        weights,
+        run,
+        Machine(eyes.device, devices, nodes, precision),
+        stem,
+        source,
+        thumbnails=thumbnails,
+        lender=None if own_calibration(faces) else _lender(calibration_from),
+    )
+    if made is None:
+        return None
+    run.finish()
+    return stem, made
+
+
+def _lender(name: str) -> "Bundle | None":
+    from engine import bundle
+
+    try:
+        return bundle.load(name)
+    except EngineError:
+        if name != _LENDER:
+            raise
+        return None
+
+
+def _as_json(made: "Made") -> dict[str, object]:
+    manifest = made.bundle.manifest
+    return {
+        "bundle": made.bundle.id,
+        "people": len(manifest.people),
+        "faces": manifest.dataset.faces,
+        "dropped": manifest.dataset.dropped,
+        "epoch": made.epoch,
+        "epochs": made.epochs,
+        "architecture": manifest.architecture,
+        "metrics": manifest.metrics,
+        "calibration": made.bundle.calibration.model_dump(exclude={"stranger_quantiles"}),
+    }
+
+
+def _show(made: "Made", stem: Path, plan: "Plan") -> None:
+    manifest = made.bundle.manifest
+    measured = made.bundle.calibration.identification
+
+    def line(text: str) -> None:
+        results.print(escape(text), highlight=False, soft_wrap=True)
+
+    line(
+        f"{len(manifest.people)} people from {manifest.dataset.faces} faces, recipe "
+        f"{plan.recipe.value}, best of {made.epochs} epochs: {made.epoch}. "
+        f"{stem}.pth and {stem}.json ({made.bundle.id})"
+    )
+    if made.bundle.calibration.source != "own":
+        line(
+            "Too few faces to measure similarities; calibration borrowed from "
+            f"{made.bundle.calibration.source}."
+        )
+        return
+    line(
+        f"Held-out photos: top-1 {manifest.metrics['top_1']:.2%}, "
+        f"top-5 {manifest.metrics['top_5']:.2%}; {measured.true_positive_rate:.1%} called by name, "
+        f"and {measured.fmr:.2%} of {measured.strangers} faces of {measured.stranger_people} "
+        f"strangers (95 % upper bound {measured.fmr_upper_95:.2%})."
+    )
+    line(f"Try it: ENGINE_BUNDLE={stem.name} uv run python -m bot demo")

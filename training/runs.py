@@ -1,0 +1,96 @@
+"""A training run's folder: what it is a run of, where it stands, and when it is over.
+
+A run that was killed is taken up again by the same command on the same faces; anything else starts
+anew. Knows files; knows nothing about what is trained.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.files import write_text
+from training.data import Faces
+
+FOLDER = Path(__file__).resolve().parent.parent / "run" / "training"
+
+_DESCRIPTION = "run.json"
+_CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run on disk.
+
+    Attributes:
+        home: its folder: `run.json`, `history/` (CSV), `tensorboard/` and `checkpoints/`.
+        last: the checkpoint to go on from; None for a run that begins.
+    """
+
+    home: Path
+    last: Path | None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.home / _CHECKPOINTS
+
+    def finish(self) -> None:
+        """Mark the run as over: checkpoints go, the history stays."""
+        record = json.loads((self.home / _DESCRIPTION).read_text("utf-8"))
+        _write(self.home, record | {"finished": True})
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def begin(name: str, what: Mapping[str, Any], folder: Path) -> Run:
+    """Take up the run of this name, or start it.
+
+    Args:
+        name: the run's, usually the bundle's.
+        what: everything that decides the result, as plain JSON values.
+        folder: where runs live; usually `FOLDER`.
+
+    Returns:
+        The run to go on with, where one of the same `what` was cut off; else a fresh one, whose
+        predecessor of that name is gone.
+    """
+    home = folder / name
+    wanted = json.loads(json.dumps(dict(what)))
+    record = _read(home)
+    if record is not None and record.get("what") == wanted and not record.get("finished"):
+        last = home / _CHECKPOINTS / "last.ckpt"
+        return Run(home, last if last.exists() else None)
+    if not is_helper():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        _write(home, {"what": wanted, "finished": False})
+    return Run(home, None)
+
+
+def is_helper() -> bool:
+    """Whether this is one of the processes that another one started to share its training."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0"
+
+
+def fingerprint(faces: Faces) -> str:
+    """A sha256 over which faces there are, whose they are, and which belong together."""
+    digest = hashlib.sha256()
+    for row, owner, group in zip(faces.rows, faces.owner, faces.group, strict=True):
+        digest.update(f"{row.id}\0{faces.people[owner]}\0{group}\n".encode())
+    return digest.hexdigest()
+
+
+def _read(home: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((home / _DESCRIPTION).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _write(home: Path, record: Mapping[str, Any]) -> None:
+    write_text(home / _DESCRIPTION, json.dumps(record, ensure_ascii=False, indent=1) + "\n")

@@ -97,13 +97,12 @@ def _head(
     thumbnails: bool,
     lender: Bundle | None,
 ) -> Made | None:
-    found = recipes.best_epoch(plan, vectors, faces, run, machine)
-    if found is None:
+    fitted = recipes.length(plan, vectors, faces, run, machine)
+    if fitted is None:
         return None
-    epoch, epochs = found
 
     def directions(own: Vectors, owner: Owners, people: int) -> tuple[Vectors, Owners]:
-        return recipes.fit_head(plan, own, owner, people, epoch, machine.alone())
+        return recipes.fit_head(plan, own, owner, people, fitted.epoch, machine.alone())
 
     with progress("Measuring on held-out people", rounds(len(faces.people))) as advance:
         built = gallery.build(
@@ -113,13 +112,15 @@ def _head(
             out,
             source,
             summary=gallery.Summary(
-                "classifier", directions, _architecture(plan, epoch) | {"head": "cosine margin"}
+                "classifier",
+                directions,
+                _architecture(plan, fitted.epoch) | {"head": "cosine margin"},
             ),
             thumbnails=thumbnails,
             borrow=lender,
             advance=advance,
         )
-    return Made(built, epoch, epochs)
+    return Made(built, fitted.epoch, fitted.epochs)
 
 
 def _network(

@@ -242,9 +242,11 @@ def most_confused(truth: Numbers, answer: Numbers, limit: int) -> list[Confusion
 
 def confusion_matrix(truth: Numbers, answer: Numbers, chosen: Sequence[int]) -> Numbers:
     """(k, k) faces of one of the chosen people (row) that are most similar to another (column)."""
-    from sklearn.metrics import confusion_matrix as matrix
-
-    counts: Numbers = matrix(truth, answer, labels=list(chosen)).astype(np.int64)
+    place = {person: k for k, person in enumerate(chosen)}
+    counts = np.zeros((len(chosen), len(chosen)), np.int64)
+    for right, said in zip(truth.tolist(), answer.tolist(), strict=True):
+        if right in place and said in place:
+            counts[place[right], place[said]] += 1
     return counts
 
 

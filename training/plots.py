@@ -397,7 +397,7 @@ def history(columns: Mapping[str, Sequence[tuple[float, float]]], title: str) ->
 
 
 def face_map(places: Sequence[Place], pictures: int, title: str) -> Figure:
-    """Everybody's faces as points, and one picture of each person in the middle of theirs.
+    """Everybody's faces as points, with a picture of the middle one of each person beside theirs.
 
     Args:
         places: the people.
@@ -410,9 +410,9 @@ def face_map(places: Sequence[Place], pictures: int, title: str) -> Figure:
         low, high = everything.min(axis=0), everything.max(axis=0)
         width, height = np.maximum(high - low, 1e-6)
         reach = max(width, height)
-        side = reach * min(0.07, 0.3 / max(1, min(len(places), pictures)) ** 0.5)
+        side = reach * min(0.06, 0.3 / max(1, min(len(places), pictures)) ** 0.5)
         margin = side * np.array([1.2, 1.0])
-        span = high - low + 2 * margin
+        span = high - low + 2 * margin + np.array([0, side])
         figure = Figure(figsize=(9.6, 0.5 + 9.6 * float(np.clip(span[1] / span[0], 0.5, 1.4))))
         axes = figure.subplots()
         axes.set_axis_off()
@@ -426,11 +426,14 @@ def face_map(places: Sequence[Place], pictures: int, title: str) -> Figure:
         # Those with most faces first.
         for i in sorted(range(len(places)), key=lambda i: (-len(places[i].points), i)):
             place = places[i]
-            near = [bool((np.abs(other - place.medoid) < side * _ROOM).all()) for other in shown]
+            # Above the person's points, not on them.
+            top = float(np.quantile(place.points[:, 1], 0.9))
+            spot = np.array([place.medoid[0], top + 0.7 * side])
+            near = [bool((np.abs(other - spot) < side * _ROOM).all()) for other in shown]
             if len(shown) == pictures or any(near):
                 continue
-            shown.append(place.medoid)
-            x, y = place.medoid
+            shown.append(spot)
+            x, y = spot
             extent = (x - side / 2, x + side / 2, y - side / 2, y + side / 2)
             axes.imshow(place.picture, extent=extent, zorder=3, interpolation="bilinear")
             axes.add_patch(
@@ -446,17 +449,17 @@ def face_map(places: Sequence[Place], pictures: int, title: str) -> Figure:
             )
             axes.annotate(
                 _short(place.name),
-                (x, extent[2]),
-                (0, -3),
+                (x, extent[3]),
+                (0, 4),
                 textcoords="offset points",
                 ha="center",
-                va="top",
+                va="bottom",
                 fontsize=8,
                 zorder=5,
                 bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
             )
         axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
-        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+        axes.set_ylim(low[1] - margin[1], high[1] + margin[1] + side)
         axes.set_title(title)
         return figure
 

@@ -7,7 +7,7 @@
 Knows which parts a recipe is made of; knows nothing about the command line.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from training.audit import mean_of_means, unit
 from training.batches import FaceBatches
 from training.calibration import Owners, Vectors
 from training.data import Faces, split
-from training.fitting import Machine, Schedule, fit, refit
+from training.fitting import Fitted, Machine, Schedule, fit, refit
 from training.gallery import prototypes
 from training.head import CosineHead
 from training.learner import Learner, unfreeze
@@ -62,7 +62,8 @@ class Plan:
         weight_decay: of the network.
         batch: faces in a batch.
         epochs: at most.
-        patience: epochs without a better validation loss before it stops.
+        patience: epochs without a better validation loss before it stops; None never stops and
+            keeps the last epoch of a head, which its anchor holds back enough.
         max_minutes: after which it stops; None never does.
         seed: of everything random.
     """
@@ -80,7 +81,7 @@ class Plan:
     weight_decay: float
     batch: int
     epochs: int
-    patience: int
+    patience: int | None
     max_minutes: float | None
     seed: int
 
@@ -92,15 +93,15 @@ class Plan:
 
 _DEFAULTS: dict[Recipe, dict[str, Any]] = {
     Recipe.HEAD: {
-        "rate": 5e-3,
+        "rate": 2e-3,
         "network_rate": 0.0,
         "margin": 0.4,
-        "scale": 8.0,
-        "anchor": 1.0,
+        "scale": 24.0,
+        "anchor": 0.3,
         "weight_decay": 0.0,
         "batch": 256,
         "epochs": 8,
-        "patience": 4,
+        "patience": None,
     },
     Recipe.FINETUNE: {
         "rate": 5e-3,
@@ -319,17 +320,11 @@ def fit_head(
     return head.directions.detach().numpy(), head.owner.numpy()
 
 
-def best_epoch(
-    plan: Plan,
-    vectors: Vectors,
-    faces: Faces,
-    run: Run,
-    machine: Machine,
-) -> tuple[int, int] | None:
-    """Train a head with a validation part, for its history and its best epoch.
+def length(plan: Plan, vectors: Vectors, faces: Faces, run: Run, machine: Machine) -> Fitted | None:
+    """Train a head with a validation part, for its history and for how long it is to be trained.
 
     Returns:
-        The best epoch and how many were trained; None in a process that only helps another one.
+        What became of it; None in a process that only helps another one.
     """
     training, validation = split(faces, HELD_OUT_SHARE, plan.seed)
     people = len(faces.people)
@@ -339,7 +334,9 @@ def best_epoch(
     data = FaceBatches(spread, faces.owner, training, validation, size=plan.batch, seed=plan.seed)
     learner = _learner(plan, None, head, torch.zeros(spread.shape[1]), data.steps)
     fitted = fit(learner, data, run, plan.schedule, machine)
-    return (fitted.epoch, fitted.epochs) if fitted.first else None
+    if not fitted.first:
+        return None
+    return fitted if plan.patience else replace(fitted, epoch=fitted.epochs)
 
 
 def _head(plan: Plan, network: Network, material: Material) -> tuple[Tensor, CosineHead]:

@@ -1,6 +1,6 @@
-"""Accuracy of the gallery on faces that it has not seen.
+"""Accuracy of the gallery, or of a trained head, on faces that it has not seen.
 
-    uv run python -m tests.benchmarks.accuracy ../shared/data/celebrities
+    uv run python -m tests.benchmarks.accuracy ../shared/data/celebrities [--head]
 
 Each person's crops are split five ways; a fifth is left out, a gallery is built from the rest as
 `training gallery` builds it (`prepare`'s decisions and all), and the left-out crops are looked up.
@@ -25,8 +25,10 @@ from engine.gallery import best_per_person
 from engine.quality import quality
 from training.audit import COPY, Limits, Photos, Word, decide, mean_of_means, unit
 from training.calibration import calibrate
+from training.fitting import Machine
 from training.gallery import prototypes
 from training.manifest import Code
+from training.recipes import Recipe, fit_head, plan
 
 BATCH = 64
 GREY_PX = 16
@@ -116,13 +118,19 @@ def kept(crops):
     return np.flatnonzero([code in KEPT for code in decided.code])
 
 
-def gallery(training):
+def head(vectors, owner, people):
+    """Directions as `training classifier` trains them by default."""
+    chosen = plan(Recipe.HEAD, network=embed.DEFAULT)
+    return fit_head(chosen, vectors, owner, people, chosen.epochs, Machine(torch.device("cpu")))
+
+
+def gallery(training, summary):
     """(centre, prototypes, their owners, calibration), as `training.gallery.build` makes them."""
     clean = training.part(kept(training))
     vectors, owner, people = clean.vectors, clean.owner, len(training.people)
-    calibration, _ = calibrate(vectors, owner, people, prototypes)
+    calibration, _ = calibrate(vectors, owner, people, summary)
     centre = mean_of_means(vectors, owner, people).mean(axis=0)
-    made, made_owner = prototypes(unit(vectors - centre), owner, people)
+    made, made_owner = summary(unit(vectors - centre), owner, people)
     return centre, made, made_owner, calibration
 
 
@@ -136,7 +144,7 @@ def look_up(queries, built, people):
     ).numpy()
 
 
-def held_out(everything, people):
+def held_out(everything, people, summary):
     """Ranks and verdicts of a fifth of everybody's crops, five times."""
     fold = np.zeros(len(everything.owner), int)
     generator = np.random.default_rng(0)
@@ -149,7 +157,7 @@ def held_out(everything, people):
     for k in range(5):
         test = np.flatnonzero(fold == k)
         training = np.flatnonzero((fold != k) & ~copies[test].any(axis=0))
-        built = gallery(everything.part(training))
+        built = gallery(everything.part(training), summary)
         scores = look_up(everything.vectors[test], built, people)
         own = scores[np.arange(len(test)), everything.owner[test]]
         rank.append((scores > own[:, None]).sum(axis=1))
@@ -157,12 +165,12 @@ def held_out(everything, people):
     return np.concatenate(rank), np.concatenate(named)
 
 
-def strangers(everything, people):
+def strangers(everything, people, summary):
     """For every crop, whether a gallery without its person calls it somebody."""
     called = np.zeros(len(everything.owner), bool)
     for person in range(people):
         out = everything.owner == person
-        built = gallery(everything.part(np.flatnonzero(~out), without=person))
+        built = gallery(everything.part(np.flatnonzero(~out), without=person), summary)
         scores = look_up(everything.vectors[out], built, people - 1)
         called[out] = scores.max(axis=1) >= built[3].identification.threshold
     return called
@@ -172,14 +180,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=Path, help="a folder per person of aligned crops")
     parser.add_argument("--embedder", default=embed.DEFAULT)
+    parser.add_argument("--head", action="store_true", help="a trained head, not cluster means")
     arguments = parser.parse_args()
     threads.configure()
     cpu = torch.device("cpu")
     embedder = embed.load(arguments.embedder, cpu, Path("run/weights"))
     everything = read(arguments.folder, embedder)
     people = len(everything.people)
-    rank, named = held_out(everything, people)
-    called = strangers(everything, people)
+    summary = head if arguments.head else prototypes
+    rank, named = held_out(everything, people, summary)
+    called = strangers(everything, people, summary)
     by_person = {
         name: int(called[everything.owner == i].sum()) for i, name in enumerate(everything.people)
     }

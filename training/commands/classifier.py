@@ -279,7 +279,7 @@ def _show(made: "Made", stem: Path, plan: "Plan") -> None:
 
     line(
         f"{len(manifest.people)} people from {manifest.dataset.faces} faces, recipe "
-        f"{plan.recipe.value}, best of {made.epochs} epochs: {made.epoch}. "
+        f"{plan.recipe.value}, epoch {made.epoch} of {made.epochs}. "
         f"{stem}.pth and {stem}.json ({made.bundle.id})"
     )
     if made.bundle.calibration.source != "own":

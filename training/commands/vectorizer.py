@@ -55,7 +55,7 @@ def vectorizer(
         str | None,
         typer.Option(
             help="distill, arcface, subcenter-arcface, cosface or supcon. "
-            "[default: distill with --degrade, supcon without, arcface from scratch]"
+            "Default: distill with --degrade, supcon without, arcface from scratch."
         ),
     ] = None,
     degrade: Annotated[
@@ -72,16 +72,16 @@ def vectorizer(
         typer.Option(help="How strongly vectors are held to those of the start.", min=0),
     ] = 10.0,
     epochs: Annotated[
-        int | None, typer.Option(help="At most. [default: 15 for a network, 30 else]", min=1)
+        int | None, typer.Option(help="At most. Default: 15 for a network, 30 else.", min=1)
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(help="Highest learning rate. [default: by what is trained]", min=0),
+        typer.Option(help="Highest learning rate. Default: by what is trained.", min=0),
     ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
-            help="How often people are held out. [default: 3 for fewer than 60 people, else 1]",
+            help="How often people are held out. Default: 3 for fewer than 60 people, else 1.",
             min=1,
         ),
     ] = None,
@@ -97,19 +97,20 @@ def vectorizer(
         bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
     ] = False,
     dataset: Annotated[
-        str | None, typer.Option(help="The data's name. [default: the folder's]")
+        str | None, typer.Option(help="The data's name. Default: the folder's.")
     ] = None,
     licence: Annotated[str, typer.Option(help="The data's licence.")] = "unknown",
     created: Annotated[
         str | None,
-        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Train an embedder of your own: usable as trained:NAME wherever an embedder is.
 
-    It is judged on people held out altogether. Where it is not better on them than the embedder it
-    started from, nothing is written, that embedder stays the one to use, and the exit code is 3.
+    It is judged on people held out altogether. Where it is not better than the embedder it started
+    from, or worse on them, nothing is written, that embedder stays the one to use, and the exit
+    code is 3.
     Logs are in run/training/NAME; a run that was cut off goes on when the command is given again.
     """
     threads.configure()
@@ -301,12 +302,18 @@ def _cells(change: "Change") -> tuple[str, ...]:
 
 def _sentence(outcome: "Outcome", plan: "Plan") -> str:
     """The verdict in words."""
-    from training.vectorizer import Verdict
+    from training.vectorizer import SURE, Verdict
 
     judgement = outcome.judgement
     first = judgement.strangers[0]
     figures = f"{first.before:.1%} to {first.after:.1%} of genuine pairs accepted at FMR 1 %"
     match judgement.verdict:
+        case Verdict.BETTER if first.certainty < SURE:
+            own = judgement.members[0]
+            return (
+                f"Better than {plan.start} on the people it was trained on ({own.before:.1%} to "
+                f"{own.after:.1%}), and no worse on people held out: {figures}."
+            )
         case Verdict.BETTER:
             return f"Better than {plan.start} on people it was not trained on: {figures}."
         case Verdict.FROM_NOTHING:
@@ -317,10 +324,11 @@ def _sentence(outcome: "Outcome", plan: "Plan") -> str:
             )
         case Verdict.STRANGERS_FALL:
             own = judgement.members[0]
+            doubt = " It may be chance: the interval holds zero." if first.upper_95 > 0 else ""
             return (
                 f"WARNING: it tells the people it was trained on apart better ({own.before:.1%} to "
-                f"{own.after:.1%}) but everybody else worse ({figures}). Whoever is enrolled "
-                "later would be recognised less well than now. "
+                f"{own.after:.1%}) but everybody else worse ({figures}).{doubt} Whoever is "
+                "enrolled later would be recognised less well than now. "
                 + (
                     "Kept, as you asked with --accept-worse-strangers."
                     if outcome.kept

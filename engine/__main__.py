@@ -46,10 +46,10 @@ _errors = Console(stderr=True)
 
 BundleOption = Annotated[
     str | None,
-    typer.Option("--bundle", metavar="NAME|PATH", help="Whom to know. [default: ENGINE_BUNDLE]"),
+    typer.Option("--bundle", metavar="NAME|PATH", help="Whom to know. Default: ENGINE_BUNDLE."),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu or cuda. [default: ENGINE_DEVICE]")
+    str | None, typer.Option("--device", help="auto, cpu or cuda. Default: ENGINE_DEVICE.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 

@@ -143,8 +143,8 @@ def fit(
             use_distributed_sampler=False,
         )
         learner.train()  # Lightning keeps whatever mode it finds
-        trainer.fit(learner, datamodule=data, ckpt_path=run.last, weights_only=False)
-    saved = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+        trainer.fit(learner, datamodule=data, ckpt_path=run.last, weights_only=True)
+    saved = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     learner.load_state_dict(saved["state_dict"])
     learner.to("cpu")
     first = trainer.is_global_zero

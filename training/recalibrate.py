@@ -157,9 +157,9 @@ def _require(
     """Raise ValueError where the faces are too few to measure anything by."""
     if known_faces < FEWEST_KNOWN or known_people < 2:
         raise ValueError(
-            f"The data has {known_faces} faces of {known_people} people whom the bundle knows, by "
-            f"name; it takes {FEWEST_KNOWN} of two people at the least. Hold photos of its people "
-            "out, in folders named as in the bundle."
+            f"Of people whom the bundle knows, by name, the data has {known_faces} faces of "
+            f"{known_people}; it takes {FEWEST_KNOWN} of two people at the least. Hold photos of "
+            "its people out, in folders named as in the bundle."
         )
     wanted = int(np.ceil(1 / fmr - 1e-9))
     if stranger_people < FEWEST_STRANGERS or stranger_faces < wanted:

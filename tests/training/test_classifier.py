@@ -187,3 +187,22 @@ def test_a_missing_desktop_is_explained(monkeypatch, tmp_path):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ValueError, match="eave --browse out"):
         asking.folder(fetch.Places(tmp_path), browse=True, accept_license=True)
+
+
+def test_two_processes_train_one_network(home, tmp_path):
+    out = tmp_path / "shared" / "x"
+    out.parent.mkdir()
+    chosen = ("--recipe", "cnn", "--arch", "mobilenet_v3_small", "--from-scratch", "--json")
+    size = ("--input-px", 32, "--epochs", 1, "--batch", 16, "--devices", 2)
+    done = subprocess.run(
+        [sys.executable, "-m", "training", *command(home, out, *chosen, *size)],
+        cwd=MAIN,
+        env=os.environ | {"ENGINE_DEVICE": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr
+    # One result, printed by one of them.
+    assert json.loads(done.stdout)["bundle"] == bundle.load(out).id

@@ -139,7 +139,7 @@ def test_an_open_set_gives_strangers_only(sight):
     [
         (lambda owner: owner < 15, 1e-2, "150 faces of 5 strangers"),
         (lambda owner: owner >= 0, 1e-4, "can support --fmr 0.0011 at the strictest"),
-        (lambda owner: (owner >= KNOWN) | (owner == 0), 1e-2, "30 faces of 1 people whom"),
+        (lambda owner: (owner >= KNOWN) | (owner == 0), 1e-2, "the data has 30 faces of 1;"),
     ],
     ids=["few strangers", "strict rate", "few known"],
 )

@@ -29,7 +29,7 @@ def add(
     ] = False,
     created: Annotated[
         str | None,
-        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

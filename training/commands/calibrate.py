@@ -41,7 +41,7 @@ def calibrate(
     ] = False,
     created: Annotated[
         str | None,
-        typer.Option(help="Date to write down. [default: SOURCE_DATE_EPOCH or today]"),
+        typer.Option(help="Date to write down. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstraps.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

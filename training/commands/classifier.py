@@ -35,7 +35,7 @@ def classifier(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Bundle to write, without suffix. [default: run/models/ and the folder's name]",
+            help="Bundle to write, without suffix. Default: run/models/ and the folder's name.",
             metavar="run/models/NAME",
         ),
     ] = None,
@@ -61,7 +61,7 @@ def classifier(
         ),
     ] = "mobilenet_v2",
     input_px: Annotated[
-        int | None, typer.Option(help="Side of the cnn's crops. [default: 112]", min=32, max=512)
+        int | None, typer.Option(help="Side of the cnn's crops. Default: 112.", min=32, max=512)
     ] = None,
     from_scratch: Annotated[
         bool,
@@ -69,15 +69,15 @@ def classifier(
     ] = False,
     unfreeze: Annotated[
         int | None,
-        typer.Option(help="Last stages of the embedder that learn (finetune). [default: 3]", min=1),
+        typer.Option(help="Last stages of the embedder that learn (finetune). Default: 3.", min=1),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most. [default: by recipe]", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most. Default: by recipe.", min=1)] = None,
     patience: Annotated[
         int | None,
         typer.Option(help="Epochs without getting better before it stops.", min=1),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Faces in a batch. [default: by recipe]", min=2)
+        int | None, typer.Option(help="Faces in a batch. Default: by recipe.", min=2)
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Highest learning rate of the head.", min=0.0)
@@ -94,7 +94,7 @@ def classifier(
     nodes: Annotated[int, typer.Option(help="Machines, as torchrun starts them.", min=1)] = 1,
     precision: Annotated[
         str | None,
-        typer.Option(help="32-true, 16-mixed or bf16-mixed. [default: by device]"),
+        typer.Option(help="32-true, 16-mixed or bf16-mixed. Default: by device."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
     thumbnails: Annotated[
@@ -102,12 +102,12 @@ def classifier(
         typer.Option("--thumbnails", help="Put a small picture of each person into the bundle."),
     ] = False,
     dataset: Annotated[
-        str | None, typer.Option(help="The data's name. [default: the folder's]")
+        str | None, typer.Option(help="The data's name. Default: the folder's.")
     ] = None,
     licence: Annotated[str, typer.Option(help="The data's licence.")] = "unknown",
     created: Annotated[
         str | None,
-        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
     calibration_from: Annotated[
         str,
@@ -115,7 +115,7 @@ def classifier(
     ] = _LENDER,
     runs: Annotated[
         Path | None,
-        typer.Option(help="Folder of checkpoints and logs. [default: run/training]"),
+        typer.Option(help="Folder of checkpoints and logs. Default: run/training."),
     ] = None,
     accept_license: Annotated[
         bool,

@@ -53,7 +53,7 @@ def evaluate(
         typer.Option(
             metavar="FOLDER",
             help="Where evaluation.json and report.html go. "
-            "[default: run/evaluations/BUNDLE-on-DATA]",
+            "Default: run/evaluations/BUNDLE-on-DATA.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstraps.")] = 0,

@@ -47,12 +47,12 @@ def gallery(
         typer.Option("--thumbnails", help="Put a small picture of each person into the bundle."),
     ] = False,
     dataset: Annotated[
-        str | None, typer.Option(help="The data's name. [default: the folder's]")
+        str | None, typer.Option(help="The data's name. Default: the folder's.")
     ] = None,
     licence: Annotated[str, typer.Option(help="The data's licence.")] = "unknown",
     created: Annotated[
         str | None,
-        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
     calibration_from: Annotated[
         str,

@@ -35,7 +35,7 @@ DataArgument = Annotated[
 
 
 def _out(name: str) -> Any:
-    return typer.Option(help=f"Picture to write. [default: {name}.png]", show_default=False)
+    return typer.Option(help=f"Picture to write. Default: {name}.png.", show_default=False)
 
 
 @plot.command()

@@ -16,7 +16,7 @@ def remove(
     ],
     created: Annotated[
         str | None,
-        typer.Option(help="Date to write into the bundle. [default: SOURCE_DATE_EPOCH or today]"),
+        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

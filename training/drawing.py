@@ -21,7 +21,7 @@ Inputs = NDArray[np.uint8] | NDArray[np.float32]
 FaceBatch = tuple[Tensor, Tensor, Tensor]
 """What is seen, the same faces undegraded, and the (k,) int64 owners."""
 
-_MORPHED_SHARE = 0.5
+_MORPHED_SHARE = 0.7
 _MOST_MORPHED = 0.5
 
 

@@ -1,6 +1,6 @@
 """Classifiers by every recipe on crops that were held out by hand.
 
-    uv run python -m tests.benchmarks.classifier ../shared/data/celebrities
+    uv run python -m tests.benchmarks.classifier ../shared/data/celebrities --splits 5
 
 A fifth of each person's crops, chosen at random, is put aside; `python -m training classifier` (and
 `gallery`, for comparison) gets the rest in a folder of its own and nothing else; the bundle is then
@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from training.metrics import expected_calibration_error, reliability
 from training.twins import signature
 
 ALIKE = 0.95
+FIFTHS = 5
 
 RECIPES = {
     "gallery": ["gallery"],
@@ -40,14 +42,14 @@ RECIPES = {
 }
 
 
-def put_aside(source, work, seed):
-    """Folders of links, four fifths and one fifth; returns the two."""
-    generator = np.random.default_rng(seed)
+def put_aside(source, work, fold):
+    """Four fifths and one fifth of each person's crops, in folders of their own."""
+    generator = np.random.default_rng(0)
     for home in sorted(path for path in source.iterdir() if path.is_dir()):
         files = sorted(home.iterdir())
-        test = set(generator.permutation(len(files))[: round(len(files) / 5)].tolist())
+        part = generator.permutation(len(files)) % FIFTHS
         for i, path in enumerate(files):
-            place = work / ("test" if i in test else "training") / home.name
+            place = work / ("test" if part[i] == fold else "training") / home.name
             place.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, place / path.name)
     return work / "training", work / "test"
@@ -107,67 +109,93 @@ def judged(stem, names, pictures, counted, device):
     truth = np.array([known.judge.names.index(name) for name in names])
     own = scores[np.arange(len(truth)), truth]
     rank = (scores > own[:, None]).sum(axis=1)
-    threshold = loaded.calibration.identification.threshold
-    right = rank == 0
+    named = scores.max(axis=1) >= loaded.calibration.identification.threshold
+    return {
+        "counted": counted,
+        "rank": rank,
+        "named": named,
+        "confidence": probability.max(axis=1),
+    }
+
+
+def figures(looks, runs):
+    """Of all crops that were put aside together, and the median of the runs."""
+    every = {key: np.concatenate([look[key] for look in looks]) for key in looks[0]}
+    counted, right = every["counted"], every["rank"] == 0
+    bins = reliability(every["confidence"][counted], right[counted])
     return {
         "crops": int(counted.sum()),
         "top_1": float(right[counted].mean()),
-        "top_5": float((rank < 5)[counted].mean()),
-        "ece": expected_calibration_error(
-            reliability(probability.max(axis=1)[counted], right[counted])
-        ),
-        "is_right": float((right & (own >= threshold))[counted].mean()),
-        "is_wrong": float((~right & (scores.max(axis=1) >= threshold))[counted].mean()),
-        "with_copies": {"top_1": float(right.mean()), "top_5": float((rank < 5).mean())},
+        "top_1_of_each": [float((look["rank"] == 0)[look["counted"]].mean()) for look in looks],
+        "top_5": float((every["rank"] < 5)[counted].mean()),
+        "ece": expected_calibration_error(bins),
+        "is_right": float((right & every["named"])[counted].mean()),
+        "is_wrong": float((~right & every["named"])[counted].mean()),
+        "with_copies": {
+            "crops": len(right),
+            "top_1": float(right.mean()),
+            "top_5": float((every["rank"] < 5).mean()),
+        },
+        **{key: statistics.median(run[key] for run in runs) for key in runs[0]},
     }
+
+
+def one_split(arguments, work, fold, looks, runs):
+    """Train every recipe on four fifths, and look at the fifth put aside."""
+    training, test = put_aside(arguments.folder, work, fold)
+    names, pictures = crops(test)
+    counted = ~copies(pictures, crops(training)[1])
+    environment = os.environ | {"ENGINE_DEVICE": "cpu"}
+    for recipe in looks:
+        home, out = work / "crops" / recipe, work / recipe
+        prepare = ["prepare", training, "--aligned", "--out", home, "--json"]
+        prepare_s, _, _ = timed([str(word) for word in prepare], environment)
+        command = [*RECIPES[recipe], home, "--out", out, "--json"]
+        if command[0] == "classifier":
+            command += ["--runs", work / "runs"]
+        if recipe == "mobilenet_v2":
+            command += ["--max-minutes", arguments.minutes]
+            command += ["--epochs", arguments.epochs] if arguments.epochs else []
+        seconds, peak, report = timed([str(word) for word in command], environment)
+        looks[recipe].append(judged(out, names, pictures, counted, torch.device("cpu")))
+        runs[recipe].append(
+            {
+                "from_raw_s": prepare_s + seconds,
+                "cached_s": seconds,
+                "peak_mib": peak,
+                "epochs": report.get("epochs", 0),
+            }
+        )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--recipes", default="gallery,head", help=",".join(RECIPES))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--splits", type=int, default=1, help="of the five fifths", choices=range(1, 6)
+    )
     parser.add_argument("--minutes", type=float, default=10, help="of training, for mobilenet_v2")
     parser.add_argument("--epochs", type=int, help="of mobilenet_v2")
     arguments = parser.parse_args()
     threads.configure()
-    device = torch.device("cpu")
-    figures = {}
-    with tempfile.TemporaryDirectory() as place:
-        work = Path(place)
-        training, test = put_aside(arguments.folder, work, arguments.seed)
-        names, pictures = crops(test)
-        counted = ~copies(pictures, crops(training)[1])
-        environment = os.environ | {"ENGINE_DEVICE": "cpu"}
-        for recipe in arguments.recipes.split(","):
-            home = work / "crops" / recipe
-            prepare = ["prepare", training, "--aligned", "--out", home, "--json"]
-            prepare_s, _, _ = timed([str(word) for word in prepare], environment)
-            out = work / recipe
-            command = [*RECIPES[recipe], home, "--out", out, "--json"]
-            if command[0] == "classifier":
-                command += ["--runs", work / "runs"]
-            if recipe == "mobilenet_v2":
-                command += ["--max-minutes", arguments.minutes]
-                command += ["--epochs", arguments.epochs] if arguments.epochs else []
-            seconds, peak, report = timed([str(word) for word in command], environment)
-            figures[recipe] = judged(out, names, pictures, counted, device) | {
-                "from_raw_s": prepare_s + seconds,
-                "cached_s": seconds,
-                "peak_mib": peak,
-                "epochs": report.get("epochs"),
-            }
+    recipes = arguments.recipes.split(",")
+    looks, runs = ({recipe: [] for recipe in recipes} for _ in range(2))
+    for fold in range(arguments.splits):
+        with tempfile.TemporaryDirectory() as place:
+            one_split(arguments, Path(place), fold, looks, runs)
+    found = {recipe: figures(looks[recipe], runs[recipe]) for recipe in recipes}
     print(
         f"{'recipe':14} {'top-1':>7} {'top-5':>7} {'ECE':>6} {'is':>6} {'wrong is':>8} "
         f"{'raw s':>6} {'cached s':>8} {'MiB':>6} {'epochs':>6}"
     )
-    for recipe, f in figures.items():
+    for recipe, f in found.items():
         print(
             f"{recipe:14} {f['top_1']:7.4f} {f['top_5']:7.4f} {f['ece']:6.4f} "
             f"{f['is_right']:6.3f} {f['is_wrong']:8.4f} {f['from_raw_s']:6.1f} "
             f"{f['cached_s']:8.1f} {f['peak_mib']:6.0f} {f['epochs'] or '':>6}"
         )
-    print(json.dumps(figures))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -70,10 +70,7 @@ def main():
             kills += 1
         finished(command(arguments.source, rough, arguments.options))
         names = ("x.pth", "x.json")
-        equal = all(
-            (calm / name).read_bytes() == (rough / name).read_bytes()
-            for name in names
-        )
+        equal = all((calm / name).read_bytes() == (rough / name).read_bytes() for name in names)
     print(json.dumps({"kills": kills, "undisturbed_s": round(whole_s, 1), "equal": equal}))
     raise SystemExit(0 if equal else 1)
 

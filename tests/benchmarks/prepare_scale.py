@@ -3,9 +3,10 @@
     uv run python -m tests.benchmarks.prepare_scale --images 100000
 
 Draws that many small aligned crops, all different (a person's own pattern under noise, 100 to a
-person), prepares them, and prints the throughput of each tenth and the memory of the
-process over time. The first line tells what the embedder alone does on the same images, decoded
-already: what is missing from there is decoding, measuring, files and the journal.
+person), prepares them, and prints the throughput of each tenth and the memory of the process over
+time. Processor time tells what a busy neighbour hides in the throughput. The first line tells what
+the embedder alone does with such crops, decoded already: what is missing from there is decoding,
+measuring, files and the journal.
 """
 
 import argparse
@@ -64,20 +65,22 @@ def embedder_alone(embedder, seconds=5.0):
 
 
 def watch(process, journal, part):
-    """(images done, time, resident bytes) whenever a part is done, until the command ends."""
-    marks = [(0, time.perf_counter(), 0)]
+    """(images done, time, resident bytes, processor seconds) at the end of each part."""
+    marks = [(0, time.perf_counter(), 0, 0.0)]
     while process.poll() is None:
         time.sleep(POLL_S)
         try:
             with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as book:
                 (done,) = book.execute("SELECT count(*) FROM photos").fetchone()
-            memory = psutil.Process(process.pid).memory_info().rss
+            own = psutil.Process(process.pid)
+            memory, spent = own.memory_info().rss, own.cpu_times()
+            busy = spent.user + spent.system
         except (sqlite3.OperationalError, psutil.NoSuchProcess):
             continue
         if done == 0:  # it is still loading
-            marks = [(0, time.perf_counter(), memory)]
+            marks = [(0, time.perf_counter(), memory, busy)]
         elif done // part > marks[-1][0] // part:
-            marks.append((done, time.perf_counter(), memory))
+            marks.append((done, time.perf_counter(), memory, busy))
     return marks
 
 
@@ -128,9 +131,10 @@ def main():
         {
             "images": done,
             "per_second": round((done - was) / (at - then), 1),
+            "processor_ms_each": round(1000 * (busy - before) / (done - was), 1),
             "rss_mib": round(memory / 2**20),
         }
-        for (was, then, _), (done, at, memory) in itertools.pairwise(marks)
+        for (was, then, _, before), (done, at, memory, busy) in itertools.pairwise(marks)
     ]
     record = {
         "images": summary["photos"],
@@ -143,9 +147,14 @@ def main():
         "again_with_nothing_to_do_s": round(again, 1),
         "journal_bytes_per_image": round(journal_bytes / summary["photos"]),
     }
-    table = Table("images", "images/s", "memory, MiB")
+    table = Table("images", "images/s", "processor ms each", "memory, MiB")
     for part in parts:
-        table.add_row(f"{part['images']:,}", f"{part['per_second']:.0f}", f"{part['rss_mib']:,}")
+        table.add_row(
+            f"{part['images']:,}",
+            f"{part['per_second']:.0f}",
+            f"{part['processor_ms_each']:.1f}",
+            f"{part['rss_mib']:,}",
+        )
     console = Console()
     console.print(f"The embedder alone: {alone:.0f} crops/s")
     console.print(table)

@@ -220,7 +220,7 @@ def _train(
     faces = prepare.dataset(folder, eyes, aligned=aligned)
     name, licence, created = about
     source = Source(name or faces.name, licence, created or today())
-    stem = bundle.locate(out) if out else bundle.FOLDER / faces.name
+    stem = bundle.locate(out) if out else _unused(bundle.FOLDER / faces.name)
     what = making.describe(plan, runs.fingerprint(faces), source)
     run = runs.begin(stem.name, what, runs_folder or runs.FOLDER)
     if run.last:
@@ -242,6 +242,16 @@ def _train(
         return None
     run.finish()
     return stem, made
+
+
+def _unused(stem: Path) -> Path:
+    """A bundle's path that nobody chose must not cost another bundle."""
+    if stem.with_name(f"{stem.name}.json").exists():
+        raise ValueError(
+            f"There is a bundle {stem.name} already. Give `--out {stem}` to replace it, or another "
+            "name."
+        )
+    return stem
 
 
 def _lender(name: str) -> "Bundle | None":

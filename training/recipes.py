@@ -234,7 +234,7 @@ def train_network(
     Returns:
         The trained network; None in a process that only helps another one (DDP).
     """
-    centre, head = _head(plan, network, material)
+    centre, head = beginning(plan, network, material)
     data = FaceBatches(
         material.crops,
         material.owner,
@@ -243,7 +243,7 @@ def train_network(
         size=plan.batch,
         seed=plan.seed,
     )
-    learner = _learner(plan, network, head, centre, data.steps)
+    learner = build_learner(plan, network, head, centre, data.steps)
     fitted = fit(learner, data, run, plan.schedule, machine)
     if not fitted.first:
         return None
@@ -278,12 +278,12 @@ def strangers(
     owner: Owners = number[material.owner].astype(np.int64)
     inside = material.training[owner[material.training] >= 0]
     fewer = Material(material.crops, owner, len(known), inside, inside[:0])
-    centre, head = _head(plan, network, fewer)
+    centre, head = beginning(plan, network, fewer)
     data = FaceBatches(
         fewer.crops, owner, inside, fewer.validation, size=plan.batch, seed=plan.seed
     )
     # The rates follow the first run's schedule, cut where that one was best.
-    refit(_learner(plan, network, head, centre, data.steps), data, epochs, machine)
+    refit(build_learner(plan, network, head, centre, data.steps), data, epochs, machine)
     trained = Trained(network.eval(), centre, head.directions.detach(), head.owner, epochs, epochs)
     outside = np.flatnonzero(owner < 0)
     best = trained.similarities(material.crops, outside, len(known)).max(axis=1)
@@ -315,7 +315,7 @@ def fit_head(
     every = np.arange(len(vectors))
     head = _head_from(plan, vectors, owner, people)
     data = FaceBatches(vectors, owner, every, every[:0], size=plan.batch, seed=plan.seed)
-    learner = _learner(plan, None, head, torch.zeros(vectors.shape[1]), data.steps)
+    learner = build_learner(plan, None, head, torch.zeros(vectors.shape[1]), data.steps)
     refit(learner, data, epochs, machine)
     return head.directions.detach().numpy(), head.owner.numpy()
 
@@ -332,14 +332,14 @@ def length(plan: Plan, vectors: Vectors, faces: Faces, run: Run, machine: Machin
     spread = unit(vectors - centre)
     head = _head_from(plan, spread[training], faces.owner[training], people)
     data = FaceBatches(spread, faces.owner, training, validation, size=plan.batch, seed=plan.seed)
-    learner = _learner(plan, None, head, torch.zeros(spread.shape[1]), data.steps)
+    learner = build_learner(plan, None, head, torch.zeros(spread.shape[1]), data.steps)
     fitted = fit(learner, data, run, plan.schedule, machine)
     if not fitted.first:
         return None
     return fitted if plan.patience else replace(fitted, epoch=fitted.epochs)
 
 
-def _head(plan: Plan, network: Network, material: Material) -> tuple[Tensor, CosineHead]:
+def beginning(plan: Plan, network: Network, material: Material) -> tuple[Tensor, CosineHead]:
     """A network's mean feature and a head to begin with."""
     people = material.people
     if plan.recipe is Recipe.FINETUNE:
@@ -370,9 +370,18 @@ def _cosine_head(plan: Plan, directions: Tensor, owner: Tensor) -> CosineHead:
     )
 
 
-def _learner(
+def build_learner(
     plan: Plan, network: Network | None, head: CosineHead, centre: Tensor, steps: int
 ) -> Learner:
+    """What Lightning trains, by a plan.
+
+    Args:
+        plan: how.
+        network: from `start`; None where the inputs are vectors already.
+        head: from `beginning`.
+        centre: (d) the mean feature.
+        steps: batches of an epoch.
+    """
     return Learner(
         network,
         head,

@@ -6,7 +6,7 @@ Both train the same network on the same crops with the same batch size, on the s
 turns. The plain loop is what a tutorial shows: `ImageFolder`, random flip and colour jitter, a
 `DataLoader` with as many workers as cores, single precision, cross entropy. Ours is what `python -m
 training classifier --recipe cnn` does: crops mapped into memory, augmentation on the device,
-precision by device, Lightning with its checkpoints and logs. The first epoch of each is not counted.
+precision by device, Lightning with its checkpoints and logs. First epochs are not counted.
 """
 
 import argparse

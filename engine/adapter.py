@@ -79,7 +79,7 @@ def restore(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> A
                 if name.startswith("adapter.")
             }
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise BundleError(
             f"The bundle's adapter does not fit its description ({first}). Train it again."

@@ -85,7 +85,7 @@ class Calibration(_Part):
     """
 
     source: str
-    temperature: float = Field(gt=0)
+    temperature: float = Field(ge=1e-6, allow_inf_nan=False)
     stranger_quantiles: list[float] = Field(min_length=2)
     identification: IdentificationRecord
     pairs: list[PairRecord] = Field(min_length=1)
@@ -118,6 +118,8 @@ class Manifest(_Part):
             trained from nothing.
         people: class index to person; of a vectorizer, nobody: it tells faces apart, not people.
         calibration: None for a vectorizer; what is built with it has its own.
+        lends: what cluster means of the same faces would be worth, where `calibration` is that of
+            trained directions: galleries too small to measure anything borrow it.
     """
 
     format: Literal[1]
@@ -128,6 +130,7 @@ class Manifest(_Part):
     preprocessing: int
     architecture: dict[str, Any]
     calibration: Calibration | None
+    lends: Calibration | None = None
     metrics: dict[str, float]
     dataset: DatasetRecord
     pth_sha256: str
@@ -185,8 +188,17 @@ def locate(name_or_path: str | Path, folder: Path = FOLDER) -> Path:
     """The path of a bundle without its suffix.
 
     A bare name, as a string, stands for a bundle in `folder`; "./NAME" and any `Path` are paths.
+
+    Raises:
+        BundleError: it ends in no name, as "." and "models/.." do.
     """
     path = Path(name_or_path)
+    if path.name in {"", ".."}:
+        raise BundleError(
+            f"'{name_or_path}' names no bundle. Give its name, or its path without suffix, as in "
+            "run/models/NAME.",
+            code="bundle_missing",
+        )
     # A path object is a path, and so is whatever is written like one ("./NAME").
     named = isinstance(name_or_path, str) and path.name == name_or_path
     if path.suffix in {".pth", ".json"}:
@@ -236,7 +248,16 @@ def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor])
 
     Returns:
         The bundle as it would be read back.
+
+    Raises:
+        ValueError: a tensor holds infinity or NaN, as after a training that has diverged.
+        OSError: it cannot be written.
     """
+    if not all(map(_is_finite, tensors.values())):
+        raise ValueError(
+            f"The numbers of {stem.name} are not finite: its training has diverged. Nothing was "
+            "written; train again at a lower rate."
+        )
     buffer = io.BytesIO()
     torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, buffer)
     data = buffer.getvalue()
@@ -340,6 +361,8 @@ def _read_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(tensors, dict) or not all(map(_is_plain, tensors.values())):
         raise BundleError(f"{path} is not a dictionary of tensors. Build the bundle again.")
+    if not all(map(_is_finite, tensors.values())):
+        raise BundleError(f"{path} holds numbers that are not finite. Build the bundle again.")
     return tensors
 
 
@@ -348,3 +371,7 @@ def _is_plain(value: object) -> bool:
     return (
         isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
     )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.float().isfinite().all())

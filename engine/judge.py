@@ -96,7 +96,7 @@ def _thumbnails(bundle: Bundle, people: int) -> Sequence[bytes] | None:
     data, ends_of = bundle.tensors.get("thumbnails"), bundle.tensors.get("thumbnail_ends")
     if data is None:
         return None
-    ends = [] if ends_of is None else ends_of.reshape(-1).tolist()
+    ends = [] if ends_of is None or ends_of.dtype != torch.int64 else ends_of.reshape(-1).tolist()
     if len(ends) != people or data.dtype != torch.uint8 or data.dim() != 1:
         raise BundleError(
             f"{bundle.name}'s thumbnails do not fit its people. Build the bundle again."

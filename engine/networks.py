@@ -119,7 +119,14 @@ def restore(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> N
                 if name.startswith("network.")
             }
         )
-    except (ConfigurationError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        ConfigurationError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ) as error:
         first = str(error).splitlines()[0]
         raise BundleError(
             f"The bundle's network does not fit its description ({first}). Build the bundle again."

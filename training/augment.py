@@ -51,9 +51,9 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
     matrix[:, 1, 1] = zoom * turn.cos()
     matrix[:, :, 2] = draw(2, reach=_SHIFT)
     shape = [n, pixels.shape[1], pixels.shape[2], pixels.shape[3]]
-    moved = grid_sample(
-        pixels, affine_grid(matrix, shape, align_corners=False), align_corners=False
-    )
+    with torch.autocast(pixels.device.type, enabled=False):  # half precision is a fifth of a pixel
+        grid = affine_grid(matrix, shape, align_corners=False)
+        moved = grid_sample(pixels, grid, align_corners=False)
     blurred = draw(1, 1, 1, reach=0.5) + 0.5 < _BLURRED_SHARE
     half = interpolate(moved, scale_factor=0.5, mode="area")
     coarse = interpolate(half, size=moved.shape[2:], mode="bilinear", align_corners=False)

@@ -35,6 +35,7 @@ class Batches:
         order: (m,) indices of the faces to go through.
         size: of a batch.
         rank, ranks: which share of each batch is this process's.
+        pin: whether a GPU will fetch them.
     """
 
     def __init__(
@@ -45,7 +46,10 @@ class Batches:
         size: int,
         rank: int = 0,
         ranks: int = 1,
+        *,
+        pin: bool = False,
     ) -> None:
+        self._pin = pin
         self._inputs = inputs
         self._owner = owner
         self._parts = [
@@ -69,7 +73,7 @@ class Batches:
     def _gather(self, part: Owners) -> Batch:
         inputs = torch.from_numpy(np.ascontiguousarray(self._inputs[part]))
         owner = torch.from_numpy(self._owner[part])
-        if torch.cuda.is_available():
+        if self._pin:
             return inputs.pin_memory(), owner.pin_memory()
         return inputs, owner
 
@@ -83,6 +87,7 @@ class FaceBatches(lightning.LightningDataModule):
         training, validation: indices of the two parts.
         size: of a batch.
         seed: decides the order, with the epoch.
+        pin: whether a GPU will fetch the batches.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class FaceBatches(lightning.LightningDataModule):
         *,
         size: int,
         seed: int,
+        pin: bool = False,
     ) -> None:
         super().__init__()
         self._inputs = inputs
@@ -102,6 +108,7 @@ class FaceBatches(lightning.LightningDataModule):
         self._validation = validation
         self._size = size
         self._seed = seed
+        self._pin = pin
 
     @property
     def steps(self) -> int:
@@ -121,11 +128,12 @@ class FaceBatches(lightning.LightningDataModule):
             self._size,
             self.trainer.global_rank,
             self.trainer.world_size,
+            pin=self._pin,
         )
 
     def val_dataloader(self) -> Batches:
         """The validation part, in order; every process sees all of it."""
-        return Batches(self._inputs, self._owner, self._validation, self._size)
+        return Batches(self._inputs, self._owner, self._validation, self._size, pin=self._pin)
 
     def _order(self, epoch: int) -> Owners:
         generator = np.random.default_rng((self._seed, epoch))

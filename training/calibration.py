@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.stats import beta
 
 from engine.bundle import Calibration, IdentificationRecord, PairRecord
 from engine.gallery import best_per_person
 from training.audit import mean_of_means, unit
 from training.console import Advance
+from training.metrics import ERRORS_TO_QUOTE, clopper_pearson, upper_quantile
 
 Vectors = NDArray[np.float32]
 Owners = NDArray[np.int64]
@@ -40,8 +40,6 @@ _MOST_QUERIES = 100_000
 _MOST_SCORES = 2**24
 """Similarities that are held at the same time, about."""
 _BLOCK = 65_536
-_ERRORS_TO_QUOTE = 30
-"""A rate is quoted only where at least so many errors of its kind were seen."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,8 @@ def calibrate(
     people: int,
     prototypes: Prototypes,
     advance: Advance | None = None,
+    *,
+    group: Owners | None = None,
 ) -> tuple[Calibration, dict[str, float]]:
     """Measure everything that a bundle says about similarities.
 
@@ -74,8 +74,8 @@ def calibrate(
       with it. More than 200 people are left out a tenth at a time, and what was measured on nine
       tenths is carried over to all as in `scaled`. Their best matches give the percentiles and the
       threshold of "is".
-    - Genuine: photos are held out in five folds. They give the temperature, the true positive
-      rate and top-1 and top-5.
+    - Genuine: photos are held out in five folds, near-duplicates together. They give the
+      temperature, the true positive rate and top-1 and top-5.
 
     Args:
         vectors: (n, d) unit embeddings, not centred.
@@ -83,6 +83,7 @@ def calibrate(
         people: how many people, at least 3, each with at least one vector.
         prototypes: how the gallery summarises people.
         advance: told how many of the `rounds` are done.
+        group: (n,) near-duplicates share one; None where there are none.
 
     Returns:
         The calibration and the metrics of the held-out photos.
@@ -90,16 +91,20 @@ def calibrate(
     Raises:
         ValueError: there are too few people or photos.
     """
+    moments = np.arange(len(owner)) if group is None else group
     if people < 3:
         raise ValueError("it takes at least three people to measure what strangers look like")
     report = advance or _silent
     best, stranger = _strangers(vectors, owner, people, prototypes, report)
     groups = rounds(people) - _FOLDS
     seen = people - -(-people // groups)
-    held_out = _held_out(vectors, owner, people, prototypes, lambda done: report(groups + done))
+    held_out = _held_out(
+        vectors, owner, people, moments, prototypes, lambda done: report(groups + done)
+    )
     if not len(held_out.own):
         raise ValueError("it takes people with at least two photos to measure anything")
-    return _assembled(held_out, best, stranger, pairs(vectors, owner, people), (people - 1) / seen)
+    compared = pairs(vectors, owner, people, moments)
+    return _assembled(held_out, best, stranger, compared, (people - 1) / seen)
 
 
 def _silent(done: int) -> None:
@@ -118,6 +123,8 @@ def assemble(
     stranger: Owners,
     thresholds: list[PairRecord],
     fmr: float = FMR,
+    *,
+    power: float = 1.0,
 ) -> tuple[Calibration, dict[str, float]]:
     """A calibration out of similarities that were measured on faces nobody learned from.
 
@@ -128,13 +135,16 @@ def assemble(
         stranger: (m,) number of the stranger, from 0 without gaps.
         thresholds: for two photos, from `pairs`.
         fmr: that the threshold of "is" is set for.
+        power: how many times as many people the bundle has as the strangers were compared with;
+            the best of more matches is higher, see `scaled`.
 
     Returns:
         The calibration and the metrics of the held-out photos.
     """
     own = held_out[np.arange(len(truth)), truth]
     rank = (held_out > own[:, None]).sum(axis=1)
-    return _assembled(_HeldOut(own, rank, held_out, truth), best, stranger, thresholds, 1.0, fmr)
+    found = _HeldOut(own, rank, held_out, truth)
+    return _assembled(found, best, stranger, thresholds, power, fmr)
 
 
 def _assembled(
@@ -147,7 +157,7 @@ def _assembled(
 ) -> tuple[Calibration, dict[str, float]]:
     """See `assemble`; the gallery has `power` times as many people as the strangers met."""
     rarity = max(1 - (1 - fmr) ** (1 / power), 1 / len(best))
-    threshold = _upper_quantile(best, rarity)
+    threshold = upper_quantile(best, rarity)
     reached = best >= threshold
     first = held_out.rank == 0
     calibration = Calibration(
@@ -282,13 +292,20 @@ def _strangers(
 
 
 def _held_out(
-    vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes, advance: Advance
+    vectors: Vectors,
+    owner: Owners,
+    people: int,
+    group: Owners,
+    prototypes: Prototypes,
+    advance: Advance,
 ) -> _HeldOut:
-    """Photos looked up in a gallery built without them."""
+    """Photos looked up in a gallery built without them and without their near-duplicates."""
     fold = np.empty(len(owner), np.int64)
     for members in grouped(owner, people):
+        _, first, moment = np.unique(group[members], return_index=True, return_inverse=True)
+        turn = np.argsort(np.argsort(first))  # in order of appearance
         # A person's only photo always stays in the gallery.
-        fold[members] = np.arange(len(members)) % _FOLDS if len(members) > 1 else -1
+        fold[members] = turn[moment] % _FOLDS if len(first) > 1 else -1
     own: list[Vectors] = [np.zeros(0, np.float32)]
     rank: list[Owners] = [np.zeros(0, np.int64)]
     sample: list[Vectors] = [np.zeros((0, people), np.float32)]
@@ -337,7 +354,7 @@ def _upper_bound(wrong: NDArray[np.bool_], stranger: Owners) -> float:
     """
     errors, faces = np.bincount(stranger, wrong), np.bincount(stranger)
     people = len(faces)
-    exact = float(beta.ppf(0.95, wrong.sum() + 1, len(wrong) - wrong.sum()))
+    _, exact = clopper_pearson(int(wrong.sum()), len(wrong), 0.9)
     generator = np.random.default_rng(0)
     size = max(1, _MOST_SCORES // (4 * people))
     rates = np.empty(_RESAMPLES)
@@ -346,13 +363,6 @@ def _upper_bound(wrong: NDArray[np.bool_], stranger: Owners) -> float:
         drawn = generator.integers(0, people, (len(part), people))
         part[:] = errors[drawn].sum(axis=1) / faces[drawn].sum(axis=1)
     return max(exact, float(np.quantile(rates, 0.95)))
-
-
-def _upper_quantile(values: NDArray[np.floating], rate: float) -> float:
-    """The lowest threshold that at most a `rate` of the values reach."""
-    ordered = np.sort(values)
-    allowed = int(rate * len(ordered) + 1e-9)
-    return float(np.nextafter(ordered[len(ordered) - 1 - allowed], np.inf))
 
 
 def _weighted_quantiles(
@@ -371,8 +381,18 @@ def _thinned(members: Owners, most: int) -> Owners:
     return thinned
 
 
-def pairs(vectors: Vectors, owner: Owners, people: int) -> list[PairRecord]:
-    """Thresholds for two photos, centred without the people compared."""
+def pairs(
+    vectors: Vectors, owner: Owners, people: int, group: Owners | None = None
+) -> list[PairRecord]:
+    """Thresholds for two photos, centred without the people compared.
+
+    Args:
+        vectors: (n, d) unit embeddings, not centred.
+        owner: (n,) index of the person of each.
+        people: how many people, at least 3.
+        group: (n,) near-duplicates share one, and are not compared; None where there are none.
+    """
+    moments = np.arange(len(owner)) if group is None else group
     means = mean_of_means(vectors, owner, people)
     total = means.sum(axis=0)
     # Enough people, and enough of each, evenly over their photos, for a bounded number of pairs.
@@ -383,7 +403,9 @@ def pairs(vectors: Vectors, owner: Owners, people: int) -> list[PairRecord]:
     genuine, impostor = [], []
     for position, a in enumerate(compared):
         own = unit(vectors[members[a]] - (total - means[a]) / (people - 1))
-        genuine.append((own @ own.T)[np.triu_indices(len(own), 1)])
+        first, second = np.triu_indices(len(own), 1)
+        apart = moments[members[a]][first] != moments[members[a]][second]
+        genuine.append((own @ own.T)[first[apart], second[apart]])
         for b in compared[position + 1 :]:
             centre = (total - means[a] - means[b]) / (people - 2)
             across = unit(vectors[members[a]] - centre) @ unit(vectors[members[b]] - centre).T
@@ -391,9 +413,9 @@ def pairs(vectors: Vectors, owner: Owners, people: int) -> list[PairRecord]:
     same, other = np.concatenate(genuine), np.concatenate(impostor)
     records: list[PairRecord] = []
     for rate in _PAIR_RATES:
-        if rate * len(other) < _ERRORS_TO_QUOTE and records:
+        if records and rate * len(other) < ERRORS_TO_QUOTE:
             break
-        threshold = _upper_quantile(other, max(rate, 1 / len(other)))
+        threshold = upper_quantile(other, max(rate, 1 / len(other)))
         records.append(
             PairRecord(
                 threshold=threshold,

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 
 from engine.bundle import Bundle, save
+from engine.embed import Specification
 from training import data, gallery, pixels, recipes
 from training.audit import mean_of_means
-from training.calibration import Owners, Vectors, assemble, pairs, rounds, scaled
+from training.calibration import Owners, Vectors, assemble, pairs, rounds
 from training.console import progress, say
 from training.data import Faces
 from training.fitting import Machine
 from training.gallery import Source
-from training.recipes import FEWEST_PEOPLE, HELD_OUT_SHARE, Material, Plan, Recipe
-from training.runs import Run
+from training.recipes import CHOOSING_SHARE, FEWEST_PEOPLE, HELD_OUT_SHARE, Material, Plan, Recipe
+from training.runs import Run, fingerprint
 from training.tools import Tools
 
 
@@ -38,9 +39,14 @@ class Made:
     epochs: int
 
 
-def describe(plan: Plan, faces_sha256: str, source: Source) -> dict[str, Any]:
+def describe(plan: Plan, faces: Faces, embedder: Specification, source: Source) -> dict[str, Any]:
     """Everything that decides a run's result, for `training.runs.begin`."""
-    return {"plan": asdict(plan), "faces": faces_sha256, "source": asdict(source)}
+    return {
+        "plan": asdict(plan),
+        "embedder": data.key(embedder),
+        "faces": fingerprint(faces),
+        "source": asdict(source),
+    }
 
 
 def make(
@@ -139,7 +145,10 @@ def _network(
     network = recipes.start(plan, weights)
     with progress("Cutting crops", len(faces)) as advance:
         crops = pixels.mapped(faces, network.template, advance)
-    material = Material(crops, owner, people, *data.split(faces, HELD_OUT_SHARE, plan.seed))
+    # Three parts: what is learned from, what the epoch is chosen by, and what is measured on.
+    rest, measured = data.split(faces, HELD_OUT_SHARE, plan.seed)
+    learned, choosing = data.split(faces.part(rest), CHOOSING_SHARE, plan.seed)
+    material = Material(crops, owner, people, rest[learned], rest[choosing])
     trained = recipes.train_network(plan, network, material, run, machine)
     if trained is None:
         return None
@@ -147,9 +156,14 @@ def _network(
     best, stranger, met = recipes.strangers(
         plan, recipes.start(plan, weights), material, trained.epoch, machine.alone()
     )
-    held_out = trained.similarities(crops, material.validation, people)
+    held_out = trained.similarities(crops, measured, people, machine.device)
     calibration, metrics = assemble(
-        held_out, owner[material.validation], best, stranger, pairs(vectors, owner, people)
+        held_out,
+        owner[measured],
+        best,
+        stranger,
+        pairs(vectors, owner, people, faces.group),
+        power=people / met,
     )
     form = tools.embedder.specification
     tensors = {
@@ -164,7 +178,7 @@ def _network(
         tensors |= gallery.portraits(faces, vectors)
     record = gallery.record("classifier", faces, form, source) | {
         "architecture": _architecture(plan, trained.epoch) | trained.network.architecture(),
-        "calibration": scaled(calibration, met, people),
+        "calibration": calibration,
         "metrics": metrics,
     }
     return Made(save(out, record, tensors), trained.epoch, trained.epochs)
@@ -187,8 +201,9 @@ def _require_enough(plan: Plan, faces: Faces) -> None:
                 "apart. Add people, each with a folder of their own."
             )
         return
-    counts = np.bincount(faces.owner)
-    if len(faces.people) < FEWEST_PEOPLE or counts.max() < 2:
+    # Near-duplicates are never parted: of such alone nothing can be held out.
+    moments = np.unique(np.stack([faces.owner, faces.group]), axis=1)[0]
+    if len(faces.people) < FEWEST_PEOPLE or np.bincount(moments).max() < 2:
         raise ValueError(
             f"The {plan.recipe.value} recipe takes at least {FEWEST_PEOPLE} people, most with "
             f"several photos; here are {len(faces.people)} people with {len(faces)} photos. Add "

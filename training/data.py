@@ -15,7 +15,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import align, embed, image
+from engine import align, bundle, embed, image
 from engine.align import Template
 from training import manifest
 from training.console import Advance
@@ -110,6 +110,11 @@ def load(source: Path) -> Faces:
         OSError: it cannot be read.
     """
     path = manifest.locate(source)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}. Give a folder with one folder per person, or what `prepare` made "
+            "of one."
+        )
     text = bytearray()
     ends: list[int] = []
     owners: list[int] = []
@@ -121,7 +126,7 @@ def load(source: Path) -> Faces:
             text += line
             ends.append(len(text))
             owners.append(number.setdefault(row.owner, len(number)))
-            groups.append(row.group)
+            groups.append(row.group if row.group >= 0 else -len(ends))
         else:
             dropped[row.code if row.override is None else Code.OPERATOR] += 1
     if not ends:
@@ -227,8 +232,8 @@ def open_cache(home: Path) -> sqlite3.Connection:
 
 
 def key(form: embed.Specification) -> str:
-    """An embedder's name in caches: its id and its weights."""
-    return f"{form.id}@{form.weights_sha256}"
+    """An embedder's name in caches: its id, its weights, and how its crops were made."""
+    return f"{form.id}@{form.weights_sha256}/{bundle.PREPROCESSING}"
 
 
 def split(faces: Faces, share: float, seed: int) -> tuple[Owners, Owners]:
@@ -269,4 +274,12 @@ def split(faces: Faces, share: float, seed: int) -> tuple[Owners, Owners]:
             taken += count * goes
             left -= goes
         second[members] = [decided[int(group)] for group in faces.group[members]]
+    _give_back(faces, second)
     return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+def _give_back(faces: Faces, second: NDArray[np.bool_]) -> None:
+    """Return a group to the first part for everybody whose groups others took to the second."""
+    for person in np.setdiff1d(faces.owner, faces.owner[~second]):
+        groups, counts = np.unique(faces.group[faces.owner == person], return_counts=True)
+        second[faces.group == groups[counts.argmax()]] = False

@@ -49,6 +49,11 @@ class Machine:
     nodes: int = 1
     precision: str | None = None
 
+    @property
+    def pins(self) -> bool:
+        """Whether batches are best kept where a GPU can fetch them by itself."""
+        return self.device.type == "cuda"
+
     def alone(self) -> "Machine":
         """One device of it, for what is too small to be shared."""
         return replace(self, devices=1, nodes=1)
@@ -112,16 +117,15 @@ def fit(
 ) -> Fitted:
     """Train with validation, from where the run stands, and load the best epoch's weights."""
     best = ModelCheckpoint(
-        run.checkpoints,
-        filename="best",
-        monitor="val_loss",
-        save_last=True,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
+        run.checkpoints, filename="best", monitor="val_loss", enable_version_counter=False
     )
-    callbacks: list[Callback] = [best]
+    # Lightning's own `save_last` writes nothing in epochs that are not the best so far.
+    latest = ModelCheckpoint(
+        run.checkpoints, filename=run.latest.stem, enable_version_counter=False
+    )
+    callbacks: list[Callback] = [best, latest]
     if schedule.patience is not None:
-        callbacks.append(EarlyStopping("val_loss", patience=schedule.patience, mode="min"))
+        callbacks.append(_Stopping("val_loss", patience=schedule.patience, mode="min"))
     if schedule.max_minutes is not None:
         callbacks.append(Timer(timedelta(minutes=schedule.max_minutes)))
     if errors.is_terminal:
@@ -144,7 +148,13 @@ def fit(
         )
         learner.train()  # Lightning keeps whatever mode it finds
         trainer.fit(learner, datamodule=data, ckpt_path=run.last, weights_only=True)
+    if not best.best_model_path:
+        raise ValueError(
+            "The time was over before the first epoch was. Give more with --max-minutes."
+        )
     saved = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    # The trainer's own count is one less where a run that was through is taken up again.
+    last = torch.load(run.latest, map_location="cpu", weights_only=True)
     learner.load_state_dict(saved["state_dict"])
     learner.to("cpu")
     first = trainer.is_global_zero
@@ -154,7 +164,7 @@ def fit(
         torch.distributed.destroy_process_group()
     return Fitted(
         epoch=int(saved["epoch"]) + 1,
-        epochs=trainer.current_epoch,
+        epochs=int(last["epoch"]) + 1,
         first=first,
     )
 
@@ -182,6 +192,17 @@ def refit(
         learner.train()
         trainer.fit(learner, datamodule=data)
     learner.to("cpu")
+
+
+class _Stopping(EarlyStopping):
+    """Early stopping that holds when a run that had stopped is taken up again."""
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        del pl_module
+        if self.stopped_epoch:
+            trainer.should_stop = True
 
 
 @contextmanager

@@ -186,9 +186,7 @@ def build(
         centre = _shared_centre(vectors, owner, people, borrowed)
     else:
         centre = mean_of_means(vectors, owner, people).mean(axis=0)
-    calibration, metrics = _calibration(
-        vectors, owner, people, summary.prototypes, borrowed, advance
-    )
+    calibration, metrics = _calibration(faces, vectors, summary.prototypes, borrowed, advance)
     centred = unit(vectors - centre)
     made, made_owner = summary.prototypes(centred, owner, people)
     tensors = {
@@ -207,6 +205,8 @@ def build(
         "calibration": calibration,
         "metrics": metrics,
     }
+    if borrowed is None and summary.prototypes is not prototypes:
+        manifest["lends"], _ = _calibration(faces, vectors, prototypes, None, None)
     return save(out, manifest, tensors)
 
 
@@ -303,20 +303,22 @@ def _shared_centre(vectors: Vectors, owner: Owners, people: int, lender: Bundle)
 
 
 def _calibration(
+    faces: Faces,
     vectors: Vectors,
-    owner: Owners,
-    people: int,
     prototypes: Prototypes,
     borrowed: Bundle | None,
     advance: Advance | None,
 ) -> tuple[Calibration, dict[str, float]]:
+    people = len(faces.people)
     if borrowed is None:
         try:
-            return calibrate(vectors, owner, people, prototypes, advance)
+            return calibrate(vectors, faces.owner, people, prototypes, advance, group=faces.group)
         except ValueError as error:
             raise ValueError(
                 f"{error}; add people or photos, or borrow a calibration with "
                 "`--calibration-from BUNDLE`"
             ) from error
-    own = scaled(borrowed.calibration, len(borrowed.manifest.people) - 1, people)
+    # Few photos leave trained directions close to cluster means, whose threshold is the higher.
+    theirs = borrowed.manifest.lends or borrowed.calibration
+    own = scaled(theirs, len(borrowed.manifest.people) - 1, people)
     return own.model_copy(update={"source": borrowed.id}), {}

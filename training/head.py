@@ -52,8 +52,10 @@ class CosineHead(nn.Module):
         return normalize(self.weight, dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(n, d) unit features to (n, people) cosines."""
-        return best_per_person(features, self.directions, self.owner, self.people)
+        """(n, d) unit float32 features to (n, people) cosines."""
+        # Whatever a network's precision, cosines in half of it are too coarse to be compared.
+        with torch.autocast(features.device.type, enabled=False):
+            return best_per_person(features, self.directions, self.owner, self.people)
 
     def loss(self, features: Tensor, truth: Tensor) -> Tensor:
         """The margin softmax's loss, and the pull towards the start.

@@ -5,6 +5,7 @@ Tolerant of which columns there are: what is logged is the recipe's business.
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 NAME = "metrics.csv"
@@ -13,8 +14,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "run" / "training"
 _NOT_RESULTS = ("epoch", "step")
 
 
-def locate(run: str) -> Path:
-    """The log of a run, given as its name in run/training, its folder, or the file itself.
+def locate(run: str) -> list[Path]:
+    """The logs of a run, given as its name in run/training, its folder, or a log itself.
+
+    A run that was cut off has one for each time that it was taken up, oldest first.
 
     Raises:
         ValueError: there is none.
@@ -22,7 +25,7 @@ def locate(run: str) -> Path:
     given = Path(run)
     home = FOLDER / run if given.name == run and not given.exists() else given
     if home.is_file():
-        return home
+        return [home]
     logs = sorted(home.rglob(NAME), key=lambda path: path.stat().st_mtime) if home.is_dir() else []
     if not logs:
         others = sorted({path.name for path in FOLDER.iterdir()}) if FOLDER.is_dir() else []
@@ -30,16 +33,31 @@ def locate(run: str) -> Path:
             f"There is no {NAME} in {home}. Give a run's name, its folder, or the file. "
             + (f"run/training has: {', '.join(others)}." if others else "Nothing was trained yet.")
         )
-    return logs[-1]
+    # Of several runs in the folder, such as folds, the newest.
+    return [log for log in logs if log.parent.parent == logs[-1].parent.parent]
 
 
-def read(path: Path) -> dict[str, list[tuple[float, float]]]:
+def read(logs: Sequence[Path]) -> dict[str, list[tuple[float, float]]]:
     """From each column's name to its (epoch, mean value) points, in the order of the epochs.
 
+    Args:
+        logs: of one run; of an epoch that is in several, the last one counts.
+
     Raises:
-        ValueError: it is not such a table, or has no numbers yet.
-        OSError: it cannot be read.
+        ValueError: one is not such a table, or there are no numbers yet.
+        OSError: one cannot be read.
     """
+    merged: dict[str, dict[float, float]] = defaultdict(dict)
+    for path in logs:
+        for name, points in _means(path).items():
+            merged[name] |= points
+    if not merged:
+        raise ValueError(f"{logs[-1]} has no numbers yet. Wait until the first epoch is over.")
+    return {name: sorted(points.items()) for name, points in merged.items()}
+
+
+def _means(path: Path) -> dict[str, dict[float, float]]:
+    """From each column's name to its mean value by epoch."""
     gathered: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
@@ -54,10 +72,8 @@ def read(path: Path) -> dict[str, list[tuple[float, float]]]:
                     continue
                 if not _is_rate_of_learning(name):
                     gathered[name][at].append(value)
-    if not gathered:
-        raise ValueError(f"{path} has no numbers yet. Wait until the first epoch is over.")
     return {
-        name: [(at, sum(values) / len(values)) for at, values in sorted(points.items())]
+        name: {at: sum(values) / len(values) for at, values in points.items()}
         for name, points in gathered.items()
     }
 

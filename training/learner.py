@@ -29,7 +29,7 @@ class Learner(lightning.LightningModule):
         network_rate: that of the network's trainable parameters.
         steps: of the whole run: the rates rise over the first tenth and fall along a cosine.
         weight_decay: of the network.
-        seed: decides the augmentation, with epoch and batch.
+        seed: decides the augmentation and what is random in the network, with epoch and batch.
     """
 
     centre: Tensor
@@ -71,10 +71,13 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss of one batch."""
         inputs, truth = batch
+        seed = self._batch_seed(index)
         if self.network is not None:
-            generator = torch.Generator().manual_seed(self._batch_seed(index))
-            inputs = augment(pixels(inputs), generator)
-        loss = self.head.loss(self(inputs), truth)
+            inputs = augment(pixels(inputs), torch.Generator().manual_seed(seed))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # for networks with dropout
+            features = self(inputs)
+        loss = self.head.loss(features, truth)
         self.log(
             "train_loss", loss, on_step=False, on_epoch=True, batch_size=len(truth), sync_dist=True
         )
@@ -111,7 +114,11 @@ class Learner(lightning.LightningModule):
                 rates.append(self._network_rate)
         optimizer = torch.optim.AdamW(groups)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rates, total_steps=self._steps, pct_start=0.1
+            optimizer,
+            rates,
+            total_steps=self._steps,
+            # It divides by zero where the warm-up is one step exactly.
+            pct_start=0.1 if self._steps > 10 else 0.15,
         )
         return {
             "optimizer": optimizer,

@@ -5,6 +5,8 @@ nothing about how the decisions were made.
 """
 
 import json
+import math
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -68,7 +70,7 @@ class Row:
         crop: the face's picture, relative to the manifest's folder; None without a face.
         landmarks: (5, 2) in the crop's pixels; empty without a face.
         group: faces with the same number are near-duplicates: they must not be split between
-            training and validation.
+            training and validation; negative where it was not looked for any.
         size_px, blur, exposure, yaw, pitch: see `engine.types`; None without a face or where they
             cannot be told.
     """
@@ -106,6 +108,10 @@ class Row:
 
 
 _FIELDS = {entry.name for entry in fields(Row)}
+_NAMES = {"id", "path", "person"}
+_WORDS = {"override_person", "override_face", "twin", "likely", "crop"}
+_WHOLE = {"faces", "group"}
+_MEASURES = {"size_px", "blur", "exposure", "yaw", "pitch"}
 
 
 def locate(source: Path) -> Path:
@@ -146,7 +152,7 @@ def _parse(line: bytes, path: Path, number: int) -> Row:
     place = f"{path}, line {number}"
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{place} is not JSON ({error}). Mend it, or run prepare again."
         ) from error
@@ -161,9 +167,49 @@ def _parse(line: bytes, path: Path, number: int) -> Row:
                 f"{place}: {name} is {record.get(name)!r}; it can be 'keep' or 'drop'"
                 + (", or null." if name == "override" else ".")
             )
-    if record.get("crop") and np.shape(record.get("landmarks") or []) != (5, 2):
+    for name, value in record.items():
+        if not _fits(name, value):
+            raise ValueError(f"{place}: {name} cannot be {reprlib.repr(value)}. Mend it.")
+    if not _is_inside(record.get("crop")):
+        raise ValueError(f"{place}: crop must be a file below the manifest's folder.")
+    if record.get("crop") and not _is_five_points(record.get("landmarks")):
         raise ValueError(f"{place}: landmarks must be five points. Run prepare again.")
     return _row(record)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a field can have a value, by its kind alone."""
+    if name in _NAMES or (name in _WORDS and value is not None):
+        return isinstance(value, str) and value != "" and _is_utf8(value)
+    if name in _WHOLE:
+        return type(value) is int and abs(value) < 2**63
+    if name in _MEASURES:
+        return value is None or (type(value) in (int, float) and math.isfinite(value))
+    return True
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text is whole: JSON can hold halves of letters, files and screens cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_five_points(landmarks: object) -> bool:
+    try:
+        points = np.array(landmarks, np.float64)
+    except (TypeError, ValueError):
+        return False
+    return points.shape == (5, 2) and bool(np.isfinite(points).all())
+
+
+def _is_inside(crop: object) -> bool:
+    """Whether a crop is one of the dataset's own files: manifests are handed on."""
+    if crop is None:
+        return True
+    return isinstance(crop, str) and not crop.startswith("/") and ".." not in crop.split("/")
 
 
 def _row(record: dict[str, Any]) -> Row:

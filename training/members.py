@@ -8,7 +8,6 @@ bundle as it was, and for more people than it holds for the figures are scaled
 """
 
 import errno
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,14 +24,15 @@ from engine import align, bundle, embed, image
 from engine.align import ARCFACE, ARCFACE_SIZE, Template
 from engine.bundle import Bundle, Calibration
 from engine.detect import whole_crop
-from engine.errors import ImageError
-from engine.gallery import best_per_person, check_prototypes
+from engine.errors import BundleError, ImageError
+from engine.gallery import Gallery, best_per_person
 from engine.quality import quality
 from training import twins
 from training.audit import COPY, Limits, unit
 from training.calibration import Vectors, scaled
 from training.console import Advance, say
 from training.gallery import CALIBRATED_FOR, cluster_count, jpeg, packed, prototypes, tally
+from training.photos import person_of
 from training.tools import Tools
 
 _CHIP = Template(ARCFACE_SIZE, ARCFACE)
@@ -265,8 +265,25 @@ def _gallery(stem: Path, purpose: str) -> Bundle:
             f"{found.name} is a vectorizer and knows nobody. Build a gallery with it: `python -m "
             f"training gallery DIR --embedder trained:{found.name} --out run/models/NAME`."
         )
-    check_prototypes(found, found.embedder.dimension)
+    Gallery(found, torch.device("cpu"))
+    if "counts" in found.tensors and not _counts_fit(found):
+        raise BundleError(
+            f"{found.name}'s counts do not fit its prototypes. Build the bundle again."
+        )
     return found
+
+
+def _counts_fit(found: Bundle) -> bool:
+    owner, counts = found.tensors["owner"], found.tensors["counts"]
+    lengths = found.tensors.get("lengths")
+    return (
+        counts.shape == owner.shape
+        and counts.dtype == torch.int64
+        and bool((counts >= 0).all())
+        and lengths is not None
+        and lengths.shape == owner.shape
+        and lengths.dtype == torch.float32
+    )
 
 
 def _names(old: Bundle) -> list[str]:
@@ -299,7 +316,8 @@ def _carried_over(old: Bundle, people: int) -> tuple[Calibration, int]:
     """The calibration for so many people, and for how many it holds."""
     theirs = old.calibration
     # A bundle that does not say was built before people could be added: its figures hold for all.
-    holds_for = int(old.manifest.architecture.get(CALIBRATED_FOR, len(old.manifest.people)))
+    said = old.manifest.architecture.get(CALIBRATED_FOR)
+    holds_for = said if type(said) is int and said > 0 else len(old.manifest.people)
     source = old.id if theirs.source.startswith("own") else theirs.source
     carried = scaled(theirs, holds_for, people).model_copy(update={"source": source})
     return carried, max(holds_for, people)
@@ -530,10 +548,9 @@ def _grown(old: Bundle, chosen: _Chosen, index: int | None) -> dict[str, torch.T
 
 
 def _name(name: str) -> str:
-    """As a folder's name becomes a person's."""
-    person = unicodedata.normalize("NFC", name).replace("_", " ").strip()
+    person = person_of(name)
     if not person:
-        raise ValueError("a person needs a name")
+        raise ValueError("A person needs a name.")
     return person
 
 

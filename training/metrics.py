@@ -315,7 +315,7 @@ def open_set_rates(mated: Scores, strangers: Scores, targets: Sequence[float]) -
     return rates
 
 
-def upper_quantile(values: Scores, rate: float) -> float:
+def upper_quantile(values: NDArray[np.floating], rate: float) -> float:
     """The lowest threshold that at most a `rate` of the values reach."""
     allowed = min(int(rate * len(values) + 1e-9), len(values) - 1)
     place = len(values) - 1 - allowed

@@ -4,6 +4,8 @@ Knows the two formats; knows nothing about what the photos show.
 """
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def read_csv(path: Path) -> PairList:
     first: list[int] = []
     second: list[int] = []
     same: list[bool] = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file, _readable(path):
         rows = csv.DictReader(file, skipinitialspace=True)
         rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
         label = next((name for name in _LABELS if name in rows.fieldnames), None)
@@ -93,6 +95,15 @@ def read_csv(path: Path) -> PairList:
     if not same:
         raise ValueError(f"{path} has no pairs.")
     return PairList(list(number), np.array(first), np.array(second), np.array(same))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say which file is no table."""
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a table in UTF-8 ({error}). Save it as one.") from error
 
 
 def read_lfw(path: Path) -> LfwPairs:

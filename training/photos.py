@@ -45,7 +45,7 @@ def walk(folder: Path) -> Iterator[Photo]:
     for name in sorted((home.name for home in folder.iterdir()), key=_slashed):
         if name.startswith(".") or not (folder / name).is_dir():
             continue
-        person = _person(name)
+        person = person_of(name)
         if not person:
             raise ValueError(f"{folder / name} names nobody. Rename it after the person.")
         other = homes.setdefault(person, name)
@@ -72,9 +72,11 @@ def outside(folder: Path) -> int:
         return sum(not entry.name.startswith(".") and entry.is_file() for entry in entries)
 
 
-def _person(name: str) -> str:
+def person_of(name: str) -> str:
+    """A folder's name as a person's: underscores, line breaks and the like become one space."""
     # Some file systems spell an accent as a letter of its own.
-    return unicodedata.normalize("NFC", name).replace("_", " ").strip()
+    letters = unicodedata.normalize("NFC", name).replace("_", " ")
+    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in letters).split())
 
 
 def _slashed(name: str) -> str:

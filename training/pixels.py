@@ -63,6 +63,10 @@ def _cut(
         made.flush()
         del made
         unfinished.replace(path)
+        # Of the same size, but of other faces: what it was before the dataset changed.
+        for old in path.parent.glob(f"pixels-{template.size_px}-*.npy"):
+            if old != path:
+                old.unlink(missing_ok=True)
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -179,7 +179,7 @@ def _require_same(
     ):
         was = book.setting(name, value)
         if was != value:
-            told = f"{said} --aligned" if name == "aligned" else f"{said} {was.split('@')[0]}"
+            told = f"{said} --aligned" if name == "aligned" else f"{said} {was}"
             raise ValueError(f"{home} was prepared {told}. Do so again, or give another --out.")
     place = os.fsencode(source.resolve()).decode("utf-8", "backslashreplace")
     was = book.setting("source", place)

@@ -30,9 +30,12 @@ from training.fitting import Fitted, Machine, Schedule, fit, refit
 from training.gallery import prototypes
 from training.head import CosineHead
 from training.learner import Learner, unfreeze
-from training.runs import Run
+from training.runs import Run, is_helper
 
 HELD_OUT_SHARE = 0.2
+"""Of each person's faces: figures are measured on them."""
+CHOOSING_SHARE = 0.1
+"""Of the other faces: the best epoch of a network is chosen by them."""
 STRANGERS_SHARE = 0.25
 FEWEST_PEOPLE = 4
 _BATCH = 32
@@ -149,7 +152,7 @@ class Material:
         owner: (n,) whose they are.
         people: how many people.
         training: indices of the faces that are learned from.
-        validation: indices of those that are not.
+        validation: indices of those that the best epoch is chosen by.
     """
 
     crops: NDArray[np.uint8]
@@ -200,21 +203,34 @@ class Trained:
     epoch: int
     epochs: int
 
-    def similarities(self, crops: NDArray[np.uint8], index: Owners, people: int) -> Vectors:
+    def similarities(
+        self, crops: NDArray[np.uint8], index: Owners, people: int, device: torch.device
+    ) -> Vectors:
         """(k, people) cosines of some of the crops."""
-        made = features(self.network, crops, index)
+        made = features(self.network, crops, index, device)
         result: Vectors = best_per_person(
             centred(torch.from_numpy(made), self.centre), self.prototypes, self.owner, people
         ).numpy()
         return result
 
 
-def features(network: Network, crops: NDArray[np.uint8], index: Owners) -> Vectors:
-    """(k, d) unit features of some of the crops, as they are served."""
+def features(
+    network: Network, crops: NDArray[np.uint8], index: Owners, device: torch.device
+) -> Vectors:
+    """(k, d) unit features of some of the crops, as they are served; the network stays on the CPU.
+
+    Args:
+        network: in evaluation mode.
+        crops: (n, px, px, 3) RGB on its template.
+        index: (k,) which of them.
+        device: where it computes.
+    """
+    network.to(device)
     parts = [
-        networks.features(network, crops[index[k : k + _BATCH]], torch.device("cpu"))
+        networks.features(network, crops[index[k : k + _BATCH]], device).cpu()
         for k in range(0, len(index), _BATCH)
     ]
+    network.cpu()
     made: Vectors = torch.cat(parts).numpy()
     return made
 
@@ -234,7 +250,7 @@ def train_network(
     Returns:
         The trained network; None in a process that only helps another one (DDP).
     """
-    centre, head = beginning(plan, network, material)
+    centre, head = beginning(plan, network, material, machine.device)
     data = FaceBatches(
         material.crops,
         material.owner,
@@ -242,6 +258,7 @@ def train_network(
         material.validation,
         size=plan.batch,
         seed=plan.seed,
+        pin=machine.pins,
     )
     learner = build_learner(plan, network, head, centre, data.steps)
     fitted = fit(learner, data, run, plan.schedule, machine)
@@ -278,7 +295,7 @@ def strangers(
     owner: Owners = number[material.owner].astype(np.int64)
     inside = material.training[owner[material.training] >= 0]
     fewer = Material(material.crops, owner, len(known), inside, inside[:0])
-    centre, head = beginning(plan, network, fewer)
+    centre, head = beginning(plan, network, fewer, machine.device)
     data = FaceBatches(
         fewer.crops, owner, inside, fewer.validation, size=plan.batch, seed=plan.seed
     )
@@ -286,7 +303,7 @@ def strangers(
     refit(build_learner(plan, network, head, centre, data.steps), data, epochs, machine)
     trained = Trained(network.eval(), centre, head.directions.detach(), head.owner, epochs, epochs)
     outside = np.flatnonzero(owner < 0)
-    best = trained.similarities(material.crops, outside, len(known)).max(axis=1)
+    best = trained.similarities(material.crops, outside, len(known), machine.device).max(axis=1)
     _, numbered = np.unique(material.owner[outside], return_inverse=True)
     return best.astype(np.float64), numbered.astype(np.int64), len(known)
 
@@ -314,7 +331,9 @@ def fit_head(
     """
     every = np.arange(len(vectors))
     head = _head_from(plan, vectors, owner, people)
-    data = FaceBatches(vectors, owner, every, every[:0], size=plan.batch, seed=plan.seed)
+    data = FaceBatches(
+        vectors, owner, every, every[:0], size=plan.batch, seed=plan.seed, pin=machine.pins
+    )
     learner = build_learner(plan, None, head, torch.zeros(vectors.shape[1]), data.steps)
     refit(learner, data, epochs, machine)
     return head.directions.detach().numpy(), head.owner.numpy()
@@ -323,15 +342,21 @@ def fit_head(
 def length(plan: Plan, vectors: Vectors, faces: Faces, run: Run, machine: Machine) -> Fitted | None:
     """Train a head with a validation part, for its history and for how long it is to be trained.
 
+    Where nobody has a photo to spare for that part, it is trained for as long as the plan says.
+
     Returns:
         What became of it; None in a process that only helps another one.
     """
     training, validation = split(faces, HELD_OUT_SHARE, plan.seed)
+    if not len(validation):
+        return None if is_helper() else Fitted(plan.epochs, plan.epochs, first=True)
     people = len(faces.people)
     centre = mean_of_means(vectors[training], faces.owner[training], people).mean(axis=0)
     spread = unit(vectors - centre)
     head = _head_from(plan, spread[training], faces.owner[training], people)
-    data = FaceBatches(spread, faces.owner, training, validation, size=plan.batch, seed=plan.seed)
+    data = FaceBatches(
+        spread, faces.owner, training, validation, size=plan.batch, seed=plan.seed, pin=machine.pins
+    )
     learner = build_learner(plan, None, head, torch.zeros(spread.shape[1]), data.steps)
     fitted = fit(learner, data, run, plan.schedule, machine)
     if not fitted.first:
@@ -339,12 +364,14 @@ def length(plan: Plan, vectors: Vectors, faces: Faces, run: Run, machine: Machin
     return fitted if plan.patience else replace(fitted, epoch=fitted.epochs)
 
 
-def beginning(plan: Plan, network: Network, material: Material) -> tuple[Tensor, CosineHead]:
+def beginning(
+    plan: Plan, network: Network, material: Material, device: torch.device
+) -> tuple[Tensor, CosineHead]:
     """A network's mean feature and a head to begin with."""
     people = material.people
     if plan.recipe is Recipe.FINETUNE:
         owner = material.owner[material.training]
-        made = features(network.eval(), material.crops, material.training)
+        made = features(network.eval(), material.crops, material.training, device)
         centre = mean_of_means(made, owner, people).mean(axis=0)
         head = _head_from(plan, unit(made - centre), owner, people)
         return torch.from_numpy(np.asarray(centre, np.float32)), head

@@ -18,6 +18,9 @@ from training.data import Faces
 
 FOLDER = Path(__file__).resolve().parent.parent / "run" / "training"
 
+_RANKS = ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID")
+"""Of a process among others, as Lightning, torchrun and SLURM tell it; 0 is the first."""
+
 _DESCRIPTION = "run.json"
 _CHECKPOINTS = "checkpoints"
 
@@ -39,6 +42,11 @@ class Run:
         """Where checkpoints go."""
         return self.home / _CHECKPOINTS
 
+    @property
+    def latest(self) -> Path:
+        """The checkpoint of the last whole epoch, once there is one."""
+        return self.checkpoints / "last.ckpt"
+
     def finish(self) -> None:
         """Mark the run as over: checkpoints go, the history stays."""
         record = json.loads((self.home / _DESCRIPTION).read_text("utf-8"))
@@ -57,23 +65,30 @@ def begin(name: str, what: Mapping[str, Any], folder: Path) -> Run:
     Returns:
         The run to go on with, where one of the same `what` was cut off; else a fresh one, whose
         predecessor of that name is gone.
+
+    Raises:
+        ValueError: the name is none, or its folder holds something else than runs.
     """
+    if Path(name).name in {"", ".."}:
+        raise ValueError(
+            f"{name!r} is no name for a training run. Give --out a name, not a folder."
+        )
     home = folder / name
     wanted = json.loads(json.dumps(dict(what)))
     record = _read(home)
     if record is not None and record.get("what") == wanted and not record.get("finished"):
-        last = home / _CHECKPOINTS / "last.ckpt"
+        last = Run(home, None).latest
         return Run(home, last if last.exists() else None)
     if not is_helper():
-        shutil.rmtree(home, ignore_errors=True)
+        _clear(home)
         home.mkdir(parents=True)
         _write(home, {"what": wanted, "finished": False})
     return Run(home, None)
 
 
 def is_helper() -> bool:
-    """Whether this is one of the processes that another one started to share its training."""
-    return os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0"
+    """Whether this process only helps another one: by the words of whatever started them."""
+    return any(os.environ.get(name, "0") != "0" for name in _RANKS)
 
 
 def fingerprint(faces: Faces) -> str:
@@ -82,6 +97,34 @@ def fingerprint(faces: Faces) -> str:
     for row, owner, group in zip(faces.rows, faces.owner, faces.group, strict=True):
         digest.update(f"{row.id}\0{faces.people[owner]}\0{group}\n".encode())
     return digest.hexdigest()
+
+
+def _clear(home: Path) -> None:
+    """Delete what was trained under a name before, and nothing else."""
+    if not home.exists():
+        return
+    if not _holds_runs(home):
+        raise ValueError(
+            f"{home} holds something else than training runs, which would be lost. Give another "
+            "--runs or another --out."
+        )
+    for entry in home.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _DESCRIPTION:
+            entry.unlink()
+    # It goes last, so that a folder that was cleared by half is still known for a run's.
+    (home / _DESCRIPTION).unlink(missing_ok=True)
+    home.rmdir()
+
+
+def _holds_runs(home: Path) -> bool:
+    """Whether a folder is a run's, or has nothing but runs' folders in it."""
+    if home.is_symlink() or not home.is_dir():
+        return False
+    return (home / _DESCRIPTION).is_file() or all(
+        _holds_runs(entry) or entry.name.startswith(f".{_DESCRIPTION}.") for entry in home.iterdir()
+    )
 
 
 def _read(home: Path) -> dict[str, Any] | None:

@@ -400,7 +400,7 @@ def _prepared(
         rate=plan.rate,
         steps=plan.epochs * batches.steps,
         seed=plan.seed,
-        record=run.home / _RECORD if run else None,
+        record=run.checkpoints / _RECORD if run else None,
     )
     return learner, batches
 
@@ -415,7 +415,7 @@ def _probes(fold: Fold) -> Owners:
 
 def _recorded(run: Run, epochs: int) -> list[Path]:
     """Where the probes' vectors after each epoch are."""
-    return [run.home / _RECORD / f"{epoch + 1}.npy" for epoch in range(epochs)]
+    return [run.checkpoints / _RECORD / f"{epoch + 1}.npy" for epoch in range(epochs)]
 
 
 def _best_epoch(before: Sequence[Compared], after: Sequence[Sequence[Compared]]) -> int:

@@ -29,6 +29,7 @@ from training.fitting import Machine
 from training.gallery import prototypes
 from training.manifest import Code
 from training.recipes import Recipe, fit_head, plan
+from training.twins import signature
 
 BATCH = 64
 GREY_PX = 16
@@ -56,7 +57,7 @@ class Crops:
         return Crops(people, owner, *measured)
 
     def signatures(self):
-        """(n, 256) unit vectors by which copies are told; see `training.twins`."""
+        """(n, 256) unit vectors by which copies are told."""
         return signature(self.grey)
 
 
@@ -64,12 +65,6 @@ def tiny(chip):
     """A face's tiny grey picture."""
     box = Image.Resampling.BOX
     return np.asarray(Image.fromarray(chip).convert("L").resize((GREY_PX, GREY_PX), box))
-
-
-def signature(grey):
-    """Tiny grey pictures without brightness and contrast, as unit vectors."""
-    values = grey.reshape(len(grey), -1).astype(np.float32)
-    return unit(values - values.mean(axis=1, keepdims=True))
 
 
 def read(folder, embedder):

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+RESUMED = "Going on with the run"
+
 
 def command(source, home, arguments):
     words = [source, "--aligned", "--out", home / "x", "--runs", home / "runs"]
@@ -26,7 +28,7 @@ def command(source, home, arguments):
 
 
 def finished(words, after_s=None):
-    """Run to the end, or kill after so many seconds; tells whether it ended by itself."""
+    """Run to the end, or kill after so many seconds; tells whether it ended, and what it said."""
     with subprocess.Popen(
         words,
         stdout=subprocess.DEVNULL,
@@ -37,11 +39,11 @@ def finished(words, after_s=None):
             _, said = process.communicate(timeout=after_s)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
-            return False
+            _, said = process.communicate()
+            return False, said.decode()
     if process.returncode:
         raise SystemExit(said.decode())
-    return True
+    return True, said.decode()
 
 
 def main():
@@ -59,19 +61,23 @@ def main():
         start = time.perf_counter()
         finished(command(arguments.source, calm, arguments.options))
         whole_s = time.perf_counter() - start
-        kills = 0
+        kills = resumed = 0
         while kills < arguments.kills:
             moment = float(generator.uniform(0.2, 1.0)) * whole_s
-            if finished(command(arguments.source, rough, arguments.options), moment):
+            through, said = finished(command(arguments.source, rough, arguments.options), moment)
+            resumed += RESUMED in said
+            if through:
                 # It was through: a run that is over begins again.
                 for path in rough.glob("x.*"):
                     path.unlink()
                 continue
             kills += 1
-        finished(command(arguments.source, rough, arguments.options))
+        _, said = finished(command(arguments.source, rough, arguments.options))
+        resumed += RESUMED in said
         names = ("x.pth", "x.json")
         equal = all((calm / name).read_bytes() == (rough / name).read_bytes() for name in names)
-    print(json.dumps({"kills": kills, "undisturbed_s": round(whole_s, 1), "equal": equal}))
+    found = {"kills": kills, "resumed": resumed, "undisturbed_s": round(whole_s, 1)}
+    print(json.dumps(found | {"equal": equal}))
     raise SystemExit(0 if equal else 1)
 
 

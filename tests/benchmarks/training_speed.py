@@ -60,7 +60,7 @@ def ours(faces, arch, batch, epochs, device, weights):
     crops = pixels.mapped(faces, network.template)
     training, validation = data.split(faces, recipes.HELD_OUT_SHARE, 0)
     material = Material(crops, faces.owner, len(faces.people), training, validation)
-    centre, head = recipes.beginning(plan, network, material)
+    centre, head = recipes.beginning(plan, network, material, device)
     batches = FaceBatches(crops, faces.owner, training, validation, size=batch, seed=0)
     learner = recipes.build_learner(plan, network, head, centre, batches.steps)
     clock = Clock()

@@ -103,6 +103,12 @@ def test_a_name_is_a_name_and_a_path_is_a_path(tmp_path):
     assert bundle.locate(Path("people"), tmp_path) == Path("people")
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "models/..", Path(), Path("/")])
+def test_what_ends_in_no_name_names_no_bundle(name):
+    with pytest.raises(BundleError, match="names no bundle"):
+        bundle.locate(name)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000])
 def test_a_description_nested_too_deep_is_refused(tmp_path, text):
     stem = make(tmp_path)

@@ -50,6 +50,8 @@ def test_tensors_of_another_network_are_refused():
         networks.restore(networks.build("mobilenet_v2").architecture(), other)
     with pytest.raises(BundleError, match="does not fit"):
         networks.restore({"network": "os.system"}, {})
+    with pytest.raises(BundleError, match="does not fit"):
+        networks.restore({"network": "resnet18", "input_px": float("inf")}, {})
 
 
 @pytest.mark.parametrize("arguments", [("resnet1000",), ("dlib-resnet29", 112), ("vit_b_16", 112)])

@@ -168,6 +168,42 @@ def test_pairs_of_many_people_are_those_of_some(monkeypatch):
     assert records[0].impostor_pairs == 12 * 11 // 2 * 10 * 10
 
 
+def test_near_duplicates_are_held_out_together():
+    """Faces that resemble nothing but their own copies must not be found by them."""
+    people, moments, copies = 6, 5, 4
+    generator = np.random.default_rng(0)
+    group = np.repeat(np.arange(people * moments), copies)
+    vectors = generator.normal(size=(people * moments, 64))[group]
+    vectors = unit((vectors + 0.01 * generator.normal(size=vectors.shape)).astype(np.float32))
+    owner = group // moments
+    record, metrics = calibrate(vectors, owner, people, prototypes, group=group)
+    _, copied = calibrate(vectors, owner, people, prototypes)
+    assert metrics["top_1"] < 0.5 < copied["top_1"]
+    assert record.identification.genuine == len(owner)
+    # Nor do they count as two photos of one person.
+    assert record.pairs[0].genuine_pairs == people * 10 * copies**2
+
+
+def test_people_with_near_duplicates_only_are_not_held_out():
+    faces = cloud(people=5, each=4)
+    with pytest.raises(ValueError, match="two photos"):
+        calibrate(faces.vectors, faces.owner, 5, prototypes, group=faces.owner)
+
+
+def test_strangers_who_met_fewer_people_count_for_more(measured):
+    generator = np.random.default_rng(0)
+    truth = np.repeat(np.arange(20), 100)
+    scores = generator.normal(0, 0.1, (2000, 20)).astype(np.float32)
+    scores[np.arange(2000), truth] += 0.35
+    best, stranger = generator.normal(0.2, 0.05, 5000), np.repeat(np.arange(50), 100)
+    pairs = measured[0].pairs
+    few, _ = calibration.assemble(scores, truth, best, stranger, pairs)
+    many, _ = calibration.assemble(scores, truth, best, stranger, pairs, power=20 / 5)
+    assert many.identification.threshold > few.identification.threshold
+    assert many.identification.true_positive_rate < few.identification.true_positive_rate
+    assert many.stranger_quantiles[500] > few.stranger_quantiles[500]
+
+
 def test_grouped():
     owner = np.array([2, 0, 2, 1, 0])
     assert [part.tolist() for part in calibration.grouped(owner, 4)] == [[1, 4], [3], [0, 2], []]

@@ -21,6 +21,7 @@ from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from tests.training.datasets import prepared
+from tests.training.workbench import edit
 from training import asking, fetch
 from training.__main__ import app
 
@@ -86,8 +87,27 @@ def test_recipes_with_networks_of_their_own(home, tmp_path, arguments):
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["calibration"]["source"] == "own"
-    assert 0 <= report["metrics"]["top_1"] <= report["metrics"]["top_5"] <= 1
-    assert best_match(out, home / "crops" / "Person_1" / "0.png").name.startswith("Person")
+    assert report["architecture"]["recipe"] == arguments[1]
+    assert set(report["metrics"]) == {"top_1", "top_5"}
+    assert "network" in bundle.load(out).manifest.architecture
+    match = best_match(out, home / "crops" / "Person_1" / "0.png")
+    assert -1 <= match.similarity <= 1.001
+
+
+def test_one_photo_of_everybody_is_enough_for_a_head(tmp_path):
+    few = prepared(tmp_path / "set", people=3, each=1)
+    result = run(few, tmp_path / "x", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert best_match(tmp_path / "x", few / "crops" / "Person_2" / "0.png").name == "Person 2"
+
+
+def test_near_duplicates_alone_are_too_few_for_a_network(tmp_path):
+    same = prepared(tmp_path / "set", people=4, each=3)
+    for number in range(12):
+        edit(same, number, group=number // 3)
+    result = run(same, tmp_path / "x", "--recipe", "finetune")
+    assert result.exit_code == 1
+    assert "most with several photos" in result.stderr.replace("\n", " ")
 
 
 def test_imagenet_weights_that_cannot_be_had_are_done_without(home, tmp_path, monkeypatch):

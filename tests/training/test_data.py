@@ -46,7 +46,20 @@ def test_the_operator_overrules(home):
         ({"status": "maybe"}, "line 2: status is 'maybe'"),
         ({"override": "yes"}, "line 2: override is 'yes'"),
         ({"landmarks": [[1, 2]]}, "five points"),
+        ({"landmarks": [["a", "b"]] * 5}, "five points"),
+        ({"landmarks": [[float("nan"), 1]] * 5}, "five points"),
+        ({"person": 5}, "line 2: person cannot be 5"),
+        ({"person": "\ud800"}, "line 2: person cannot be"),
+        ({"override_person": ["Ann"]}, r"line 2: override_person cannot be \['Ann'\]"),
+        ({"override_person": ""}, "line 2: override_person cannot be ''"),
+        ({"crop": 5}, "line 2: crop cannot be 5"),
+        ({"group": None}, "line 2: group cannot be None"),
+        ({"group": 10**30}, "line 2: group cannot be 10"),
+        ({"size_px": "big"}, "line 2: size_px cannot be 'big'"),
+        ({"yaw": float("nan")}, "line 2: yaw cannot be nan"),
         ({"colour": "red"}, "unknown field 'colour'"),
+        ({"crop": "../../elsewhere/1.png"}, "line 2: crop must be a file below"),
+        ({"crop": "/elsewhere/1.png"}, "line 2: crop must be a file below"),
     ],
 )
 def test_a_damaged_line_is_named(home, changes, said):
@@ -88,6 +101,14 @@ def test_no_group_is_split(home):
     assert data.split(faces, 0.3, seed=1)[1].tolist() != validation.tolist()
 
 
+def test_faces_of_no_group_are_no_twins(home):
+    for number in range(24):
+        edit(home, number, group=-1)
+    faces = data.load(home)
+    assert len(set(faces.group)) == 24
+    assert set(faces.owner[data.split(faces, 0.3, seed=0)[1]]) == {0, 1, 2, 3}
+
+
 def test_a_manifest_that_keeps_nobody_says_so(home):
     path = home / manifest.NAME
     rows = [replace(row, status=Status.DROP) for row in manifest.read(path)]
@@ -103,3 +124,13 @@ def test_rows_can_be_looked_at_in_any_order(home):
     assert [row.id for row in faces.rows[-2:]] == ["4-22", "4-23"]
     assert pickle.loads(pickle.dumps(some)).rows[0] == faces.rows[5]
     assert [row.person for row in some.rows] == [some.people[i] for i in some.owner]
+
+
+def test_nobody_is_left_without_a_face_to_learn_from(home):
+    # Two people whose photos are the same few pictures, as far as groups can tell.
+    for number in range(12):
+        edit(home, number, group=number % 2)
+    faces = data.load(home)
+    for seed in range(20):
+        training, _ = data.split(faces, 0.6, seed)
+        assert set(faces.owner[training]) == {0, 1, 2, 3}

@@ -154,3 +154,15 @@ def test_prototypes_do_not_depend_on_who_else_is_there():
     alone, _ = prototypes(vectors[1::2], np.zeros(30, np.int64), 1)
     np.testing.assert_array_equal(made[made_owner == 1], alone)
     torch.testing.assert_close(torch.from_numpy(made).norm(dim=1), torch.ones(len(made)))
+
+
+def test_a_trained_head_lends_what_cluster_means_are_worth(tmp_path):
+    lender = bundle.load("celebrities")
+    assert lender.manifest.lends is not None
+    lent = lender.manifest.lends.identification.threshold
+    assert lent > lender.calibration.identification.threshold
+    out = tmp_path / "few"
+    assert run(pictures(tmp_path / "people"), "--aligned", "--out", out).exit_code == 0
+    borrowed = bundle.load(out).calibration
+    assert borrowed.source == lender.id
+    assert borrowed.identification.threshold == lent

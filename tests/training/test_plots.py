@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -96,10 +97,20 @@ def test_what_is_no_evaluation_is_refused(tmp_path):
 # --- history ---
 
 
-def test_a_run_is_drawn_from_its_newest_log(tmp_path):
-    for version in ("version_0", "version_1"):
-        (tmp_path / "run" / version).mkdir(parents=True)
-        (tmp_path / "run" / version / "metrics.csv").write_text(METRICS)
+def test_a_run_that_was_taken_up_again_is_drawn_from_its_beginning(tmp_path):
+    for k, (fold, text) in enumerate(
+        [
+            ("fold-1", "epoch,val_loss\n0,9\n"),
+            ("fold-2", "epoch,val_loss\n0,3\n1,2\n"),
+            ("fold-2", "epoch,val_loss\n1,2.5\n2,1\n"),
+        ]
+    ):
+        path = tmp_path / "run" / fold / "history" / f"version_{k}" / "metrics.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        os.utime(path, (k, k))
+    found = history.read(history.locate(str(tmp_path / "run")))
+    assert found == {"val_loss": [(0, 3), (1, 2.5), (2, 1)]}
     out = tmp_path / "history.png"
     assert run("plot", "history", tmp_path / "run", "--out", out).exit_code == 0
     assert is_picture(out)
@@ -108,13 +119,13 @@ def test_a_run_is_drawn_from_its_newest_log(tmp_path):
 def test_columns_are_taken_as_they_come(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text(METRICS)
-    assert history.read(path) == {
+    assert history.read([path]) == {
         "train_loss": [(0, 1.5), (1, 1.1)],
         "val_loss": [(0, 0.9), (1, 0.6)],
         "val_top_1": [(0, 0.5), (1, 0.7)],
     }
     path.write_text("step,whatever\n1,2\n1,4\n2,\nx,9\n")
-    assert history.read(path) == {"whatever": [(1, 3.0)]}
+    assert history.read([path]) == {"whatever": [(1, 3.0)]}
 
 
 @pytest.mark.parametrize(

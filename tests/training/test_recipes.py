@@ -165,7 +165,7 @@ def test_finetuning_leaves_the_first_stages_alone(tmp_path):
         "body.projection",
         *(f"body.{kind}.{k}" for kind in ("weights", "biases") for k in (27, 28)),
     }
-    scores = trained.similarities(known.crops, known.validation, 5)
+    scores = trained.similarities(known.crops, known.validation, 5, CPU.device)
     assert scores.shape == (5, 5)
 
 

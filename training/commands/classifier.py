@@ -135,6 +135,8 @@ def classifier(
         from training.recipes import Recipe, plan
 
         kind = _recipe(recipe)
+        if source is None and (devices > 1 or nodes > 1):
+            raise ValueError("Give the folder: with several processes, each of them would ask.")
         chosen = plan(
             kind,
             network=arch if kind is Recipe.CNN else embedder,
@@ -221,7 +223,7 @@ def _train(
     name, licence, created = about
     source = Source(name or faces.name, licence, created or today())
     stem = bundle.locate(out) if out else _unused(bundle.FOLDER / faces.name)
-    what = making.describe(plan, runs.fingerprint(faces), source)
+    what = making.describe(plan, faces, eyes.embedder.specification, source)
     run = runs.begin(stem.name, what, runs_folder or runs.FOLDER)
     if run.last:
         say(f"Going on with the run in {run.home}.")

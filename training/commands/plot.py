@@ -51,9 +51,9 @@ def history(
         from training import history as log
         from training import plots
 
-        path = log.locate(run)
-        columns = log.read(path)
-        _write(plots.history(columns, f"Training run {_run_name(path)}"), out, as_json)
+        logs = log.locate(run)
+        columns = log.read(logs)
+        _write(plots.history(columns, f"Training run {_run_name(logs[-1])}"), out, as_json)
 
 
 @plot.command()

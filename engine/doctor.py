@@ -102,10 +102,14 @@ def _facenet_weights(settings: Settings) -> Finding:
 
 
 def _bundles(settings: Settings) -> Iterator[Finding]:
-    chosen = bundle.locate(settings.engine_bundle)
+    chosen: Path | None = None
+    try:
+        chosen = bundle.locate(settings.engine_bundle)
+    except EngineError as error:
+        yield Finding("bundle (in use)", error.code, error.message)
     stems = {path.with_suffix("") for path in bundle.FOLDER.glob("*.json")}
     stems |= {path.with_suffix("") for path in bundle.FOLDER.glob("*.pth")}
-    for stem in [chosen, *sorted(stems - {chosen})]:
+    for stem in [*([chosen] if chosen else []), *sorted(stems - {chosen})]:
         used = " (in use)" if stem == chosen else ""
         try:
             found = bundle.load(stem)

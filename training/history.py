@@ -28,7 +28,11 @@ def locate(run: str) -> list[Path]:
         return [home]
     logs = sorted(home.rglob(NAME), key=lambda path: path.stat().st_mtime) if home.is_dir() else []
     if not logs:
-        others = sorted({path.name for path in FOLDER.iterdir()}) if FOLDER.is_dir() else []
+        others = (
+            sorted({path.name for path in FOLDER.iterdir() if path.is_dir()})
+            if FOLDER.is_dir()
+            else []
+        )
         raise ValueError(
             f"There is no {NAME} in {home}. Give a run's name, its folder, or the file. "
             + (f"run/training has: {', '.join(others)}." if others else "Nothing was trained yet.")
@@ -49,7 +53,11 @@ def read(logs: Sequence[Path]) -> dict[str, list[tuple[float, float]]]:
     """
     merged: dict[str, dict[float, float]] = defaultdict(dict)
     for path in logs:
-        for name, points in _means(path).items():
+        try:
+            means = _means(path)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is not a table ({error}). Is it a run's log?") from error
+        for name, points in means.items():
             merged[name] |= points
     if not merged:
         raise ValueError(f"{logs[-1]} has no numbers yet. Wait until the first epoch is over.")

@@ -8,10 +8,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from engine.files import write_text
 from training.data import Faces
@@ -52,6 +55,30 @@ class Run:
         record = json.loads((self.home / _DESCRIPTION).read_text("utf-8"))
         _write(self.home, record | {"finished": True})
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+@contextmanager
+def alone(name: str, folder: Path) -> Iterator[None]:
+    """A name for one command at a time: two would write each other's checkpoints.
+
+    Raises:
+        ValueError: another one is training under it.
+    """
+    if is_helper():  # the first process has it
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"Another command is training {name} in {folder}. Wait for it, or give another --out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def begin(name: str, what: Mapping[str, Any], folder: Path) -> Run:

@@ -153,6 +153,21 @@ def test_something_else_than_tensors_is_refused(tmp_path):
     assert code_of(stem)[0] == "bundle_corrupt"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path, value):
+    stem = make(tmp_path)
+    before = stem.with_suffix(".pth").read_bytes()
+    with pytest.raises(ValueError, match="has diverged"):
+        make(tmp_path, tensors={"centre": torch.full((128,), value)})
+    assert stem.with_suffix(".pth").read_bytes() == before
+    tensors = torch.load(stem.with_suffix(".pth"), weights_only=True)
+    torch.save(tensors | {"centre": torch.full((128,), value)}, stem.with_suffix(".pth"))
+    _describe_anew(stem)
+    code, message = code_of(stem)
+    assert code == "bundle_corrupt"
+    assert "not finite" in message
+
+
 def _describe_anew(stem):
     """Make the description fit the weights, as an attacker would."""
     import hashlib

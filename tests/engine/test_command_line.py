@@ -184,3 +184,11 @@ def test_doctor_says_how_to_mend_a_missing_bundle(monkeypatch):
     result = run("doctor")
     assert result.exit_code == 1
     assert "training gallery" in " ".join(result.output.split())
+
+
+def test_doctor_says_that_a_folder_is_no_bundle(monkeypatch):
+    monkeypatch.setenv("ENGINE_BUNDLE", "..")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "names no bundle" in " ".join(result.output.split())
+    assert "celebrities@" in result.output

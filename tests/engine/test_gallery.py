@@ -116,9 +116,13 @@ def test_thumbnails_come_with_their_person(tmp_path):
         {"owner": torch.tensor([0, 1, 1])},
         {"owner": torch.tensor([0.0, 1.0, 2.0])},
         {"centre": torch.zeros(3)},
-        {"prototypes": torch.full((3, 128), float("nan"))},
         {"prototypes": 5 * torch.eye(3, 128)},
         {"owner": torch.tensor(0)},
+        {"thumbnails": torch.zeros(9, dtype=torch.uint8)},
+        {
+            "thumbnails": torch.zeros(9, dtype=torch.uint8),
+            "thumbnail_ends": torch.tensor([3.0, 6.0, 9.0]),
+        },
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tmp_path, tensors):

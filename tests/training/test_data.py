@@ -68,6 +68,11 @@ def test_a_damaged_line_is_named(home, changes, said):
         data.load(home)
 
 
+def test_a_missing_dataset_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Give a folder with one folder per person"):
+        data.load(tmp_path / "nowhere")
+
+
 def test_vectors_are_computed_once(home):
     class Counting(DlibResNet29):
         count = 0

@@ -267,6 +267,13 @@ def test_a_table_that_is_not_understood(tmp_path, text, message):
         pairs.read_csv(tmp_path / "pairs.csv")
 
 
+@pytest.mark.parametrize("content", ["file_x,file_y,same".encode("utf-16"), b"a," + b"x" * 200_000])
+def test_what_is_no_table_is_named(tmp_path, content):
+    (tmp_path / "pairs.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"pairs\.csv is not a table in UTF-8"):
+        pairs.read_csv(tmp_path / "pairs.csv")
+
+
 def lfw_home(tmp_path, folds=2, each=3):
     """A dataset with LFW's names, and pairs.txt beside its manifest."""
     home = prepared(tmp_path / "lfw", people=6)

@@ -47,6 +47,11 @@ def test_a_run_that_was_through_is_not_trained_further(tmp_path, schedule):
         torch.testing.assert_close(same, weights, rtol=0, atol=0)
 
 
+def test_a_time_too_short_for_an_epoch_is_told(tmp_path):
+    with pytest.raises(ValueError, match="before the first epoch"):
+        train(Run(tmp_path, None), Schedule(5, max_minutes=0.0))
+
+
 def test_every_epoch_can_be_gone_on_from(tmp_path):
     """Also one that was not the best so far."""
     run = Run(tmp_path, None)

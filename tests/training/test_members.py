@@ -310,6 +310,23 @@ def test_who_is_not_there_cannot_go(stem):
     assert "only person" in said
 
 
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"counts": torch.ones(2, dtype=torch.int64)},
+        {"counts": torch.ones(4)},
+        {"lengths": torch.ones(2)},
+    ],
+)
+def test_counts_that_do_not_fit_are_refused(stem, photos, tensors):
+    old = bundle.load(stem)
+    record = old.manifest.model_dump(exclude={"format", "preprocessing", "pth_sha256"})
+    bundle.save(stem, record, dict(old.tensors) | tensors)
+    result, told = run("add", "Person 0", of(photos, 0)[8], "--to", stem, "--aligned")
+    assert result.exit_code == 1
+    assert "counts do not fit its prototypes" in told
+
+
 def test_a_full_disk_leaves_the_bundle_as_it_was(stem, monkeypatch):
     before = [stem.with_suffix(suffix).read_bytes() for suffix in (".pth", ".json")]
 

@@ -128,6 +128,13 @@ def test_columns_are_taken_as_they_come(tmp_path):
     assert history.read([path]) == {"whatever": [(1, 3.0)]}
 
 
+def test_a_log_that_is_no_table_is_named(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"epoch,loss\n\xff,1\n")
+    with pytest.raises(ValueError, match=r"metrics\.csv is not a table"):
+        history.read([path])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("a,b\n1,2\n", "no column 'epoch' or 'step'"), ("epoch,loss\n", "no numbers yet")],

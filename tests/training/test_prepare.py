@@ -18,7 +18,7 @@ from skimage import data as pictures_of
 from typer.testing import CliRunner
 
 from tests.training.datasets import pictures
-from training import data, doubts, journal, manifest, prepare, seeing, tools
+from training import data, doubts, journal, manifest, photos, prepare, seeing, tools
 from training.__main__ import app
 from training.audit import Limits
 from training.commands.prepare import prepare as prepare_command
@@ -269,6 +269,10 @@ def test_a_name_in_two_spellings_is_one_person(people, out, seeing_tools):
         (people / unicodedata.normalize(form, "Zoé")).mkdir()
     with pytest.raises(ValueError, match="are both 'Zoé'"):
         prepare.prepare(people, out, seeing_tools, aligned=True)
+
+
+def test_a_persons_name_is_one_line():
+    assert photos.person_of("Zoe\u0301_\n\x1b[1m  Ann ") == "Zoé [1m Ann"
 
 
 def test_an_unreadable_photo_is_tried_again(people, out, seeing_tools, monkeypatch):

@@ -45,3 +45,17 @@ def test_what_is_no_name_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="no name for a training run"):
         begin(tmp_path / "runs", name)
     assert (tmp_path / "runs" / "mine" / "run.json").exists()
+
+
+def test_a_name_is_trained_by_one_command_at_a_time(tmp_path, monkeypatch):
+    with runs.alone("mine", tmp_path):
+        with runs.alone("other", tmp_path):
+            pass
+        with pytest.raises(ValueError, match="Another command is training mine"):
+            runs.alone("mine", tmp_path).__enter__()
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with runs.alone("mine", tmp_path):  # helps the first one
+            pass
+        monkeypatch.delenv("LOCAL_RANK")
+    with runs.alone("mine", tmp_path):
+        pass

@@ -224,25 +224,27 @@ def _train(
     source = Source(name or faces.name, licence, created or today())
     stem = bundle.locate(out) if out else _unused(bundle.FOLDER / faces.name)
     what = making.describe(plan, faces, eyes.embedder.specification, source)
-    run = runs.begin(stem.name, what, runs_folder or runs.FOLDER)
-    if run.last:
-        say(f"Going on with the run in {run.home}.")
     devices, nodes, precision = machine
-    made = making.make(
-        plan,
-        faces,
-        eyes,
-        weights,
-        run,
-        Machine(eyes.device, devices, nodes, precision),
-        stem,
-        source,
-        thumbnails=thumbnails,
-        lender=None if own_calibration(faces) else _lender(calibration_from),
-    )
-    if made is None:
-        return None
-    run.finish()
+    home = runs_folder or runs.FOLDER
+    with runs.alone(stem.name, home):
+        run = runs.begin(stem.name, what, home)
+        if run.last:
+            say(f"Going on with the run in {run.home}.")
+        made = making.make(
+            plan,
+            faces,
+            eyes,
+            weights,
+            run,
+            Machine(eyes.device, devices, nodes, precision),
+            stem,
+            source,
+            thumbnails=thumbnails,
+            lender=None if own_calibration(faces) else _lender(calibration_from),
+        )
+        if made is None:
+            return None
+        run.finish()
     return stem, made
 
 
@@ -283,6 +285,8 @@ def _as_json(made: "Made") -> dict[str, object]:
 
 
 def _show(made: "Made", stem: Path, plan: "Plan") -> None:
+    from engine import bundle
+
     manifest = made.bundle.manifest
     measured = made.bundle.calibration.identification
 
@@ -306,4 +310,5 @@ def _show(made: "Made", stem: Path, plan: "Plan") -> None:
         f"and {measured.fmr:.2%} of {measured.strangers} faces of {measured.stranger_people} "
         f"strangers (95 % upper bound {measured.fmr_upper_95:.2%})."
     )
-    line(f"Try it: ENGINE_BUNDLE={stem.name} uv run python -m bot demo")
+    named = stem.name if stem.resolve().parent == bundle.FOLDER else stem.resolve()
+    line(f"Try it: ENGINE_BUNDLE={named} uv run python -m bot demo")

@@ -148,6 +148,8 @@ def _network(
     # Three parts: what is learned from, what the epoch is chosen by, and what is measured on.
     rest, measured = data.split(faces, HELD_OUT_SHARE, plan.seed)
     learned, choosing = data.split(faces.part(rest), CHOOSING_SHARE, plan.seed)
+    if not (len(measured) and len(choosing)):
+        raise _too_few(plan, faces)
     material = Material(crops, owner, people, rest[learned], rest[choosing])
     trained = recipes.train_network(plan, network, material, run, machine)
     if trained is None:
@@ -204,8 +206,12 @@ def _require_enough(plan: Plan, faces: Faces) -> None:
     # Near-duplicates are never parted: of such alone nothing can be held out.
     moments = np.unique(np.stack([faces.owner, faces.group]), axis=1)[0]
     if len(faces.people) < FEWEST_PEOPLE or np.bincount(moments).max() < 2:
-        raise ValueError(
-            f"The {plan.recipe.value} recipe takes at least {FEWEST_PEOPLE} people, most with "
-            f"several photos; here are {len(faces.people)} people with {len(faces)} photos. Add "
-            "photos, or use `--recipe head`."
-        )
+        raise _too_few(plan, faces)
+
+
+def _too_few(plan: Plan, faces: Faces) -> ValueError:
+    return ValueError(
+        f"The {plan.recipe.value} recipe takes at least {FEWEST_PEOPLE} people, most with several "
+        f"photos that are no near-duplicates; here are {len(faces.people)} people with "
+        f"{len(faces)} photos. Add photos, or use `--recipe head`."
+    )

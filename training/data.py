@@ -6,8 +6,8 @@ learned by.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine import align, bundle, embed, image
 from engine.align import Template
+from engine.errors import ImageError
 from training import manifest
 from training.console import Advance
 from training.manifest import Code, Row
@@ -157,23 +158,32 @@ def read_crops(faces: Faces, index: Sequence[int], template: Template) -> NDArra
         (k, size_px, size_px, 3) RGB.
 
     Raises:
-        ImageError, OSError: a crop is missing or damaged.
+        OSError: a crop is missing or damaged.
     """
     cut = np.empty((len(index), template.size_px, template.size_px, 3), np.uint8)
     for j, i in enumerate(index):
         row = faces.rows[i]
         assert row.crop is not None
-        picture = image.open_photo((faces.home / row.crop).read_bytes()).image
+        path = faces.home / row.crop
+        try:
+            picture = image.open_photo(path.read_bytes()).image
+        except (ImageError, OSError) as error:
+            told = error.strerror if isinstance(error, OSError) else error
+            raise OSError(f"The crop {path} cannot be read ({told}). Run prepare again.") from error
         cut[j] = align.cut(picture, row.landmarks, template)
     return cut
 
 
 def vectors(faces: Faces, embedder: embed.Embedder, advance: Advance | None = None) -> Vectors:
-    """(n, d) unit embeddings, from the cache where they are there, computed and kept where not."""
+    """(n, d) unit embeddings, from the cache where they are there, computed and kept where not.
+
+    Raises:
+        OSError: a crop is missing or damaged, or the cache is.
+    """
     form = embedder.specification
     result = np.empty((len(faces), form.dimension), np.float32)
     ids = np.array([row.id for row in faces.rows])
-    with closing(open_cache(faces.home)) as cache:
+    with _usable(faces.home), closing(open_cache(faces.home)) as cache:
         known = _look_up(cache, form, ids, result)
         missing = np.flatnonzero(~known).tolist()
         if advance:
@@ -203,7 +213,7 @@ def _look_up(
         have = dict(cache.execute(query, (key(form), *wanted)))
         for i in part.tolist():
             vector = have.get(str(ids[i]))
-            if vector is not None:
+            if vector is not None and len(vector) == result[i].nbytes:
                 result[i] = np.frombuffer(vector, np.float32)
                 known[i] = True
     return known
@@ -221,14 +231,31 @@ def keep_vectors(
 
 
 def open_cache(home: Path) -> sqlite3.Connection:
-    """The cache of a prepared dataset; the caller closes it."""
-    cache = sqlite3.connect(home / CACHE)
-    cache.execute("PRAGMA journal_mode = WAL")
-    cache.execute(
-        "CREATE TABLE IF NOT EXISTS embeddings (embedder TEXT NOT NULL, face TEXT NOT NULL, "
-        "vector BLOB NOT NULL, PRIMARY KEY (embedder, face)) WITHOUT ROWID"
-    )
+    """The cache of a prepared dataset; the caller closes it.
+
+    Raises:
+        OSError: it is damaged or cannot be written.
+    """
+    with _usable(home):
+        cache = sqlite3.connect(home / CACHE)
+        cache.execute("PRAGMA journal_mode = WAL")
+        cache.execute(
+            "CREATE TABLE IF NOT EXISTS embeddings (embedder TEXT NOT NULL, face TEXT NOT NULL, "
+            "vector BLOB NOT NULL, PRIMARY KEY (embedder, face)) WITHOUT ROWID"
+        )
     return cache
+
+
+@contextmanager
+def _usable(home: Path) -> Iterator[None]:
+    """Say what is to be done about a cache that does not work."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise OSError(
+            f"{home / CACHE} cannot be used ({error}). See that its folder can be written to; if "
+            "it can, delete that file, which is then made anew."
+        ) from error
 
 
 def key(form: embed.Specification) -> str:
@@ -265,6 +292,7 @@ def split(faces: Faces, share: float, seed: int) -> tuple[Owners, Owners]:
             count for group, count in zip(groups, counts, strict=True) if decided.get(int(group))
         )
         left = len(groups) - sum(decided.get(int(group), False) for group in groups)
+        before = set(decided)
         for k in order:
             group, count = int(groups[k]), int(counts[k])
             if group in decided:
@@ -273,6 +301,10 @@ def split(faces: Faces, share: float, seed: int) -> tuple[Owners, Owners]:
             decided[group] = goes
             taken += count * goes
             left -= goes
+        if not taken and left > 1:  # each is too large for the share: the smallest goes
+            own = [k for k in order if int(groups[k]) not in before]
+            if own:
+                decided[int(groups[min(own, key=lambda k: counts[k])])] = True
         second[members] = [decided[int(group)] for group in faces.group[members]]
     _give_back(faces, second)
     return np.flatnonzero(~second), np.flatnonzero(second)

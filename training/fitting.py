@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -23,7 +24,7 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from training.console import errors
+from training.console import errors, say
 from training.runs import Run
 
 _ADVICE = (
@@ -130,6 +131,10 @@ def fit(
         callbacks.append(Timer(timedelta(minutes=schedule.max_minutes)))
     if errors.is_terminal:
         callbacks.append(RichProgressBar())
+    beginning = run.last
+    if beginning and not all(map(_is_sound, run.checkpoints.glob("*.ckpt"))):
+        say(f"A checkpoint in {run.checkpoints} is damaged: training begins anew.")
+        beginning = None
     with _quiet():
         trainer = lightning.Trainer(
             **machine.arguments(),
@@ -147,7 +152,7 @@ def fit(
             use_distributed_sampler=False,
         )
         learner.train()  # Lightning keeps whatever mode it finds
-        trainer.fit(learner, datamodule=data, ckpt_path=run.last, weights_only=True)
+        trainer.fit(learner, datamodule=data, ckpt_path=beginning, weights_only=True)
     if not best.best_model_path:
         raise ValueError(
             "The time was over before the first epoch was. Give more with --max-minutes."
@@ -192,6 +197,15 @@ def refit(
         learner.train()
         trainer.fit(learner, datamodule=data)
     learner.to("cpu")
+
+
+def _is_sound(checkpoint: Path) -> bool:
+    """Whether a checkpoint can be read: a disk that was full or lost power leaves half of one."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:  # damaged bytes fail in any way they like
+        return False
+    return True
 
 
 class _Stopping(EarlyStopping):

@@ -154,10 +154,12 @@ def _parse(line: bytes, path: Path, number: int) -> Row:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{place} is not JSON ({error}). Mend it, or run prepare again."
+            f"{place} is not JSON ({error}). Mend it, or delete the file and run prepare again."
         ) from error
     if not isinstance(record, dict) or not {"id", "path", "person", "status"} <= record.keys():
-        raise ValueError(f"{place} is not a face's record. Mend it, or run prepare again.")
+        raise ValueError(
+            f"{place} is not a face's record. Mend it, or delete the file and prepare again."
+        )
     unknown = sorted(record.keys() - _FIELDS)
     if unknown:
         raise ValueError(f"{place} has the unknown field {unknown[0]!r}. Mend it.")

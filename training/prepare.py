@@ -179,7 +179,12 @@ def _require_same(
     ):
         was = book.setting(name, value)
         if was != value:
-            told = f"{said} --aligned" if name == "aligned" else f"{said} {was}"
+            if name == "embedder" and was.split("@")[0] == form.id:
+                raise ValueError(
+                    f"{home} was prepared with other weights of {form.id}, or by another version "
+                    "of face-matcher. Give another --out."
+                )
+            told = f"{said} --aligned" if name == "aligned" else f"{said} {was.split('@')[0]}"
             raise ValueError(f"{home} was prepared {told}. Do so again, or give another --out.")
     place = os.fsencode(source.resolve()).decode("utf-8", "backslashreplace")
     was = book.setting("source", place)

@@ -101,7 +101,17 @@ def load(name: str, below: Callable[[str], Embedder], device: torch.device) -> E
         BundleError: the bundle is missing or damaged, is no vectorizer, or was trained on another
             embedder than the one here.
     """
-    trained = bundle.load(name)
+    try:
+        trained = bundle.load(name)
+    except BundleError as error:
+        if error.code != "bundle_missing":
+            raise
+        raise BundleError(
+            f"The embedder {PREFIX}{name} is not here: there is no bundle {bundle.locate(name)}. "
+            "Put its .pth and .json back, or train one: `python -m training vectorizer DIR --out "
+            "run/models/NAME`, and build again what was made with it.",
+            code=error.code,
+        ) from error
     if trained.manifest.kind != "vectorizer":
         raise BundleError(
             f"{trained.name} is a {trained.manifest.kind}: it tells people apart and makes no "

@@ -149,7 +149,7 @@ def test_a_gallery_is_no_embedder(tmp_path):
 
 
 def test_a_missing_bundle_says_so(tmp_path):
-    with pytest.raises(BundleError, match="no bundle 'nowhere'"):
+    with pytest.raises(BundleError, match=r"no bundle .*nowhere"):
         embed.load(f"trained:{tmp_path}/nowhere", CPU, tmp_path)
 
 

@@ -110,6 +110,13 @@ def test_near_duplicates_alone_are_too_few_for_a_network(tmp_path):
     assert "most with several photos" in result.stderr.replace("\n", " ")
 
 
+def test_two_photos_of_each_are_too_few_for_a_network(tmp_path):
+    few = prepared(tmp_path / "set", people=4, each=2)
+    result = run(few, tmp_path / "x", "--recipe", "finetune")
+    assert result.exit_code == 1
+    assert "most with several photos" in result.stderr.replace("\n", " ")
+
+
 def test_imagenet_weights_that_cannot_be_had_are_done_without(home, tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise WeightsError("No network here.")

@@ -1,5 +1,6 @@
 import json
 import pickle
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +90,39 @@ def test_vectors_are_computed_once(home):
     np.testing.assert_array_equal(data.vectors(faces, embedder), first)
     assert Counting.count == done
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
+
+
+def test_vectors_of_another_length_are_made_anew(home):
+    embedder = DlibResNet29(torch.device("cpu"))
+    faces = data.load(home)
+    first = data.vectors(faces, embedder)
+    with closing(data.open_cache(home)) as cache, cache:
+        cache.execute("UPDATE embeddings SET vector = x'00'")
+    np.testing.assert_array_equal(data.vectors(faces, embedder), first)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture"])
+def test_a_crop_that_cannot_be_read_is_named(home, content):
+    faces = data.load(home)
+    path = home / faces.rows[1].crop
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(OSError, match=rf"{path.name} cannot be read .*Run prepare again"):
+        data.read_crops(faces, [0, 1], manifest.CROP)
+
+
+def test_a_damaged_cache_is_named(home):
+    (home / data.CACHE).write_bytes(b"no database" * 100)
+    with pytest.raises(OSError, match=r"embeddings\.sqlite cannot be used.*delete that file"):
+        data.vectors(data.load(home), DlibResNet29(torch.device("cpu")))
+
+
+def test_of_two_large_groups_one_is_held_out(home):
+    for number in range(24):
+        edit(home, number, group=number // 3)
+    faces = data.load(home)
+    training, validation = data.split(faces, 0.2, seed=0)
+    assert np.bincount(faces.owner[training]).tolist() == [3] * 4
+    assert np.bincount(faces.owner[validation]).tolist() == [3] * 4
 
 
 def test_no_group_is_split(home):

@@ -61,6 +61,16 @@ def test_every_epoch_can_be_gone_on_from(tmp_path):
     assert kept["epoch"] == 4
 
 
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, name):
+    run = Run(tmp_path, None)
+    first, weights = train(run, Schedule(3))
+    (run.checkpoints / f"{name}.ckpt").write_bytes(b"half of it")
+    again, same = train(Run(tmp_path, run.latest), Schedule(3))
+    assert again == first
+    torch.testing.assert_close(same, weights, rtol=0, atol=0)
+
+
 class Cut(Exception):
     pass
 

@@ -302,7 +302,7 @@ def test_morphs_are_between_two_faces():
         (["--adapter", "square"], "no adapter 'square'"),
         (["--loss", "triplet"], "no loss 'triplet'"),
         (["--loss", "distill"], "it takes --degrade"),
-        (["--from", "trained:nobody"], "no bundle 'nobody'"),
+        (["--from", "trained:nobody"], "trained:nobody is not here"),
     ],
 )
 def test_options_that_do_not_fit_are_one_sentence(tmp_path, options, words):

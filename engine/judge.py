@@ -61,6 +61,8 @@ class Judge:
             similarity: (n, people).
             top_k: how many people, at least 1; fewer come where the bundle has fewer.
         """
+        # Numbers beyond what a network can carry are no similarity, let alone a high one.
+        similarity = similarity.nan_to_num(nan=-1.0, posinf=-1.0, neginf=float("-inf"))
         values, people = similarity.topk(min(top_k, len(self.names)), dim=1)
         chances = self.probabilities(similarity).gather(1, people)
         return [

@@ -133,3 +133,10 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path, tensors):
 def test_two_people_of_one_name_are_refused(tmp_path):
     with pytest.raises(BundleError, match="a name of their own"):
         gallery(tmp_path, people=("Ana", "Ana"))
+
+
+def test_what_is_no_number_is_no_resemblance(tmp_path):
+    broken = torch.tensor([[float("nan"), float("inf"), 0.1]])
+    first, *others = gallery(tmp_path).judge.matches(broken, 3)[0]
+    assert first.name == "Carla"
+    assert {match.verdict for match in others} == {Verdict.NONE}

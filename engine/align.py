@@ -31,6 +31,10 @@ class Template:
     landmarks: NDArray[np.float64]
 
 
+ARCFACE_TEMPLATE = Template(ARCFACE_SIZE, ARCFACE)
+"""The 112x112 template as a whole."""
+
+
 def similarity_transform(source: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """Least-squares rotation, uniform scale and shift that carry source points to target points.
 

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from engine import embed
-from engine.align import ARCFACE, ARCFACE_SIZE, Template
+from engine.align import ARCFACE_TEMPLATE
 from engine.bundle import Bundle, Calibration, save
 from training.audit import mean_of_means, unit
 from training.calibration import Owners, Prototypes, Vectors, calibrate, grouped, scaled
@@ -28,7 +28,7 @@ from training.data import Faces, read_crops
 CALIBRATED_FOR = "calibrated_for"
 """Key of a bundle's `architecture`: the number of people that its calibration holds for."""
 
-_THUMBNAIL = Template(ARCFACE_SIZE, ARCFACE)
+_THUMBNAIL = ARCFACE_TEMPLATE
 _OWN_CALIBRATION_PEOPLE = 10
 _OWN_CALIBRATION_FACES = 1000
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from engine.align import ARCFACE, ARCFACE_SIZE, Template
+from engine.align import ARCFACE_TEMPLATE
 from training import data
 from training.audit import mean_of_means, unit
 from training.data import Faces, Owners, Vectors
@@ -16,7 +16,7 @@ from training.plots import Place, Tile
 from training.probes import Probes
 
 MOST_FACES = 3000
-_PICTURE = Template(ARCFACE_SIZE, ARCFACE)
+_PICTURE = ARCFACE_TEMPLATE
 _COMPONENTS = 50
 _PERPLEXITY = 30.0
 _DOUBTED_SHARE = 3

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import align, bundle, embed, image
-from engine.align import ARCFACE, ARCFACE_SIZE, Template
+from engine.align import ARCFACE_TEMPLATE
 from engine.bundle import Bundle, Calibration
 from engine.detect import whole_crop
 from engine.errors import BundleError, ImageError
@@ -35,7 +35,7 @@ from training.gallery import CALIBRATED_FOR, cluster_count, jpeg, packed, protot
 from training.photos import person_of
 from training.tools import Tools
 
-_CHIP = Template(ARCFACE_SIZE, ARCFACE)
+_CHIP = ARCFACE_TEMPLATE
 _GREY_PX = 16
 _ROUNDS = 3
 _STEP = 8

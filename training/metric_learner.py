@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_metric_learning import losses
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -101,11 +100,8 @@ class MetricLearner(lightning.LightningModule):
         return normalize(self.trunk(seen).float() + self.trunk(seen.flip(3)).float(), dim=1)
 
     def on_train_start(self) -> None:
-        """Stop at once where the run had already stopped early before it was cut off."""
+        """Bring the start, which is no part of the module, to where the module is."""
         self._start[0].to(self.device)
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-                self.trainer.should_stop = True
 
     def on_train_epoch_start(self) -> None:
         """Keep the batch statistics of frozen stages as they are."""

@@ -27,12 +27,12 @@ from training import audit, data, journal, manifest, photos, seeing, verdicts
 from training.audit import Decisions, Limits, Vectors
 from training.console import Advance, progress, say
 from training.journal import Journal
+from training.lending import LENDER
 from training.manifest import Row
 from training.tools import Tools
 
 DATASETS = bundle.FOLDER.parent / "datasets"
 
-_LENDER = "celebrities"
 _FEW = 5
 _OWN_NAME = re.compile(r"-[0-9a-f]{16}(\.[^.]*)?$")
 
@@ -266,7 +266,7 @@ def _judge(
 def _lender(form: embed.Specification) -> tuple[Vectors, int] | None:
     """The mean face of the default bundle's people, where it is of the same embedder."""
     try:
-        known = bundle.load(_LENDER)
+        known = bundle.load(LENDER)
     except EngineError:
         return None
     centre = known.tensors.get("centre")

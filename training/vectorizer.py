@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from training.data import Faces, Owners, Vectors
 from training.disjoint import FMR, Change, Compared, Fold
 from training.drawing import Crops, Material, PeopleBatches, Versions, degraded
 from training.fitting import Machine, Schedule, fit, refit
+from training.gallery import Source, record
 from training.learner import unfreeze
 from training.metric_learner import Loss, MetricLearner
 from training.runs import Run
@@ -268,29 +268,14 @@ def write(
         "licence": own if plan.start is None else f"{start.licence}; {own}",
         "training": {key: value for key, value in asdict(plan).items() if value is not None},
     }
-    manifest: dict[str, Any] = {
-        "kind": "vectorizer",
-        "created": created,
+    manifest = record("vectorizer", faces, start, Source(dataset, licence, created)) | {
         "people": {},
-        "embedder": None
-        if plan.start is None
-        else {
-            "id": start.id,
-            "weights_sha256": start.weights_sha256,
-            "dimension": start.dimension,
-        },
         "architecture": architecture,
         "calibration": None,
         "metrics": metrics(outcome.judgement),
-        "dataset": {
-            "name": dataset,
-            "licence": licence,
-            "people": len(faces.people),
-            "photos": len(faces) + sum(faces.dropped.values()),
-            "faces": len(faces),
-            "dropped": dict(faces.dropped),
-        },
     }
+    if plan.start is None:
+        manifest["embedder"] = None
     tensors = adapter.state(trunk) if isinstance(trunk, Adapter) else networks.state(trunk)
     return save(out, manifest, tensors)
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from engine import embed, image, threads
-from engine.align import ARCFACE, ARCFACE_SIZE, Template, cut
+from engine.align import ARCFACE_TEMPLATE, cut
 from engine.detect import whole_crop
 from engine.gallery import best_per_person
 from engine.quality import quality
@@ -68,7 +68,7 @@ def tiny(chip):
 
 
 def read(folder, embedder):
-    template, chip = embedder.specification.template, Template(ARCFACE_SIZE, ARCFACE)
+    template, chip = embedder.specification.template, ARCFACE_TEMPLATE
     homes = sorted(path for path in folder.iterdir() if path.is_dir())
     paths = [(i, path) for i, home in enumerate(homes) for path in sorted(home.iterdir())]
     vectors, grey, measured = [], [], []

@@ -9,16 +9,15 @@ import typer
 from rich.markup import escape
 
 from engine import threads
-from engine.errors import EngineError, WeightsError
+from engine.errors import WeightsError
 from training.console import emit, failures, results, say, today
+from training.lending import LENDER, lender
 
 if TYPE_CHECKING:
-    from engine.bundle import Bundle
     from training.classifier import Made
     from training.fetch import Places
     from training.recipes import Plan, Recipe
 
-_LENDER = "celebrities"
 _RECIPES = "head: the embedder as it is, minutes on a laptop; finetune: its last stages learn too; \
 cnn: a network of torchvision from end to end."
 
@@ -112,7 +111,7 @@ def classifier(
     calibration_from: Annotated[
         str,
         typer.Option(help="Bundle a head borrows from when there are too few faces to measure."),
-    ] = _LENDER,
+    ] = LENDER,
     runs: Annotated[
         Path | None,
         typer.Option(help="Folder of checkpoints and logs. Default: run/training."),
@@ -240,7 +239,7 @@ def _train(
             stem,
             source,
             thumbnails=thumbnails,
-            lender=None if own_calibration(faces) else _lender(calibration_from),
+            lender=None if own_calibration(faces) else lender(calibration_from),
         )
         if made is None:
             return None
@@ -256,17 +255,6 @@ def _unused(stem: Path) -> Path:
             "name."
         )
     return stem
-
-
-def _lender(name: str) -> "Bundle | None":
-    from engine import bundle
-
-    try:
-        return bundle.load(name)
-    except EngineError:
-        if name != _LENDER:
-            raise
-        return None
 
 
 def _as_json(made: "Made") -> dict[str, object]:

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine import threads
-from engine.errors import EngineError
 from training.console import emit, failures, progress, results, today
+from training.lending import LENDER, lender
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from training.manifest import Row
     from training.tools import Tools
 
-_BORROWED_FROM = "celebrities"
 _SHOWN = 20
 
 
@@ -57,7 +56,7 @@ def gallery(
     calibration_from: Annotated[
         str,
         typer.Option(help="Bundle to borrow from when there are too few faces to measure."),
-    ] = _BORROWED_FROM,
+    ] = LENDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Build a gallery bundle: whom the engine can recognise, without training a network."""
@@ -90,16 +89,10 @@ def _build(
     from training.calibration import rounds
     from training.gallery import build, own_calibration
 
-    lender = None
-    if not own_calibration(faces):
-        try:
-            lender = bundle.load(calibration_from)
-        except EngineError:
-            if calibration_from != _BORROWED_FROM:
-                raise
+    borrow = None if own_calibration(faces) else lender(calibration_from)
     with progress("Embedding faces", len(faces)) as advance:
         vectors = data.vectors(faces, eyes.embedder, advance)
-    with progress("Measuring", None if lender else rounds(len(faces.people))) as advance:
+    with progress("Measuring", None if borrow else rounds(len(faces.people))) as advance:
         return build(
             faces,
             vectors,
@@ -107,7 +100,7 @@ def _build(
             bundle.locate(out),
             source,
             thumbnails=thumbnails,
-            borrow=lender,
+            borrow=borrow,
             advance=advance,
         )
 

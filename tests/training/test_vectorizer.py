@@ -316,9 +316,8 @@ def test_options_that_do_not_fit_are_one_sentence(tmp_path, options, words):
 def test_the_command_says_that_strangers_fall(tmp_path, monkeypatch):
     faces = dataset(tmp_path / "faces", scattered(), 9)
     monkeypatch.setattr(toolbox, "load", lambda embedder_id: TOOLS)
-    begin = runs.begin
-    monkeypatch.setattr(runs, "begin", lambda name, what, _: begin(name, what, tmp_path / "runs"))
     arguments = ["vectorizer", str(faces.home), "--out", str(tmp_path / "night")]
+    arguments += ["--runs", str(tmp_path / "runs")]
     arguments += ["--from", "made-up", "--adapter", "mlp", "--hold", "0", "--rate", "0.01"]
     arguments += ["--epochs", "6"]
     said = CliRunner().invoke(app, arguments)
@@ -333,6 +332,24 @@ def test_the_command_says_that_strangers_fall(tmp_path, monkeypatch):
     assert record["verdict"] == "strangers_fall"
     assert record["bundle"].startswith("night@")
     assert bundle.load(tmp_path / "night").manifest.kind == "vectorizer"
+
+
+def test_two_commands_never_train_under_one_name(tmp_path):
+    home = datasets.prepared(tmp_path / "faces", 6, 4)
+    with runs.alone("night", tmp_path / "runs"):
+        second = CliRunner().invoke(
+            app,
+            [
+                "vectorizer",
+                str(home),
+                "--out",
+                str(tmp_path / "night"),
+                "--runs",
+                f"{tmp_path}/runs",
+            ],
+        )
+    assert second.exit_code == 1
+    assert "Another command is training night" in second.stderr
 
 
 def test_an_adapter_begins_where_the_embedder_is():

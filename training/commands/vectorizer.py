@@ -92,6 +92,10 @@ def vectorizer(
             help="Keep what is better on the people trained on even where it is not on others.",
         ),
     ] = False,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoints and logs. Default: run/training."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
     aligned: Annotated[
         bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
@@ -111,7 +115,7 @@ def vectorizer(
     It is judged on people held out altogether. Where it is not better than the embedder it started
     from, or worse on them, nothing is written, that embedder stays the one to use, and the exit
     code is 3.
-    Logs are in run/training/NAME; a run that was cut off goes on when the command is given again.
+    Logs are in NAME's folder of --runs; a run that was cut off goes on when the command is given again.
     """
     threads.configure()
     with failures():
@@ -134,6 +138,7 @@ def vectorizer(
                 source,
                 out,
                 plan,
+                runs,
                 accept_worse_strangers,
                 aligned,
                 dataset,
@@ -215,6 +220,7 @@ def _train(
     source: Path,
     out: Path,
     plan: "Plan",
+    runs_folder: Path | None,
     accept_worse_strangers: bool,
     aligned: bool,
     dataset: str | None,
@@ -222,34 +228,37 @@ def _train(
     created: str,
 ) -> tuple["Faces", "Outcome", str | None]:
     from engine import bundle, embed, settings
-    from training import prepare, tools
+    from training import prepare, runs, tools
     from training.vectorizer import train, write
 
     stem = bundle.locate(out)
     loaded = tools.load(plan.start or embed.DEFAULT)
     faces = prepare.dataset(source, loaded, aligned=aligned)
-    outcome, begun = train(
-        faces,
-        plan,
-        loaded,
-        stem.name,
-        settings.load(os.environ).face_weights_dir,
-        accept_worse_strangers=accept_worse_strangers,
-    )
     written = None
-    if outcome.kept:
-        written = write(
-            stem,
-            outcome,
-            plan,
+    home = runs_folder or runs.FOLDER
+    with runs.alone(stem.name, home):
+        outcome, begun = train(
             faces,
-            loaded.embedder.specification,
-            created=created,
-            dataset=dataset or faces.name,
-            licence=licence,
-        ).id
-    for run in begun:
-        run.finish()
+            plan,
+            loaded,
+            stem.name,
+            settings.load(os.environ).face_weights_dir,
+            accept_worse_strangers=accept_worse_strangers,
+            folder=home,
+        )
+        if outcome.kept:
+            written = write(
+                stem,
+                outcome,
+                plan,
+                faces,
+                loaded.embedder.specification,
+                created=created,
+                dataset=dataset or faces.name,
+                licence=licence,
+            ).id
+        for run in begun:
+            run.finish()
     return faces, outcome, written
 
 
@@ -312,7 +321,9 @@ def _sentence(outcome: "Outcome", plan: "Plan") -> str:
             own = judgement.members[0]
             return (
                 f"Better than {plan.start} on the people it was trained on ({own.before:.1%} to "
-                f"{own.after:.1%}), and no worse on people held out: {figures}."
+                f"{own.after:.1%}), and on people held out no worse, as far as {first.people} of "
+                f"them can tell: {figures} (difference {first.lower_95:+.1%} to "
+                f"{first.upper_95:+.1%})."
             )
         case Verdict.BETTER:
             return f"Better than {plan.start} on people it was not trained on: {figures}."

@@ -59,6 +59,8 @@ class MetricLearner(lightning.LightningModule):
             without a start.
         rate: highest learning rate.
         steps: of the whole run: the rate rises over its beginning and falls along a cosine.
+        blend: share of the way from the start's weights to the trained ones at which it is served
+            (WiSE-FT, Wortsman et al. 2022): the rest keeps what the start knows of everybody else.
         seed: of what is random in the network itself.
         record: folder for the probes' vectors after each epoch, EPOCH.npy counted from 1.
     """
@@ -76,6 +78,7 @@ class MetricLearner(lightning.LightningModule):
         rate: float,
         steps: int,
         seed: int,
+        blend: float = 1.0,
         record: Path | None = None,
     ) -> None:
         super().__init__()
@@ -86,6 +89,8 @@ class MetricLearner(lightning.LightningModule):
         self.register_buffer("centre", centre.clone())
         # Not a submodule: it neither learns nor goes into checkpoints.
         self._start = (copy.deepcopy(trunk).eval().requires_grad_(False),)
+        self._served = (copy.deepcopy(self._start[0]),)
+        self._blend = blend
         self._hold = hold
         self._rate = rate
         self._steps = steps
@@ -93,15 +98,33 @@ class MetricLearner(lightning.LightningModule):
         self._probes: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(n, d) vectors or (n, px, px, 3) crops to (n, d) unit vectors as they are served."""
-        if isinstance(self.trunk, Adapter):
-            return self.trunk(inputs)  # type: ignore[no-any-return]
+        """(n, d) vectors or (n, px, px, 3) crops to (n, d) unit vectors, as last `served`."""
+        trunk = self._served[0]
+        if isinstance(trunk, Adapter):
+            return trunk(inputs)  # type: ignore[no-any-return]
         seen = pixels(inputs)
-        return normalize(self.trunk(seen).float() + self.trunk(seen.flip(3)).float(), dim=1)
+        return normalize(trunk(seen).float() + trunk(seen.flip(3)).float(), dim=1)
 
-    def on_train_start(self) -> None:
-        """Bring the start, which is no part of the module, to where the module is."""
+    @torch.no_grad()
+    def served(self) -> Network | Adapter:
+        """The trunk as it is served, in evaluation mode: between its start and what it learned."""
+        served = self._served[0]
+        start, learned = self._start[0].state_dict(), self.trunk.state_dict()
+        for name, value in served.state_dict().items():
+            end = learned[name].to(value.device)
+            if self._blend < 1.0 and value.is_floating_point():
+                end = torch.lerp(start[name], end, self._blend)
+            value.copy_(end)
+        return served
+
+    def on_fit_start(self) -> None:
+        """Bring what is no part of the module to where the module is."""
         self._start[0].to(self.device)
+        self._served[0].to(self.device)
+
+    def on_validation_epoch_start(self) -> None:
+        """What is measured is what would be served."""
+        self.served()
 
     def on_train_epoch_start(self) -> None:
         """Keep the batch statistics of frozen stages as they are."""

@@ -79,6 +79,7 @@ class Plan:
         patience: epochs without a better figure of strangers before it stops, where people are
             held out once; in folds all epochs are gone through.
         rate: highest learning rate.
+        blend: share of the way from the start's weights to the trained ones that is kept.
         people: in a batch.
         each: faces of a person in a batch.
         folds: how often people are held out; None chooses by how many there are.
@@ -96,6 +97,7 @@ class Plan:
     epochs: int
     patience: int
     rate: float
+    blend: float = 1.0
     people: int = 12
     each: int = 5
     folds: int | None = None
@@ -235,7 +237,7 @@ def train(
         whole = Fold(everybody, everybody[:0], everybody[:0])
         learner, batches = _prepared(faces, plan, ground, whole, weights_folder, None)
         refit(learner, batches, epoch, machine)
-    trunk = learner.trunk.cpu().eval()
+    trunk = learner.served().cpu()
     return Outcome(trunk, judgement, epoch, len(folds), kept, refitted), begun
 
 
@@ -385,6 +387,7 @@ def _prepared(
         rate=plan.rate,
         steps=plan.epochs * batches.steps,
         seed=plan.seed,
+        blend=plan.blend,
         record=run.checkpoints / _RECORD if run else None,
     )
     return learner, batches

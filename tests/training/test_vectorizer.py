@@ -225,6 +225,26 @@ def test_frozen_stages_stay_and_the_last_ones_learn(tmp_path):
     assert {name.rpartition(".")[0] for name in statistics} <= modules
 
 
+def test_what_is_served_lies_between_the_start_and_what_was_learned():
+    learner = MetricLearner(
+        Adapter(Form.LINEAR, 8), Loss.SUPCON, people=2, centre=torch.zeros(8), hold=1.0,
+        rate=1e-3, steps=1, seed=0, blend=0.25,
+    )  # fmt: skip
+    learned = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        learner.trunk.change.weight.copy_(learned)
+    served = learner.served()
+    torch.testing.assert_close(served.change.weight, learned / 4)
+    assert learner.trunk.change.weight.equal(learned)
+    assert not served.training
+
+
+def test_nothing_kept_of_what_was_learned_changes_nothing(disturbed_faces, tmp_path):
+    outcome = learn(disturbed_faces, replace(PLAN, blend=0.0), tmp_path)
+    assert outcome.judgement.verdict is Verdict.NOT_BETTER
+    assert outcome.judgement.strangers[0].gain == pytest.approx(0, abs=1e-6)
+
+
 def test_people_are_held_out_whole_and_in_turns(tmp_path):
     faces = data.load(datasets.prepared(tmp_path, 9, 4))
     folds = disjoint.divide(faces, seed=0)
@@ -302,6 +322,7 @@ def test_morphs_are_between_two_faces():
         (["--adapter", "square"], "no adapter 'square'"),
         (["--loss", "triplet"], "no loss 'triplet'"),
         (["--loss", "distill"], "it takes --degrade"),
+        (["--from", "scratch", "--blend", "0.5"], "no start to blend with"),
         (["--from", "trained:nobody"], "trained:nobody is not here"),
     ],
 )

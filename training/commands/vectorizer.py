@@ -78,6 +78,15 @@ def vectorizer(
         float | None,
         typer.Option(help="Highest learning rate. Default: by what is trained.", min=0),
     ] = None,
+    blend: Annotated[
+        float | None,
+        typer.Option(
+            help="How far to go from the start's weights (0) to the trained ones (1). "
+            "Default: 0.75 for distill, 1 else.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
@@ -115,7 +124,8 @@ def vectorizer(
     It is judged on people held out altogether. Where it is not better than the embedder it started
     from, or worse on them, nothing is written, that embedder stays the one to use, and the exit
     code is 3.
-    Logs are in NAME's folder of --runs; a run that was cut off goes on when the command is given again.
+    Logs are in run/training/NAME, or in NAME in --runs; a run that was cut off goes on when the
+    command is given again.
     """
     threads.configure()
     with failures():
@@ -130,6 +140,7 @@ def vectorizer(
             hold,
             epochs,
             rate,
+            blend,
             folds,
             seed,
         )
@@ -167,6 +178,7 @@ def _plan(
     hold: float,
     epochs: int | None,
     rate: float | None,
+    blend: float | None,
     folds: int | None,
     seed: int,
 ) -> "Plan":
@@ -198,7 +210,10 @@ def _plan(
             "distill teaches an embedder to see a degraded face as it sees the same one undegraded:"
             " it takes --degrade, a --hold above 0 and something to start from. Use another loss."
         )
-    gentle = 3e-4 if chosen is Loss.DISTILL else 1e-4
+    if scratch and blend not in (None, 1.0):
+        raise ValueError("From scratch there is no start to blend with. Leave --blend out.")
+    distills = chosen is Loss.DISTILL
+    gentle = 3e-4 if distills else 1e-4
     return Plan(
         start=None if scratch else start,
         form=Form(adapter) if adapter else None,
@@ -211,6 +226,7 @@ def _plan(
         epochs=epochs or (15 if unfreeze is not None else 30),
         patience=5,
         rate=rate or (gentle if unfreeze is not None else 1e-3),
+        blend=(0.75 if distills else 1.0) if blend is None else blend,
         folds=folds,
         seed=seed,
     )

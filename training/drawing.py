@@ -115,12 +115,12 @@ def degraded(
 
 
 class PeopleBatches(lightning.LightningDataModule):
-    """Training batches balanced by person, and probes for validation, for Lightning.
+    """Training batches balanced by person, for Lightning.
 
     Args:
         material: the faces.
         owner: (n,) whose they are.
-        training, probes: indices of the faces learned from and measured with.
+        training: indices of the faces learned from.
         people: in a batch, at most.
         each: faces of a person in a batch.
         seed: decides the order, with the epoch.
@@ -131,7 +131,6 @@ class PeopleBatches(lightning.LightningDataModule):
         material: Material,
         owner: Owners,
         training: Owners,
-        probes: Owners,
         *,
         people: int,
         each: int,
@@ -140,7 +139,6 @@ class PeopleBatches(lightning.LightningDataModule):
         super().__init__()
         self._material = material
         self._owner = owner
-        self._probes = probes
         self._size = people * each
         self._each = each
         self._seed = seed
@@ -167,19 +165,6 @@ class PeopleBatches(lightning.LightningDataModule):
             return self._material.draw(parts[k][rank::ranks], generator)
 
         return _Batches([part[rank::ranks] for part in parts], self._owner, gather)
-
-    def val_dataloader(self) -> "_Batches":
-        """The probes, in order."""
-        parts = [
-            self._probes[start : start + self._size]
-            for start in range(0, len(self._probes), self._size)
-        ]
-
-        def gather(k: int) -> tuple[Inputs, Inputs]:
-            seen = self._material.probe(parts[k])
-            return seen, seen
-
-        return _Batches(parts, self._owner, gather)
 
     def _order(self, generator: np.random.Generator) -> Owners:
         """Handfuls of one person's faces, in an order in which people follow upon others."""

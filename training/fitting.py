@@ -87,11 +87,13 @@ class Schedule:
         epochs: at most.
         patience: epochs without a better validation loss before it stops; None never stops.
         max_minutes: after which it stops, whatever it has.
+        validates: whether epochs are measured and the best one counts; else the last one does.
     """
 
     epochs: int
     patience: int | None = None
     max_minutes: float | None = None
+    validates: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class Fitted:
     """What became of a run.
 
     Attributes:
-        epoch: the best epoch by validation loss, counted from 1; the learner has its weights.
+        epoch: the one whose weights the learner has, counted from 1: the best by validation loss,
+            or the last where there was no validation.
         epochs: how many were trained.
         first: whether this process is the one that goes on to write results.
     """
@@ -116,15 +119,17 @@ def fit(
     schedule: Schedule,
     machine: Machine,
 ) -> Fitted:
-    """Train with validation, from where the run stands, and load the best epoch's weights."""
-    best = ModelCheckpoint(
-        run.checkpoints, filename="best", monitor="val_loss", enable_version_counter=False
-    )
+    """Train from where the run stands, and load the weights that count."""
     # Lightning's own `save_last` writes nothing in epochs that are not the best so far.
     latest = ModelCheckpoint(
         run.checkpoints, filename=run.latest.stem, enable_version_counter=False
     )
-    callbacks: list[Callback] = [best, latest]
+    counts = latest
+    if schedule.validates:
+        counts = ModelCheckpoint(
+            run.checkpoints, filename="best", monitor="val_loss", enable_version_counter=False
+        )
+    callbacks: list[Callback] = list(dict.fromkeys((counts, latest)))
     if schedule.patience is not None:
         callbacks.append(_Stopping("val_loss", patience=schedule.patience, mode="min"))
     if schedule.max_minutes is not None:
@@ -147,17 +152,18 @@ def fit(
             log_every_n_steps=1,
             enable_progress_bar=errors.is_terminal,
             enable_model_summary=False,
+            limit_val_batches=1.0 if schedule.validates else 0,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
         )
         learner.train()  # Lightning keeps whatever mode it finds
         trainer.fit(learner, datamodule=data, ckpt_path=beginning, weights_only=True)
-    if not best.best_model_path:
+    if not counts.best_model_path:
         raise ValueError(
             "The time was over before the first epoch was. Give more with --max-minutes."
         )
-    saved = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    saved = torch.load(counts.best_model_path, map_location="cpu", weights_only=True)
     # The trainer's own count is one less where a run that was through is taken up again.
     last = torch.load(run.latest, map_location="cpu", weights_only=True)
     learner.load_state_dict(saved["state_dict"])

@@ -1,11 +1,11 @@
 """What Lightning trains in metric learning: a network or an adapter, so that people come apart.
 
-Knows how a batch becomes a loss and held-out people a figure; knows nothing about files or bundles.
+Knows how a batch becomes a loss, and how the result is blended with the start; knows nothing about
+files, bundles or figures.
 """
 
 import copy
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from torch.nn.functional import normalize
 from engine.adapter import Adapter
 from engine.gallery import centred
 from engine.networks import Network
-from training.disjoint import compare, tar
 from training.drawing import FaceBatch
 from training.learner import freeze_statistics, pixels
 
@@ -59,10 +58,7 @@ class MetricLearner(lightning.LightningModule):
             without a start.
         rate: highest learning rate.
         steps: of the whole run: the rate rises over its beginning and falls along a cosine.
-        blend: share of the way from the start's weights to the trained ones at which it is served
-            (WiSE-FT, Wortsman et al. 2022): the rest keeps what the start knows of everybody else.
         seed: of what is random in the network itself.
-        record: folder for the probes' vectors after each epoch, EPOCH.npy counted from 1.
     """
 
     centre: Tensor
@@ -78,53 +74,41 @@ class MetricLearner(lightning.LightningModule):
         rate: float,
         steps: int,
         seed: int,
-        blend: float = 1.0,
-        record: Path | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self._people = people
-        self._record = record
         self.criterion = _criterion(loss, people, trunk.dimension, seed)
         self.register_buffer("centre", centre.clone())
         # Not a submodule: it neither learns nor goes into checkpoints.
         self._start = (copy.deepcopy(trunk).eval().requires_grad_(False),)
-        self._served = (copy.deepcopy(self._start[0]),)
-        self._blend = blend
         self._hold = hold
         self._rate = rate
         self._steps = steps
         self._seed = seed
-        self._probes: list[tuple[Tensor, Tensor]] = []
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(n, d) vectors or (n, px, px, 3) crops to (n, d) unit vectors, as last `served`."""
-        trunk = self._served[0]
-        if isinstance(trunk, Adapter):
-            return trunk(inputs)  # type: ignore[no-any-return]
-        seen = pixels(inputs)
-        return normalize(trunk(seen).float() + trunk(seen.flip(3)).float(), dim=1)
 
     @torch.no_grad()
-    def served(self) -> Network | Adapter:
-        """The trunk as it is served, in evaluation mode: between its start and what it learned."""
-        served = self._served[0]
-        start, learned = self._start[0].state_dict(), self.trunk.state_dict()
-        for name, value in served.state_dict().items():
-            end = learned[name].to(value.device)
-            if self._blend < 1.0 and value.is_floating_point():
-                end = torch.lerp(start[name], end, self._blend)
-            value.copy_(end)
-        return served
+    def blended(self, share: float) -> Network | Adapter:
+        """What is served: the start, and a share of the way from it to what was learned.
+
+        The rest keeps what the start knows of everybody else (WiSE-FT, Wortsman et al. 2022).
+
+        Args:
+            share: 0 is the start, 1 the trunk as it was trained.
+
+        Returns:
+            A copy on the trunk's device, in evaluation mode.
+        """
+        made = copy.deepcopy(self.trunk).eval().requires_grad_(False)
+        for name, start in self._start[0].state_dict().items():
+            value = made.state_dict()[name]
+            if value.is_floating_point() and share < 1.0:
+                value.copy_(torch.lerp(start.to(value.device), value, share))
+        return made
 
     def on_fit_start(self) -> None:
-        """Bring what is no part of the module to where the module is."""
+        """Bring the start, which is no part of the module, to where the module is."""
         self._start[0].to(self.device)
-        self._served[0].to(self.device)
-
-    def on_validation_epoch_start(self) -> None:
-        """What is measured is what would be served."""
-        self.served()
 
     def on_train_epoch_start(self) -> None:
         """Keep the batch statistics of frozen stages as they are."""
@@ -145,25 +129,6 @@ class MetricLearner(lightning.LightningModule):
             loss = loss + self.criterion(vectors, owner)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(owner))
         return loss
-
-    def validation_step(self, batch: FaceBatch, index: int) -> None:  # noqa: ARG002
-        """Collect the vectors of the probes."""
-        seen, _, owner = batch
-        self._probes.append((self(seen).cpu(), owner.cpu()))
-
-    def on_validation_epoch_end(self) -> None:
-        """TAR at FMR of strangers and members; what is missing of the strangers' is the loss."""
-        vectors = torch.cat([made for made, _ in self._probes]).float().numpy()
-        owner = torch.cat([whose for _, whose in self._probes]).numpy()
-        self._probes = []
-        if self._record is not None:
-            self._record.mkdir(parents=True, exist_ok=True)
-            np.save(self._record / f"{self.current_epoch + 1}.npy", vectors)
-        found = compare(vectors, owner, owner >= self._people, self._seed)
-        strangers, members = tar(found.strangers), tar(found.members)
-        self.log_dict(
-            {"val_loss": 1 - strangers, "val_tar_strangers": strangers, "val_tar_members": members}
-        )
 
     def configure_optimizers(self) -> Any:
         """AdamW with one cycle of warm-up and cosine decay."""

@@ -2,10 +2,10 @@
 
 Three ways in: the last stages of an embedder's network, an adapter on top of a frozen embedder, or
 a network from nothing. Each is judged on people held out altogether. Where people are few they are
-held out in turns, in folds; all folds together choose one epoch, and what goes into the bundle is
-trained again on everybody for as long: the figures are those of its like, trained on fewer people.
-Where they are many, they are held out once, and the very network that was measured goes into the
-bundle.
+held out in turns, in folds, and what goes into the bundle is trained again on everybody: the
+figures are those of its like, trained on fewer people. Where they are many, they are held out once,
+and the very network that was measured goes into the bundle. The people held out also choose how
+much of what was learned is kept: weights part of the way back to the start's.
 
 Knows which parts a vectorizer is made of; knows nothing about the command line.
 """
@@ -37,12 +37,14 @@ from training.tools import Tools
 from training.verification import Pairs
 
 SURE = 0.9
-"""Share of bootstrap samples that must agree before a rise counts: the epoch was chosen by these
+"""Share of bootstrap samples that must agree before a rise counts: the blend was chosen by these
 very figures, and the best of several looks a little better than it is."""
+
+BLENDS = (0.25, 0.5, 0.75, 1.0)
+"""Of what was learned, the shares to choose from."""
 
 _DEGRADED_VERSIONS = 4
 _BATCH = 32
-_RECORD = "probes"
 
 
 class Verdict(StrEnum):
@@ -75,11 +77,10 @@ class Plan:
         loss: what pulls vectors together and apart.
         hold: how strongly they are held to the start's.
         strength: of the degradation that is trained for; 0 leaves the pictures as they are.
-        epochs: at most.
-        patience: epochs without a better figure of strangers before it stops, where people are
-            held out once; in folds all epochs are gone through.
+        epochs: how often it goes through the faces.
         rate: highest learning rate.
-        blend: share of the way from the start's weights to the trained ones that is kept.
+        blend: share of the way from the start's weights to the trained ones that is kept; None
+            lets the people held out choose.
         people: in a batch.
         each: faces of a person in a batch.
         folds: how often people are held out; None chooses by how many there are.
@@ -95,9 +96,8 @@ class Plan:
     hold: float
     strength: float
     epochs: int
-    patience: int
     rate: float
-    blend: float = 1.0
+    blend: float | None = None
     people: int = 12
     each: int = 5
     folds: int | None = None
@@ -136,7 +136,7 @@ class Outcome:
     Attributes:
         trunk: the network or the adapter, on the CPU, in evaluation mode.
         judgement: whether it was worth it.
-        epoch: the one judged, counted from 1.
+        blend: the share of what was learned that is kept.
         folds: how many.
         kept: whether it is to be used; where not, `trunk` is the last fold's.
         refitted: whether `trunk` was trained again on everybody.
@@ -144,7 +144,7 @@ class Outcome:
 
     trunk: Network | Adapter
     judgement: Judgement
-    epoch: int
+    blend: float
     folds: int
     kept: bool
     refitted: bool
@@ -197,8 +197,10 @@ def train(
     _require_support(faces, folds, plan.seed)
     ground = _ground(faces, plan, tools, weights_folder)
     machine = Machine(tools.device, precision="32-true")
-    # Folds agree on one epoch afterwards, so each of them goes through all.
-    schedule = Schedule(plan.epochs, plan.patience if len(folds) == 1 else None)
+    schedule = Schedule(plan.epochs, validates=False)
+    blends = BLENDS if plan.blend is None else (plan.blend,)
+    if plan.start is None:
+        blends = (1.0,)
     before, after, begun, learner = [], [], [], None
     for k, fold in enumerate(folds):
         run = runs.begin(
@@ -213,32 +215,28 @@ def train(
             folder,
         )
         begun.append(run)
-        learner, batches = _prepared(faces, plan, ground, fold, weights_folder, run)
-        done = fit(learner, batches, run, schedule, machine)
-        probes = _probes(fold)
+        learner, batches = _prepared(faces, plan, ground, fold, weights_folder)
+        fit(learner, batches, run, schedule, machine)
+        probes = np.concatenate([fold.strangers, fold.members])
         owner, stranger = faces.owner[probes], np.isin(probes, fold.strangers)
         before.append(disjoint.compare(ground.before[probes], owner, stranger, plan.seed))
-        after.append(
-            [
-                disjoint.compare(np.load(path), owner, stranger, plan.seed)
-                for path in _recorded(run, done.epochs)
-            ]
-        )
-        # With one fold its own best epoch's weights are loaded: they must be the ones judged.
-        epoch = done.epoch
+        served = [
+            _served(learner.blended(share), ground.material, probes, tools.device)
+            for share in blends
+        ]
+        after.append([disjoint.compare(made, owner, stranger, plan.seed) for made in served])
     assert learner is not None
-    if len(folds) > 1:
-        epoch = _best_epoch(before, after)
-    judgement = _judge(before, [epochs[epoch - 1] for epochs in after], plan)
+    best = _best(before, after)
+    judgement = _judge(before, [found[best] for found in after], plan)
     kept = judgement.keeps(accept_worse_strangers=accept_worse_strangers)
     refitted = kept and len(folds) > 1
     if refitted:
         everybody = np.arange(len(faces))
         whole = Fold(everybody, everybody[:0], everybody[:0])
-        learner, batches = _prepared(faces, plan, ground, whole, weights_folder, None)
-        refit(learner, batches, epoch, machine)
-    trunk = learner.served().cpu()
-    return Outcome(trunk, judgement, epoch, len(folds), kept, refitted), begun
+        learner, batches = _prepared(faces, plan, ground, whole, weights_folder)
+        refit(learner, batches, plan.epochs, machine)
+    trunk = learner.blended(blends[best])
+    return Outcome(trunk, judgement, blends[best], len(folds), kept, refitted), begun
 
 
 def write(
@@ -354,7 +352,7 @@ def _trunk(plan: Plan, dimension: int, weights_folder: Path) -> Network | Adapte
 
 
 def _prepared(
-    faces: Faces, plan: Plan, ground: _Ground, fold: Fold, weights_folder: Path, run: Run | None
+    faces: Faces, plan: Plan, ground: _Ground, fold: Fold, weights_folder: Path
 ) -> tuple[MetricLearner, PeopleBatches]:
     """A learner and its batches."""
     trunk = _trunk(plan, ground.clean.shape[1], weights_folder)
@@ -373,7 +371,6 @@ def _prepared(
         ground.material,
         number[faces.owner],
         fold.training,
-        _probes(fold),
         people=plan.people,
         each=plan.each,
         seed=plan.seed,
@@ -387,8 +384,6 @@ def _prepared(
         rate=plan.rate,
         steps=plan.epochs * batches.steps,
         seed=plan.seed,
-        blend=plan.blend,
-        record=run.checkpoints / _RECORD if run else None,
     )
     return learner, batches
 
@@ -396,20 +391,30 @@ def _prepared(
 # --- How good it is ---
 
 
-def _probes(fold: Fold) -> Owners:
-    """The faces that are measured with after each epoch."""
-    return np.concatenate([fold.strangers, fold.members])
+def _served(
+    trunk: Network | Adapter, material: Material, index: Owners, device: torch.device
+) -> Vectors:
+    """(k, d) unit vectors of faces as they are measured with, made as the engine makes them."""
+    trunk.to(device)
+    made = []
+    with torch.inference_mode():
+        for k in range(0, len(index), _BATCH):
+            part = material.probe(index[k : k + _BATCH])
+            if isinstance(trunk, Adapter):
+                made.append(trunk(torch.from_numpy(part).to(device)))
+            else:
+                made.append(networks.features(trunk, part.astype(np.uint8), device))
+    return np.asarray(torch.cat(made).cpu().numpy(), np.float32)
 
 
-def _recorded(run: Run, epochs: int) -> list[Path]:
-    """Where the probes' vectors after each epoch are."""
-    return [run.checkpoints / _RECORD / f"{epoch + 1}.npy" for epoch in range(epochs)]
+def _best(before: Sequence[Compared], after: Sequence[Sequence[Compared]]) -> int:
+    """Which of the candidates is best for everybody while strangers are no worse off.
 
+    The folds choose together: the best for a handful of people alone is mostly chance.
 
-def _best_epoch(before: Sequence[Compared], after: Sequence[Sequence[Compared]]) -> int:
-    """The epoch, counted from 1, that is best for everybody while strangers are no worse off.
-
-    The folds choose together: the best epoch of a handful of people alone is mostly chance.
+    Args:
+        before: the start, in each fold.
+        after: the candidates, in each fold.
     """
 
     def mean(found: Sequence[Compared], who: str) -> float:
@@ -417,12 +422,12 @@ def _best_epoch(before: Sequence[Compared], after: Sequence[Sequence[Compared]])
         reached = [disjoint.tar(getattr(part, who)) for part in found]
         return float(weight @ reached / weight.sum()) if weight.sum() else 0.0
 
-    epochs = list(zip(*after, strict=True))
-    strangers = np.array([mean(found, "strangers") for found in epochs])
-    members = np.array([mean(found, "members") for found in epochs])
+    candidates = list(zip(*after, strict=True))
+    strangers = np.array([mean(found, "strangers") for found in candidates])
+    members = np.array([mean(found, "members") for found in candidates])
     sound = strangers > mean(before, "strangers")
     merit = np.where(sound, strangers + members, strangers - 1) if sound.any() else strangers
-    return int(merit.argmax()) + 1
+    return int(merit.argmax())
 
 
 def _require_support(faces: Faces, folds: Sequence[Fold], seed: int) -> None:

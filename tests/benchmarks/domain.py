@@ -168,7 +168,7 @@ def run(faces, reading, seed, arguments):
             trained = f"trained:{folder}/models/{name}"
             made = vectors(embed.load(trained, loaded.device, Path()), faces, night)
     out = {"reading": reading, "seed": seed, "verdict": report["verdict"]}
-    out |= {"seconds": round(report["seconds"]), "epoch": report["epoch"]}
+    out |= {"seconds": round(report["seconds"]), "blend": report["blend"]}
     out["held_out_by_the_command"] = report["strangers"][:1]
     for templates in arguments.templates:
         for who, index in (("a", tried), ("b", np.flatnonzero(strangers))):

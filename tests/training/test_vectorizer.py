@@ -22,7 +22,7 @@ from training.commands.vectorizer import NOT_KEPT
 from training.drawing import Crops, PeopleBatches, Versions
 from training.metric_learner import Loss, MetricLearner
 from training.tools import Tools
-from training.vectorizer import Plan, Verdict, train, write
+from training.vectorizer import BLENDS, Plan, Verdict, train, write
 
 CPU = torch.device("cpu")
 DIMENSION = 32
@@ -51,7 +51,6 @@ PLAN = Plan(
     hold=1.0,
     strength=0.0,
     epochs=6,
-    patience=5,
     rate=1e-2,
     people=6,
     each=4,
@@ -152,15 +151,14 @@ def test_falling_strangers_are_noticed(tmp_path):
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(disturbed_faces, tmp_path, monkeypatch):
     plan = replace(PLAN, epochs=3, folds=1)
     whole = learn(disturbed_faces, plan, tmp_path / "whole")
-    real, seen = MetricLearner.on_validation_epoch_end, []
+    seen = []
 
     def cut(self):
         seen.append(self.current_epoch)
         if self.current_epoch == 2:
             raise ConnectionError("the power went")
-        real(self)
 
-    monkeypatch.setattr(MetricLearner, "on_validation_epoch_end", cut)
+    monkeypatch.setattr(MetricLearner, "on_train_epoch_end", cut)
     with pytest.raises(ConnectionError):
         learn(disturbed_faces, plan, tmp_path / "cut")
     monkeypatch.undo()
@@ -175,7 +173,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(disturbed_faces, tmp_
     resumed = learn(disturbed_faces, plan, tmp_path / "cut")
     assert seen == [0, 1, 2]
     assert again == [2]
-    assert resumed.epoch == whole.epoch
+    assert resumed.blend == whole.blend
     assert resumed.judgement == whole.judgement
     for name, tensor in whole.trunk.state_dict().items():
         assert torch.equal(tensor, resumed.trunk.state_dict()[name]), name
@@ -225,24 +223,38 @@ def test_frozen_stages_stay_and_the_last_ones_learn(tmp_path):
     assert {name.rpartition(".")[0] for name in statistics} <= modules
 
 
-def test_what_is_served_lies_between_the_start_and_what_was_learned():
+def test_a_blend_lies_between_the_start_and_what_was_learned():
     learner = MetricLearner(
         Adapter(Form.LINEAR, 8), Loss.SUPCON, people=2, centre=torch.zeros(8), hold=1.0,
-        rate=1e-3, steps=1, seed=0, blend=0.25,
+        rate=1e-3, steps=1, seed=0,
     )  # fmt: skip
     learned = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         learner.trunk.change.weight.copy_(learned)
-    served = learner.served()
-    torch.testing.assert_close(served.change.weight, learned / 4)
+    blended = learner.blended(0.25)
+    torch.testing.assert_close(blended.change.weight, learned / 4)
+    assert learner.blended(1.0).change.weight.equal(learned)
     assert learner.trunk.change.weight.equal(learned)
-    assert not served.training
+    assert not blended.training
 
 
 def test_nothing_kept_of_what_was_learned_changes_nothing(disturbed_faces, tmp_path):
     outcome = learn(disturbed_faces, replace(PLAN, blend=0.0), tmp_path)
     assert outcome.judgement.verdict is Verdict.NOT_BETTER
     assert outcome.judgement.strangers[0].gain == pytest.approx(0, abs=1e-6)
+
+
+def test_the_people_held_out_choose_how_much_is_kept(disturbed_faces, tmp_path):
+    chosen = learn(disturbed_faces, PLAN, tmp_path / "chosen")
+    gains = {
+        blend: learn(disturbed_faces, replace(PLAN, blend=blend), tmp_path / str(blend)).judgement
+        for blend in BLENDS
+    }
+    merits = {
+        blend: found.strangers[0].after + found.members[0].after for blend, found in gains.items()
+    }
+    assert chosen.blend == max(merits, key=merits.__getitem__)
+    assert chosen.judgement == gains[chosen.blend]
 
 
 def test_people_are_held_out_whole_and_in_turns(tmp_path):
@@ -290,9 +302,7 @@ def test_the_change_is_paired():
 def test_batches_hold_a_few_faces_of_a_few_people():
     owner = np.repeat(np.arange(6), [20, 20, 20, 20, 20, 2])
     material = Versions(np.zeros((1, len(owner), 4), np.float32))
-    batches = PeopleBatches(
-        material, owner, np.arange(len(owner)), np.arange(4), people=3, each=4, seed=0
-    )
+    batches = PeopleBatches(material, owner, np.arange(len(owner)), people=3, each=4, seed=0)
     order = batches._order(np.random.default_rng(0))
     drawn = np.bincount(owner[order])
     assert (drawn == drawn[0]).all()
@@ -379,4 +389,4 @@ def test_an_adapter_begins_where_the_embedder_is():
         rate=1e-3, steps=1, seed=0,
     )  # fmt: skip
     vectors = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
-    torch.testing.assert_close(learner(vectors), vectors)
+    torch.testing.assert_close(learner.trunk(vectors), vectors)

@@ -82,7 +82,7 @@ def vectorizer(
         float | None,
         typer.Option(
             help="How far to go from the start's weights (0) to the trained ones (1). "
-            "Default: 0.75 for distill, 1 else.",
+            "Default: what is best for the people held out.",
             min=0,
             max=1,
         ),
@@ -212,8 +212,7 @@ def _plan(
         )
     if scratch and blend not in (None, 1.0):
         raise ValueError("From scratch there is no start to blend with. Leave --blend out.")
-    distills = chosen is Loss.DISTILL
-    gentle = 3e-4 if distills else 1e-4
+    gentle = 3e-4 if chosen is Loss.DISTILL else 1e-4
     return Plan(
         start=None if scratch else start,
         form=Form(adapter) if adapter else None,
@@ -224,9 +223,8 @@ def _plan(
         hold=hold,
         strength=degrade,
         epochs=epochs or (15 if unfreeze is not None else 30),
-        patience=5,
         rate=rate or (gentle if unfreeze is not None else 1e-3),
-        blend=(0.75 if distills else 1.0) if blend is None else blend,
+        blend=blend,
         folds=folds,
         seed=seed,
     )
@@ -292,7 +290,7 @@ def _as_json(
         "people": len(faces.people),
         "faces": len(faces),
         "folds": outcome.folds,
-        "epoch": outcome.epoch,
+        "blend": outcome.blend,
         "refitted": outcome.refitted,
         "strangers": [asdict(change) for change in outcome.judgement.strangers],
         "members": [asdict(change) for change in outcome.judgement.members],

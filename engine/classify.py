@@ -4,6 +4,8 @@ For bundles that carry a network of their own, finetuned or trained from end to 
 are compared with one trained direction (or a few) per person. Knows nothing about photos.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,8 +14,9 @@ from torch import Tensor
 from engine import networks
 from engine.align import Template
 from engine.bundle import Bundle
-from engine.gallery import best_per_person, centred, check_prototypes
+from engine.gallery import centred, check_prototypes
 from engine.judge import Judge
+from engine.prototypes import Prototypes
 from engine.types import Match
 
 _BATCH = 16
@@ -37,8 +40,9 @@ class Classifier:
         check_prototypes(bundle, network.dimension, "feature_centre")
         self._judge = Judge(bundle)
         self._network = network.to(device).to(memory_format=torch.channels_last)
-        self._prototypes = bundle.tensors["prototypes"].to(device)
-        self._owner = bundle.tensors["owner"].to(device)
+        self._prototypes = Prototypes(
+            bundle.tensors["prototypes"].to(device), bundle.tensors["owner"].to(device)
+        )
         self._centre = bundle.tensors["feature_centre"].to(device)
         self._device = device
 
@@ -58,23 +62,20 @@ class Classifier:
     @torch.inference_mode()
     def similarities(self, crops: NDArray[np.uint8]) -> Tensor:
         """(n, size_px, size_px, 3) RGB crops to (n, people) cosines."""
-        return torch.cat(
-            [
-                best_per_person(
-                    centred(
-                        networks.features(
-                            self._network, crops[start : start + _BATCH], self._device
-                        ),
-                        self._centre,
-                    ),
-                    self._prototypes,
-                    self._owner,
-                    len(self),
-                )
-                for start in range(0, max(len(crops), 1), _BATCH)
-            ]
-        )
+        return torch.cat([self._prototypes.similarities(part) for part in self._features(crops)])
 
+    @torch.inference_mode()
     def search(self, crops: NDArray[np.uint8], top_k: int) -> list[tuple[Match, ...]]:
         """The most similar people to each crop, best first; see `engine.gallery.Gallery`."""
-        return self._judge.matches(self.similarities(crops), top_k)
+        return [
+            matches
+            for part in self._features(crops)
+            if len(part)
+            for matches in self._judge.matches(self._prototypes.parts(part), top_k)
+        ]
+
+    def _features(self, crops: NDArray[np.uint8]) -> Iterator[Tensor]:
+        """(k, d) centred unit features, a batch at a time; at least once, if without a row."""
+        for start in range(0, max(len(crops), 1), _BATCH):
+            part = crops[start : start + _BATCH]
+            yield centred(networks.features(self._network, part, self._device), self._centre)

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from engine.bundle import Bundle
 from engine.errors import BundleError
 from engine.judge import Judge
+from engine.prototypes import Prototypes
 from engine.types import Match
 
 _CHUNK = 65_536
@@ -61,8 +62,9 @@ class Gallery:
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         check_prototypes(bundle, bundle.embedder.dimension)
         self._judge = Judge(bundle)
-        self._prototypes = bundle.tensors["prototypes"].to(device)
-        self._owner = bundle.tensors["owner"].to(device)
+        self._prototypes = Prototypes(
+            bundle.tensors["prototypes"].to(device), bundle.tensors["owner"].to(device)
+        )
         self._centre = bundle.tensors["centre"].to(device)
 
     def __len__(self) -> int:
@@ -76,10 +78,9 @@ class Gallery:
     @torch.inference_mode()
     def similarities(self, vectors: Tensor) -> Tensor:
         """(n, d) unit embeddings of the bundle's embedder to (n, people) cosines."""
-        return best_per_person(
-            centred(vectors, self._centre), self._prototypes, self._owner, len(self)
-        )
+        return self._prototypes.similarities(centred(vectors, self._centre))
 
+    @torch.inference_mode()
     def search(self, vectors: Tensor, top_k: int) -> list[tuple[Match, ...]]:
         """The most similar people to each vector, best first.
 
@@ -87,12 +88,12 @@ class Gallery:
             vectors: (n, d) unit embeddings of the bundle's embedder.
             top_k: how many people, at least 1; fewer come where the gallery has fewer.
         """
-        # A few queries at a time: each needs a number for every person.
+        queries = centred(vectors, self._centre)
         return [
             matches
-            for start in range(0, len(vectors), _QUERIES)
+            for start in range(0, len(queries), _QUERIES)
             for matches in self._judge.matches(
-                self.similarities(vectors[start : start + _QUERIES]), top_k
+                self._prototypes.parts(queries[start : start + _QUERIES]), top_k
             )
         ]
 

@@ -4,7 +4,7 @@ Knows names, probabilities, percentiles and verdicts; knows nothing about where 
 from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.bundle import Bundle
 from engine.errors import BundleError
+from engine.shortlist import shortlist
 from engine.types import Match, Verdict
 
 STRONG_PERCENTILE = 95.0
@@ -47,6 +48,7 @@ class Judge:
         self._temperature = calibration.temperature
         self._is_threshold = calibration.identification.threshold
         self._quantiles = np.asarray(calibration.stranger_quantiles, np.float64)
+        self._percentiles = np.linspace(0.0, 100.0, len(self._quantiles))
         # No percentile is finer than the number of strangers it was measured on.
         self._highest = 100.0 * (1 - 1 / (calibration.identification.strangers + 1))
 
@@ -54,23 +56,23 @@ class Judge:
         """(n, people) similarities to (n, people) shares of belief."""
         return torch.softmax(similarity / self._temperature, dim=1)
 
-    def matches(self, similarity: Tensor, top_k: int) -> list[tuple[Match, ...]]:
+    def matches(
+        self, parts: Iterable[tuple[Tensor, Tensor]], top_k: int
+    ) -> list[tuple[Match, ...]]:
         """The most similar people, best first.
 
         Args:
-            similarity: (n, people).
+            parts: everybody once, a part at a time, at least one part: (c,) int64 numbers of
+                people, and (c, n) float32 similarities to them, which are overwritten.
             top_k: how many people, at least 1; fewer come where the bundle has fewer.
         """
-        # Numbers beyond what a network can carry are no similarity, let alone a high one.
-        similarity = similarity.nan_to_num(nan=-1.0, posinf=-1.0, neginf=float("-inf"))
-        values, people = similarity.topk(min(top_k, len(self.names)), dim=1)
-        chances = self.probabilities(similarity).gather(1, people)
+        found = (column.tolist() for column in shortlist(parts, top_k, self._temperature))
         return [
             tuple(self._match(*entry) for entry in zip(*row, strict=True))
-            for row in zip(people.tolist(), chances.tolist(), values.tolist(), strict=True)
+            for row in zip(*found, strict=True)
         ]
 
-    def _match(self, person: int, probability: float, similarity: float) -> Match:
+    def _match(self, person: int, similarity: float, probability: float) -> Match:
         percentile = self._percentile(similarity)
         return Match(
             name=self.names[person],
@@ -83,8 +85,8 @@ class Judge:
 
     def _percentile(self, similarity: float) -> float:
         """Of strangers, how many per cent are less similar to their best match."""
-        steps = np.linspace(0.0, 100.0, len(self._quantiles))
-        return min(self._highest, float(np.interp(similarity, self._quantiles, steps)))
+        finest = float(np.interp(similarity, self._quantiles, self._percentiles))
+        return min(self._highest, finest)
 
     def _verdict(self, similarity: float, percentile: float) -> Verdict:
         if similarity >= self._is_threshold:

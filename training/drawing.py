@@ -70,8 +70,9 @@ class Crops:
             share_of_other = share[:, None, None, None].astype(np.float32)
             other = clean[generator.permutation(len(index))]
             clean = (clean + (other - clean.astype(np.float32)) * share_of_other).astype(np.uint8)
-        # Bad pictures are what it is for, and the hardest to learn: they come more often.
-        strength = self._strength * np.sqrt(generator.random(len(index)))
+        # Bad pictures are what it is for, and the hardest to learn: half of them come with more
+        # than four fifths of the strength.
+        strength = self._strength * generator.random(len(index)) ** 0.25
         pairs = zip(clean, strength.tolist(), strict=True)
         return np.stack([degrade(crop, much, generator) for crop, much in pairs]), clean
 

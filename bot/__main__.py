@@ -5,12 +5,14 @@ the bot does.
 """
 
 import asyncio
+import contextlib
 import errno
 import io
 import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from threading import Thread
 from typing import Annotated, Literal
@@ -19,17 +21,18 @@ import typer
 from dotenv import dotenv_values
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from telegram.error import InvalidToken, TelegramError
 
-from bot import app, logs
+from bot import app, engines, logs
 from bot import demo as bot_demo
 from bot import settings as bot_settings
 from bot.sandbox.errors import UserError
 from bot.settings import SettingsError
 from bot.store import StoreError
 from engine import settings as engine_settings
-from engine.client import EmbeddedEngine
+from engine.client import Engine
 from engine.errors import ConfigurationError
 
 main = typer.Typer(
@@ -57,7 +60,9 @@ def _show_settings(context: typer.Context, wanted: bool) -> None:
         settings.add_row(row.name, row.default, row.help)
     settings.add_section()
     for name, field in engine_settings.Settings.model_fields.items():
-        settings.add_row(name.upper(), str(field.default), field.description)
+        if name not in bot_settings.Settings.model_fields:
+            default = "" if field.default is None else str(field.default)
+            settings.add_row(name.upper(), default, field.description)
     Console().print(settings)
     raise typer.Exit
 
@@ -127,21 +132,33 @@ def demo(
     With --once, exit code 0 means that the bot answered with matches, 2 that it refused the
     photo, 1 that something failed.
     """
-    engine = _engine_settings()
-    logs.configure((), "info" if photo is None else "error", sys.stderr)
+    try:
+        choice = bot_settings.load_engine_choice()
+        engine = _engine(choice)
+    except (SettingsError, ConfigurationError) as error:
+        _complain(str(error))
+        raise typer.Exit(_FAILED) from None
+    logs.configure(choice.secrets, "info" if photo is None else "error", sys.stderr)
     if photo is None:
-        _demo(engine, port, browser)
+        _demo(engine, choice.engine_url, port, browser)
     else:
         raise typer.Exit(_demo_once(engine, photo, card, language, as_json))
 
 
-def _demo(engine: engine_settings.Settings, port: int, browser: bool) -> None:
+def _demo(
+    engine: AbstractAsyncContextManager[Engine], engine_url: str | None, port: int, browser: bool
+) -> None:
+    where = (
+        "The bot and its engine run here; nothing leaves this machine."
+        if engine_url is None
+        else f"The bot runs here and shows photos to the engine at {engine_url}."
+    )
+
     def ready(url: str) -> None:
         console = Console()
         console.print(
             f"\n  [bold]Open [link={url}]{url}[/link][/bold] and drop a photo of somebody into "
-            "the chat.\n  The bot and its engine run here; nothing leaves this machine. "
-            "Ctrl+C ends it.\n",
+            f"the chat.\n  {escape(where)} Ctrl+C ends it.\n",
             highlight=False,
             soft_wrap=True,
         )
@@ -150,7 +167,8 @@ def _demo(engine: engine_settings.Settings, port: int, browser: bool) -> None:
             opening[0].start()  # a browser may take its time, and the bot should not wait
 
     opening: list[Thread] = []
-    print("Loading the engine ...")
+    if engine_url is None:
+        print("Loading the engine ...")
     try:
         asyncio.run(bot_demo.serve(engine, port=port, ready=ready))
     except KeyboardInterrupt:
@@ -166,7 +184,7 @@ def _demo(engine: engine_settings.Settings, port: int, browser: bool) -> None:
 
 
 def _demo_once(
-    engine: engine_settings.Settings,
+    engine: AbstractAsyncContextManager[Engine],
     photo: Path,
     card: Path | None,
     language: Literal["es", "en"],
@@ -217,12 +235,15 @@ def _write_cards(replies: Sequence[bot_demo.Reply], card: Path | None) -> list[P
     return written
 
 
-def _engine_settings() -> engine_settings.Settings:
-    try:
-        return engine_settings.load(_environment())
-    except ConfigurationError as error:
-        _complain(error.message)
-        raise typer.Exit(_FAILED) from None
+def _engine(choice: bot_settings.EngineChoice) -> AbstractAsyncContextManager[Engine]:
+    """The engine that ENGINE_URL chooses, not open yet.
+
+    Raises:
+        ConfigurationError: it is to be one in this process, and its settings are wrong.
+    """
+    if choice.engine_url is not None:
+        return engines.remote(choice.engine_url, choice.engine_key)
+    return engines.embedded(engine_settings.load(_environment()))
 
 
 def _environment() -> dict[str, str]:
@@ -230,26 +251,30 @@ def _environment() -> dict[str, str]:
     return {**written, **os.environ}
 
 
-def _settings() -> tuple[bot_settings.Settings, engine_settings.Settings]:
-    """The bot's and the engine's settings, or all that is wrong with them and exit code 2."""
+def _settings() -> tuple[bot_settings.Settings, AbstractAsyncContextManager[Engine]]:
+    """The bot's settings and its engine, or all that is wrong with them and exit code 2."""
     problems: list[str] = []
     bot = engine = None
     try:
         bot = bot_settings.load()
     except SettingsError as error:
         problems += error.problems
-    try:
-        engine = engine_settings.load(_environment())
-    except ConfigurationError as error:
-        problems.append(error.message)
+    # What is wrong with the choice alone was wrong with the bot's settings as well.
+    with contextlib.suppress(SettingsError):
+        try:
+            engine = _engine(bot_settings.load_engine_choice())
+        except ConfigurationError as error:
+            problems.append(error.message)
     if bot is None or engine is None:
         _complain(*problems)
         raise typer.Exit(_WRONG)
     return bot, engine
 
 
-async def _run(settings: bot_settings.Settings, engine: engine_settings.Settings) -> None:
-    async with await EmbeddedEngine.open(engine) as opened:
+async def _run(
+    settings: bot_settings.Settings, engine: AbstractAsyncContextManager[Engine]
+) -> None:
+    async with engine as opened:
         await app.run(settings, opened)
 
 

@@ -1,4 +1,4 @@
-"""The whole bot on this machine: a Telegram of its own, the real bot, the real engine.
+"""The whole bot on this machine: a Telegram of its own, the real bot, an engine.
 
 Ties them together and knows nothing about what they do. What the bot stores goes to a temporary
 folder that goes with the demo.
@@ -10,7 +10,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -26,8 +26,7 @@ from bot.sandbox import Person, Sandbox
 from bot.sandbox.client import Message
 from bot.sandbox.errors import UserError
 from bot.settings import Settings
-from engine import settings as engine_settings
-from engine.client import EmbeddedEngine, Engine
+from engine.client import Engine
 
 _ONCE_TIMEOUT_S = 60.0
 
@@ -56,12 +55,12 @@ class Reply:
 
 
 async def serve(
-    engine: engine_settings.Settings, *, port: int, ready: Callable[[str], None]
+    engine: AbstractAsyncContextManager[Engine], *, port: int, ready: Callable[[str], None]
 ) -> None:
     """Run sandbox, bot and engine until SIGINT or SIGTERM.
 
     Args:
-        engine: the engine's settings.
+        engine: not open yet; see `bot.engines`.
         port: of the chat page; 0 takes a free one.
         ready: told the page's address when it can be opened.
 
@@ -69,19 +68,22 @@ async def serve(
         OSError: the port is taken.
         ConfigurationError: the engine cannot be built.
     """
-    async with Sandbox(port=port) as sandbox, await EmbeddedEngine.open(engine) as opened:
+    async with Sandbox(port=port) as sandbox, engine as opened:
         with _settings(sandbox) as settings:
             ready(sandbox.url)
             await app.run(settings, opened)
 
 
 async def once(
-    engine: engine_settings.Settings, photo: bytes, name: str, person_name: str = "ana"
+    engine: AbstractAsyncContextManager[Engine],
+    photo: bytes,
+    name: str,
+    person_name: str = "ana",
 ) -> tuple[Ending, tuple[Reply, ...]]:
     """Send one file as a user would, as a photo where it is one, and wait for what comes back.
 
     Args:
-        engine: the engine's settings.
+        engine: not open yet; see `bot.engines`.
         photo: the file's bytes.
         name: the file's name.
         person_name: who sends it: "ana", who speaks Spanish, or "ben", who speaks English.
@@ -94,7 +96,7 @@ async def once(
     finished: asyncio.Queue[Request] = asyncio.Queue()
     async with (
         Sandbox() as sandbox,
-        await EmbeddedEngine.open(engine) as opened,
+        engine as opened,
         running_bot(sandbox, opened, finished.put_nowait),
     ):
         person = sandbox.person(person_name)
@@ -136,9 +138,13 @@ def _settings(sandbox: Sandbox) -> Iterator[Settings]:
         yield Settings(
             _env_file=None,
             bot_token=SecretStr(sandbox.token),
+            bot_token_file=None,
             telegram_api_url=sandbox.url,
             webhook_url=None,
             telegram_local_dir=None,
+            engine_url=None,
+            engine_api_key=None,
+            engine_api_key_file=None,
             database=Path(folder) / "demo.db",
             ids_key=Path(folder) / "ids.key",
         )

@@ -57,6 +57,7 @@ _REFUSALS: tuple[tuple[type[errors.EngineError], Reason], ...] = (
     (errors.ImageError, Reason.BROKEN_FILE),
     (errors.DeadlineExceeded, Reason.DEADLINE),
     (errors.Unavailable, Reason.ENGINE_DOWN),
+    (errors.RequestError, Reason.ENGINE_DOWN),  # a wrong key or address: the operator's to mend
 )
 """What an engine's fault is to a person; others are bugs, and reported as such."""
 

@@ -8,15 +8,28 @@ about what the settings are used for.
 import re
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from engine.address import Address
+
 _TOKEN = re.compile(r"\d+:[A-Za-z0-9_-]+")
+_KEY = re.compile(r"[!-~]{1,1024}")
+_IN_FILES = ("bot_token", "engine_api_key")
+"""Secrets that a file may have; the setting NAME_FILE names it."""
 _WEBHOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 FIRST_STEP = (
     "BOT_TOKEN is not set. In Telegram, write /newbot to @BotFather; it answers with a token to "
@@ -32,15 +45,80 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class Settings(BaseSettings):
-    """What an operator can choose."""
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """Stands where a secret would, when its file does not give one."""
+
+    reason: str
+
+
+class EngineChoice(BaseSettings):
+    """Where the engine is; what is read by whoever needs an engine and no Telegram."""
 
     model_config = SettingsConfigDict(
         env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
     )
 
+    engine_url: str | None = Field(
+        None,
+        description="The engine's service: http://host:port or unix:/path. Without it the bot has "
+        "an engine of its own.",
+    )
+    engine_api_key: SecretStr | None = Field(
+        None, description="Key that the engine's service wants to be shown."
+    )
+    engine_api_key_file: Path | None = Field(
+        None, description="File that has the key, instead of ENGINE_API_KEY."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        named = [
+            secret
+            for secret in _IN_FILES
+            if secret in cls.model_fields and given.get(f"{secret}_file")
+        ]
+        return given | {secret: _read(secret, given) for secret in named}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _file_was_read(cls, value: object) -> object:
+        if isinstance(value, _Unread):
+            raise ValueError(value.reason)
+        return value
+
+    @field_validator("engine_url")
+    @classmethod
+    def _url_is_address(cls, url: str | None) -> str | None:
+        return url if url is None else Address.parse(url).name
+
+    @field_validator("engine_api_key")
+    @classmethod
+    def _key_fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not _KEY.fullmatch(key.get_secret_value()):
+            raise ValueError("must be 1 to 1024 visible ASCII characters, without spaces")
+        return key
+
+    @property
+    def engine_key(self) -> str | None:
+        """The key to show, where there is one."""
+        return None if self.engine_api_key is None else self.engine_api_key.get_secret_value()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be printed or logged."""
+        return () if self.engine_key is None else (self.engine_key,)
+
+
+class Settings(EngineChoice):
+    """What an operator can choose."""
+
     # Telegram
     bot_token: SecretStr = Field(description="The bot's token, from @BotFather. Required.")
+    bot_token_file: Path | None = Field(
+        None, description="File that has the token, instead of BOT_TOKEN."
+    )
     telegram_api_url: str = Field(
         "https://api.telegram.org", description="The Bot API server; your own one, for example."
     )
@@ -165,7 +243,8 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be printed or logged."""
-        return (self.bot_token.get_secret_value(), self.webhook_secret.get_secret_value())
+        own = (self.bot_token.get_secret_value(), self.webhook_secret.get_secret_value())
+        return own + super().secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +265,24 @@ def load(**overrides: Any) -> Settings:
     Raises:
         SettingsError: with every mistake at once.
     """
-    try:
+    with _plain_problems():
         return Settings(**overrides)
+
+
+def load_engine_choice() -> EngineChoice:
+    """Read only where the engine is, from the environment and `.env`.
+
+    Raises:
+        SettingsError: with every mistake at once.
+    """
+    with _plain_problems():
+        return EngineChoice()
+
+
+@contextmanager
+def _plain_problems() -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         problems = tuple(_sentence(detail) for detail in error.errors())
         # The cause is left out: pydantic's message repeats the values, secrets among them.
@@ -195,8 +290,11 @@ def load(**overrides: Any) -> Settings:
 
 
 def table() -> Iterator[Row]:
-    """All settings in the order of the class."""
-    for name, field in Settings.model_fields.items():
+    """All settings: the bot's own in the order of the class, then where the engine is."""
+    fields = Settings.model_fields
+    own = [name for name in fields if name not in EngineChoice.model_fields]
+    for name in (*own, *EngineChoice.model_fields):
+        field = fields[name]
         if field.is_required():
             default = "required"
         elif field.default_factory is not None:
@@ -206,14 +304,31 @@ def table() -> Iterator[Row]:
         yield Row(name.upper(), default, field.description or "")
 
 
+def _read(secret: str, given: Mapping[str, Any]) -> str | _Unread:
+    setting, file = f"{secret.upper()}_FILE", given[f"{secret}_file"]
+    if given.get(secret):
+        return _Unread(f"is given twice: keep it or {setting}")
+    try:
+        text = Path(file).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        return _Unread(f"could not be read from {setting}, {str(file)!r}: {reason}")
+    return text or _Unread(f"is not in {setting}: {str(file)!r} is empty")
+
+
 def _sentence(detail: ErrorDetails) -> str:
     field = str(detail["loc"][0])
     name = field.upper()
     if name == "BOT_TOKEN" and detail["type"] == "missing":
         return FIRST_STEP
+    return f"{name} {_reason(detail)}{_shown(field, detail['input'])}."
+
+
+def _shown(field: str, value: object) -> str:
     annotation = Settings.model_fields[field].annotation
-    shown = "" if annotation is SecretStr else f" (now {detail['input']!r})"
-    return f"{name} {_reason(detail)}{shown}."
+    secret = annotation is SecretStr or SecretStr in get_args(annotation)
+    # An address with a password in it is refused, and not repeated.
+    return "" if secret or (field == "engine_url" and "@" in str(value)) else f" (now {value!r})"
 
 
 def _reason(detail: ErrorDetails) -> str:

@@ -3,9 +3,11 @@
 Turns options into calls and results into tables or JSON; knows nothing about how faces are seen.
 """
 
+import asyncio
 import csv
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from engine import image, settings, threads
+from engine import cluster_commands, image, settings, threads
 from engine.errors import EngineError, UnreadableFile
 from engine.request import PhotoRequest
 from engine.settings import Settings
@@ -41,6 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cluster_commands.app)
 _console = Console()
 _errors = Console(stderr=True)
 
@@ -118,6 +121,45 @@ def compare_photos(
         record |= asdict(result) | {"error": None}
         _print_pair(record, as_json=as_json)
     raise typer.Exit(_UNREADABLE if failed else 0)
+
+
+def _show_settings(context: typer.Context, wanted: bool) -> None:
+    if not wanted:
+        return
+    typer.echo(context.get_help())
+    table = Table("setting", "default", "what it is", title="Environment")
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else str(field.default)
+        table.add_row(name.upper(), default, field.description)
+    _console.print(table)
+    raise typer.Exit
+
+
+@app.command(context_settings={"help_option_names": []})
+def serve(
+    bundle: BundleOption = None,
+    device: DeviceOption = None,
+    _help: Annotated[
+        bool,
+        typer.Option(
+            "--help",
+            is_eager=True,
+            callback=_show_settings,
+            help="Show this, and every setting with its default.",
+        ),
+    ] = False,
+) -> None:
+    """Answer over HTTP, until SIGTERM; SIGHUP reloads the bundle."""
+    chosen = _settings(bundle, device)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    from engine.server import serve as serve_until_stopped
+
+    try:
+        asyncio.run(
+            serve_until_stopped(chosen, lambda url: typer.echo(f"The engine listens on {url}"))
+        )
+    except EngineError as error:
+        _fail(error.message, _MISCONFIGURED)
 
 
 @app.command()

@@ -57,6 +57,24 @@ class Answer(Generic[Result]):
     compute_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What became of one batch, for whoever measures.
+
+    Attributes:
+        prepare_s: of each item, seconds that preparing took.
+        queue_s: of each item, seconds spent waiting.
+        compute_s: seconds that the batch took.
+    """
+
+    prepare_s: tuple[float, ...]
+    queue_s: tuple[float, ...]
+    compute_s: float
+
+    def __len__(self) -> int:
+        return len(self.prepare_s)
+
+
 @dataclass(eq=False, slots=True)
 class _Entry(Generic[Item, Result]):
     """A prepared item on its way through the queue."""
@@ -70,6 +88,10 @@ class _Entry(Generic[Item, Result]):
 
     def wanted(self, now: float) -> bool:
         return not self.answer.done() and (self.deadline is None or now < self.deadline)
+
+    def queue_s(self, started: float) -> float:
+        """Seconds spent waiting, when its batch started then."""
+        return max(0.0, started - self.arrived - self.prepare_s)
 
 
 class Batcher(Generic[Raw, Item, Result]):
@@ -120,7 +142,9 @@ class Batcher(Generic[Raw, Item, Result]):
         self._preparing = 0
         self._computing = 0
         self._item_s: float | None = None
+        self._started: float | None = None
         self._last_end = 0.0
+        self._observers: list[Callable[[Batch], None]] = []
         self._closed = False
         self._given_up = False
         self._dispatcher: asyncio.Task[None] | None = None
@@ -147,6 +171,22 @@ class Batcher(Generic[Raw, Item, Result]):
         """How many of them are prepared and wait for the device."""
         return len(self._queue)
 
+    @property
+    def stalled_s(self) -> float:
+        """For how long nothing has come of what the device has or could have; 0 when it has none.
+
+        A device that hangs or a dispatcher that died shows here, and nowhere else.
+        """
+        if self._started is not None:
+            return self._clock() - self._started
+        if self._queue:
+            return self._clock() - max(self._last_end, self._queue[0].queued)
+        return 0.0
+
+    def observe(self, observer: Callable[[Batch], None]) -> None:
+        """Have someone told of every batch, in the event loop, as soon as it has ended."""
+        self._observers.append(observer)
+
     async def submit(self, raw: Raw, *, timeout_s: float | None = None) -> Answer[Result]:
         """Have one item prepared and computed.
 
@@ -161,13 +201,7 @@ class Batcher(Generic[Raw, Item, Result]):
             InternalError: `prepare` or `compute` failed; the log has the traceback.
             EngineError: whatever `prepare` raised or `compute` answered.
         """
-        if self._closed or self._dispatcher is None:
-            raise Unavailable("The engine is shut down: ask again when it is back.")
-        if self.waiting >= self._queue_size:
-            raise Busy(
-                f"{self.waiting} photos wait already: come back later.",
-                retry_after_s=self._retry_after_s(),
-            )
+        self.admit()
         self._accepted += 1
         scope = asyncio.timeout(timeout_s)
         try:
@@ -183,6 +217,16 @@ class Batcher(Generic[Raw, Item, Result]):
             self._accepted -= 1
             if not self._accepted:
                 self._idle.set()
+
+    def admit(self) -> None:
+        """Raise what `submit` would raise at once: Unavailable when closed, Busy when full."""
+        if self._closed or self._dispatcher is None:
+            raise Unavailable("The engine is shut down: ask again when it is back.")
+        if self.waiting >= self._queue_size:
+            raise Busy(
+                f"{self.waiting} photos wait already: come back later.",
+                retry_after_s=self._retry_after_s(),
+            )
 
     async def close(self, *, limit_s: float = 10.0) -> None:
         """Take nothing new, finish what was accepted, stop the threads.
@@ -319,9 +363,10 @@ class Batcher(Generic[Raw, Item, Result]):
 
     async def _run(self, batch: list[_Entry[Item, Result]]) -> None:
         loop = asyncio.get_running_loop()
-        started = self._clock()
+        started = self._started = self._clock()
         results = await loop.run_in_executor(self._thread, self._compute_each, batch)
         ended = self._clock()
+        self._started = None
         # From batch to batch while there is a backlog, so that slow preparing counts as well.
         spent = ended - max(self._last_end, min(entry.arrived for entry in batch))
         self._last_end = ended
@@ -335,10 +380,16 @@ class Batcher(Generic[Raw, Item, Result]):
             if isinstance(result, EngineError):
                 entry.answer.set_exception(result)
             else:
-                waited = started - entry.arrived - entry.prepare_s
                 entry.answer.set_result(
-                    Answer(result, entry.prepare_s, max(0.0, waited), ended - started)
+                    Answer(result, entry.prepare_s, entry.queue_s(started), ended - started)
                 )
+        told = Batch(
+            prepare_s=tuple(entry.prepare_s for entry in batch),
+            queue_s=tuple(entry.queue_s(started) for entry in batch),
+            compute_s=ended - started,
+        )
+        for observer in self._observers:
+            observer(told)
 
     # --- In the device's thread ---
 

@@ -5,31 +5,41 @@ Importing this module loads no torch; opening an `EmbeddedEngine` does.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from engine.batching import Batcher
+from engine.batching import Batch, Batcher
 from engine.image import LIMITS, Limits, open_photo
 from engine.request import Analyzer, PhotoRequest
 from engine.settings import Settings
-from engine.types import Analysis, EngineInfo
+from engine.types import MAX_TOP_K, Analysis, EngineInfo
+
+if TYPE_CHECKING:  # it loads torch, whose threads are set up first
+    from engine.pipeline import Pipeline
 
 
 class Engine(Protocol):
     """An engine, in this process or elsewhere. Use it as an async context manager."""
 
     async def analyze(
-        self, photo: bytes, *, top_k: int = 5, embed: bool = False, timeout_s: float | None = None
+        self,
+        photo: bytes,
+        *,
+        top_k: int = 5,
+        embed: bool = False,
+        aligned: bool = False,
+        timeout_s: float | None = None,
     ) -> Analysis:
         """Find the faces of a photo and whom each resembles.
 
         Args:
             photo: a picture file's bytes; see `engine.image` for what is accepted.
-            top_k: how many people to name for each face, at least 1.
+            top_k: how many people to name for each face, 1 to `MAX_TOP_K`.
             embed: whether each face carries its embedding.
+            aligned: whether the picture is a face already, cut on the ArcFace template.
             timeout_s: after how long an answer is of no use any more; None waits for ever.
 
         Raises:
@@ -60,6 +70,7 @@ class _Submission:
     data: bytes
     top_k: int
     embed: bool
+    aligned: bool
 
 
 class EmbeddedEngine:
@@ -96,7 +107,7 @@ class EmbeddedEngine:
         self._drain_s = drain_s
         self._batcher: Batcher[_Submission, PhotoRequest, Analysis] = Batcher(
             self._decode,
-            analyzer.analyze,
+            self._see,
             queue_size=queue_size,
             max_batch=max_batch,
             prepare_threads=decode_threads,
@@ -105,15 +116,23 @@ class EmbeddedEngine:
         )
 
     @classmethod
-    async def open(cls, settings: Settings) -> Self:
+    async def open(
+        cls, settings: Settings, build: Callable[[Settings], Analyzer] | None = None
+    ) -> Self:
         """Build an engine as the settings say, without holding up the event loop.
+
+        Args:
+            settings: what is chosen.
+            build: makes what sees faces, in the device's thread; None is `build_analyzer`.
 
         Raises:
             ConfigurationError: the device, the bundle or the weights are not as they should be.
         """
         thread = ThreadPoolExecutor(1, "engine-device")
         try:
-            analyzer = await asyncio.get_running_loop().run_in_executor(thread, _build, settings)
+            analyzer = await asyncio.get_running_loop().run_in_executor(
+                thread, build or build_analyzer, settings
+            )
         except BaseException:
             thread.shutdown(wait=False)
             raise
@@ -126,22 +145,58 @@ class EmbeddedEngine:
         )
 
     async def analyze(
-        self, photo: bytes, *, top_k: int = 5, embed: bool = False, timeout_s: float | None = None
+        self,
+        photo: bytes,
+        *,
+        top_k: int = 5,
+        embed: bool = False,
+        aligned: bool = False,
+        timeout_s: float | None = None,
     ) -> Analysis:
         """See `Engine.analyze`."""
-        if top_k < 1:
-            raise ValueError(f"top_k is {top_k}; at least one person is named for each face")
-        submission = _Submission(photo, top_k, embed)
+        require_top_k(top_k)
+        submission = _Submission(photo, top_k, embed, aligned)
         answer = await self._batcher.submit(submission, timeout_s=timeout_s)
         return replace(answer.result, queue_s=answer.queue_s, compute_s=answer.compute_s)
 
     async def info(self) -> EngineInfo:
         """See `Engine.info`."""
+        return self.made_of
+
+    @property
+    def made_of(self) -> EngineInfo:
+        """What `info` tells, without waiting."""
         return self._analyzer.info()
 
-    async def close(self) -> None:
-        """Take no more photos and finish those that were accepted, within `drain_s`."""
-        await self._batcher.close(limit_s=self._drain_s)
+    def swap(self, analyzer: Analyzer) -> None:
+        """Let another one see faces from the next batch on; the present batch is not disturbed."""
+        self._analyzer = analyzer
+
+    def admit(self) -> None:
+        """Raise what `analyze` would raise at once, whatever the photo: Busy or Unavailable."""
+        self._batcher.admit()
+
+    @property
+    def waiting(self) -> int:
+        """How many photos wait, decoded or not."""
+        return self._batcher.waiting
+
+    @property
+    def stalled_s(self) -> float:
+        """See `Batcher.stalled_s`."""
+        return self._batcher.stalled_s
+
+    def observe(self, observer: Callable[[Batch], None]) -> None:
+        """See `Batcher.observe`."""
+        self._batcher.observe(observer)
+
+    async def close(self, *, limit_s: float | None = None) -> None:
+        """Take no more photos and finish those that were accepted.
+
+        Args:
+            limit_s: after how long the unfinished is given up; None is `drain_s`.
+        """
+        await self._batcher.close(limit_s=self._drain_s if limit_s is None else limit_s)
 
     async def __aenter__(self) -> Self:
         await self._batcher.__aenter__()
@@ -155,12 +210,28 @@ class EmbeddedEngine:
     ) -> None:
         await self.close()
 
+    def _see(self, requests: list[PhotoRequest]) -> Sequence[Analysis]:
+        return self._analyzer.analyze(requests)
+
     def _decode(self, submission: _Submission) -> PhotoRequest:
         photo = open_photo(submission.data, limits=self._limits)
-        return PhotoRequest.of(photo, submission.top_k, embed=submission.embed)
+        return PhotoRequest.of(
+            photo, submission.top_k, embed=submission.embed, aligned=submission.aligned
+        )
 
 
-def _build(settings: Settings) -> Analyzer:
+def require_top_k(top_k: int) -> None:
+    """Raise ValueError where an engine is asked for no people, or for too many."""
+    if not 1 <= top_k <= MAX_TOP_K:
+        raise ValueError(f"top_k is {top_k}; 1 to {MAX_TOP_K} people are named for each face")
+
+
+def build_analyzer(settings: Settings) -> "Pipeline":
+    """A pipeline as the settings say; loads torch.
+
+    Raises:
+        ConfigurationError: the device, the bundle or the weights are not as they should be.
+    """
     from engine import threads
 
     threads.configure(settings.engine_threads)  # before anything loads torch

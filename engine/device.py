@@ -28,3 +28,20 @@ def choose_device(wanted: str) -> torch.device:
         "cuda was asked for, but torch sees no GPU here. Check `nvidia-smi` and the driver, or set "
         "ENGINE_DEVICE=cpu."
     )
+
+
+def memory_bytes(device: str) -> dict[str, int]:
+    """How much of a GPU's memory is in use, by whom.
+
+    Args:
+        device: "cuda:0", for example.
+
+    Returns:
+        "tensors" are this process', "reserved" is what it keeps for them, "used" is everybody's.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    return {
+        "tensors": torch.cuda.memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+        "used": total - free,
+    }

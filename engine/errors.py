@@ -12,6 +12,12 @@
     ├── Busy                      busy                come back in `retry_after_s`
     ├── DeadlineExceeded          deadline_exceeded
     ├── Unavailable               unavailable         closed, draining or out of reach
+    ├── RequestError              the caller asked for something that there is not
+    │   ├── InvalidRequest        invalid_request     a query, header or form that is wrong
+    │   ├── Unauthorized          unauthorized        no key, or another one
+    │   ├── Forbidden             forbidden           from a web page, where no key is wanted
+    │   ├── NotFound              not_found           no such path
+    │   └── MethodNotAllowed      method_not_allowed  not with this method
     ├── InternalError             internal            a bug of ours; the photo is not to blame
     ├── ConfigurationError        the operator can mend it: settings_invalid
     │   ├── BundleError           bundle_missing, bundle_incomplete, bundle_corrupt,
@@ -104,6 +110,42 @@ class Unavailable(EngineError):
     """The engine is closed, draining or out of reach."""
 
     code = "unavailable"
+
+
+class RequestError(EngineError):
+    """The caller asked for something that there is not, or that is not for them."""
+
+    code = "invalid_request"
+
+
+class InvalidRequest(RequestError):
+    """A query, a header or a form that is wrong."""
+
+    code = "invalid_request"
+
+
+class Unauthorized(RequestError):
+    """The key is missing or wrong."""
+
+    code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """Not from here: no key is wanted, so web pages are kept out."""
+
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    """There is nothing under this path."""
+
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """There is something under this path, but not for this method."""
+
+    code = "method_not_allowed"
 
 
 class InternalError(EngineError):

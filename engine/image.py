@@ -115,7 +115,7 @@ def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMI
     Raises:
         ImageError: as `decode` does.
     """
-    _check_length(data, limits)
+    check_length(data, limits)
     kind = _identify(data)
     _silence_pillow()
     try:
@@ -148,7 +148,8 @@ def open_photo(data: bytes, *, limits: Limits = LIMITS) -> Photo:
     return decode_scaled(data, at_least_px=ENOUGH_PX, limits=limits)
 
 
-def _check_length(data: bytes, limits: Limits) -> None:
+def check_length(data: bytes, limits: Limits) -> None:
+    """Raise EmptyImage or FileTooLarge where a file is refused for its length alone."""
     if not data:
         raise EmptyImage("The file is empty: send one that has a picture in it.")
     if len(data) > limits.file_bytes:

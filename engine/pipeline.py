@@ -61,6 +61,16 @@ class Pipeline:
         """The bundle that answers."""
         return self._bundle
 
+    @property
+    def recogniser(self) -> recogniser.Recogniser:
+        """Whoever tells its people apart."""
+        return self._recogniser
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+        return self._device
+
     def info(self) -> EngineInfo:
         """What this pipeline is made of."""
         return EngineInfo(

@@ -9,6 +9,9 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_TOP_K = 100
+"""People that may be named for each face."""
+
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2) in pixels of the upright original photo; it may reach past the photo's edge."""
 

@@ -1,14 +1,36 @@
-"""The engine's values as plain JSON values. Knows nothing about who reads them."""
+"""The engine's values as plain JSON values, and back. Knows nothing about who reads them.
 
+What cannot be read back is a `ValueError`, a `KeyError` or a `TypeError`: whoever asked knows what
+to say. Numbers that are not finite are null, because JSON has none.
+"""
+
+import base64
 import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.errors import EngineError
-from engine.types import Face
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import errors
+from engine.errors import Busy, EngineError
+from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
+
+PROBLEM_PREFIX = "urn:face-matcher:problem:"
+"""Before a fault's code, in a problem's `type` (RFC 9457)."""
+
+ANSWER_MAX_BYTES = 48 * 2**20
+"""Of an answer's JSON: a service sends no more, a client reads no more.
+
+What may be asked fits. 32 faces with 100 people each, whose pictures are noise (10,081 bytes where
+`training.gallery` makes them), and embeddings of 512 numbers come to 43 MiB. Of bundles with larger
+pictures, what does not fit is refused.
+"""
 
 
-def face_to_json(face: Face) -> dict[str, Any]:
-    """A face as the command line and the service print it; thumbnails are left out."""
+def face_to_json(face: Face, *, thumbnails: bool = False) -> dict[str, Any]:
+    """A face as the command line and the service print it; thumbnails when they are asked for."""
     record: dict[str, Any] = {
         "box": [round(value, 2) for value in face.box],
         "landmarks": [[round(x, 2), round(y, 2)] for x, y in face.landmarks],
@@ -19,26 +41,204 @@ def face_to_json(face: Face) -> dict[str, Any]:
             "exposure": face.quality.exposure,
         },
         "pose": {"yaw": _finite(face.pose.yaw), "pitch": _finite(face.pose.pitch)},
-        "matches": [
-            {
-                "name": match.name,
-                "probability": match.probability,
-                "similarity": match.similarity,
-                "percentile": match.percentile,
-                "verdict": match.verdict.value,
-            }
-            for match in face.matches
-        ],
+        "matches": [_match_to_json(match, thumbnails) for match in face.matches],
     }
     if face.embedding is not None:
         record["embedding"] = face.embedding.tolist()
     return record
 
 
+def analysis_to_json(analysis: Analysis, *, thumbnails: bool = False) -> dict[str, Any]:
+    """An analysis as the service answers it."""
+    return {
+        "bundle": analysis.bundle,
+        "width_px": analysis.width_px,
+        "height_px": analysis.height_px,
+        "queue_s": analysis.queue_s,
+        "compute_s": analysis.compute_s,
+        "faces": [face_to_json(face, thumbnails=thumbnails) for face in analysis.faces],
+    }
+
+
+def analysis_from_json(record: Mapping[str, Any]) -> Analysis:
+    """The analysis that `analysis_to_json` made it of; boxes and landmarks in hundredths."""
+    return Analysis(
+        faces=tuple(map(_face_from_json, _list(record["faces"]))),
+        width_px=int(_number(record["width_px"])),
+        height_px=int(_number(record["height_px"])),
+        bundle=_text(record["bundle"]),
+        queue_s=_number(record["queue_s"]),
+        compute_s=_number(record["compute_s"]),
+    )
+
+
+def info_to_json(info: EngineInfo) -> dict[str, Any]:
+    """What an engine is made of, as the service answers it."""
+    return asdict(info)
+
+
+def info_from_json(record: Mapping[str, Any]) -> EngineInfo:
+    """What `info_to_json` made it of."""
+    return EngineInfo(
+        version=_text(record["version"]),
+        bundle=_text(record["bundle"]),
+        embedder=_text(record["embedder"]),
+        people=int(_number(record["people"])),
+        device=_text(record["device"]),
+    )
+
+
+def _match_to_json(match: Match, thumbnails: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "name": match.name,
+        "probability": match.probability,
+        "similarity": match.similarity,
+        "percentile": match.percentile,
+        "verdict": match.verdict.value,
+    }
+    if thumbnails and match.thumbnail is not None:
+        record["thumbnail"] = base64.b64encode(match.thumbnail).decode("ascii")
+    return record
+
+
+def _match_from_json(record: Mapping[str, Any]) -> Match:
+    thumbnail = record.get("thumbnail")
+    return Match(
+        name=_text(record["name"]),
+        probability=_number(record["probability"]),
+        similarity=_number(record["similarity"]),
+        percentile=_number(record["percentile"]),
+        verdict=Verdict(record["verdict"]),
+        thumbnail=None if thumbnail is None else base64.b64decode(thumbnail, validate=True),
+    )
+
+
+def _face_from_json(record: Mapping[str, Any]) -> Face:
+    x1, y1, x2, y2 = map(_number, record["box"])
+    a, b, c, d, e = ((_number(x), _number(y)) for x, y in record["landmarks"])
+    quality, pose, embedding = record["quality"], record["pose"], record.get("embedding")
+    return Face(
+        box=(x1, y1, x2, y2),
+        landmarks=(a, b, c, d, e),
+        probability=_number(record["probability"]),
+        quality=Quality(
+            _number(quality["size_px"]), _number(quality["blur"]), _number(quality["exposure"])
+        ),
+        pose=Pose(_number_or_nan(pose["yaw"]), _number_or_nan(pose["pitch"])),
+        matches=tuple(map(_match_from_json, _list(record["matches"]))),
+        embedding=None if embedding is None else _vector(embedding),
+    )
+
+
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no NaN
+    return value if math.isfinite(value) else None
+
+
+def _number_or_nan(value: float | None) -> float:
+    return math.nan if value is None else _number(value)
+
+
+# Python would take much for what it is not: an object for a list of no faces, a list for a name.
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{type(value).__name__} where a number belongs")
+    return float(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a text belongs")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} where a list belongs")
+    return value
+
+
+def _vector(value: object) -> NDArray[np.float32]:
+    vector = np.asarray(_list(value), np.float32)
+    if vector.ndim != 1 or not np.isfinite(vector).all():
+        raise ValueError("an embedding that is no vector of numbers")
+    return vector
+
+
+# --- Faults ---
 
 
 def error_to_json(error: EngineError) -> dict[str, str]:
-    """A fault as the command line and the service print it."""
+    """A fault as the command line prints it."""
     return {"code": error.code, "message": error.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """How a fault crosses HTTP.
+
+    Attributes:
+        status: of the HTTP response.
+        title: the same words for every fault of this code.
+        error: what it is on both sides.
+    """
+
+    status: int
+    title: str
+    error: type[EngineError]
+
+
+PROBLEMS: Mapping[str, Problem] = {
+    "empty_image": Problem(400, "Empty image", errors.EmptyImage),
+    "invalid_request": Problem(400, "Invalid request", errors.InvalidRequest),
+    "unauthorized": Problem(401, "Unauthorized", errors.Unauthorized),
+    "forbidden": Problem(403, "Forbidden", errors.Forbidden),
+    "not_found": Problem(404, "Not found", errors.NotFound),
+    "method_not_allowed": Problem(405, "Method not allowed", errors.MethodNotAllowed),
+    "file_too_large": Problem(413, "File too large", errors.FileTooLarge),
+    "not_an_image": Problem(415, "Not an image", errors.NotAnImage),
+    "unsupported_format": Problem(415, "Unsupported image format", errors.UnsupportedFormat),
+    "broken_image": Problem(422, "Broken image", errors.BrokenImage),
+    "too_many_pixels": Problem(422, "Too many pixels", errors.TooManyPixels),
+    "settings_invalid": Problem(409, "Invalid settings", errors.ConfigurationError),
+    "bundle_missing": Problem(409, "Bundle missing", errors.BundleError),
+    "bundle_incomplete": Problem(409, "Bundle incomplete", errors.BundleError),
+    "bundle_corrupt": Problem(409, "Bundle corrupt", errors.BundleError),
+    "bundle_unconverted": Problem(409, "Bundle not converted", errors.BundleError),
+    "bundle_mismatch": Problem(409, "Bundle does not fit", errors.BundleError),
+    "weights_missing": Problem(409, "Weights missing", errors.WeightsError),
+    "weights_corrupt": Problem(409, "Weights corrupt", errors.WeightsError),
+    "weights_unreadable": Problem(409, "Weights unreadable", errors.WeightsError),
+    "device_missing": Problem(409, "Device missing", errors.DeviceError),
+    "internal": Problem(500, "Internal error", errors.InternalError),
+    "busy": Problem(503, "Busy", errors.Busy),
+    "unavailable": Problem(503, "Unavailable", errors.Unavailable),
+    "deadline_exceeded": Problem(504, "Deadline exceeded", errors.DeadlineExceeded),
+}
+"""By code; what is not here is our own bug, and "internal"."""
+
+
+def problem(error: EngineError) -> dict[str, Any]:
+    """A fault as problem+json (RFC 9457)."""
+    code = error.code if error.code in PROBLEMS else errors.InternalError.code
+    kind = PROBLEMS[code]
+    record: dict[str, Any] = {
+        "type": PROBLEM_PREFIX + code,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": error.message,
+        "code": code,
+    }
+    if isinstance(error, Busy):
+        record["retry_after_s"] = error.retry_after_s
+    return record
+
+
+def error_from_problem(record: Mapping[str, Any]) -> EngineError:
+    """The fault that `problem` made it of; of a code that is unknown here, an InternalError."""
+    code, message = _text(record["code"]), _text(record["detail"])
+    if code == Busy.code:
+        return Busy(message, retry_after_s=_number(record["retry_after_s"]))
+    kind = PROBLEMS[code].error if code in PROBLEMS else errors.InternalError
+    return kind(message, code=code)

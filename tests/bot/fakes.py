@@ -91,7 +91,13 @@ class FakeEngine:
         self._device = asyncio.Lock()
 
     async def analyze(
-        self, photo: bytes, *, top_k: int = 5, embed: bool = False, timeout_s: float | None = None
+        self,
+        photo: bytes,
+        *,
+        top_k: int = 5,
+        embed: bool = False,
+        aligned: bool = False,
+        timeout_s: float | None = None,
     ) -> Analysis:
         decode(photo)
         async with self.asked:

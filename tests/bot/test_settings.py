@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.settings import FIRST_STEP, Settings, SettingsError, load, table
+from bot.settings import FIRST_STEP, Settings, SettingsError, load, load_engine_choice, table
 
 TOKEN = "123456:AAbbCCddEEffGGhhIIjjKKllMMnnOOpp"
 ROOT = Path(__file__).parents[2]
@@ -126,3 +126,89 @@ def test_the_command_ends_with_two_and_the_reasons() -> None:
     first, second, third = done.stderr.splitlines()
     assert (first, second) == (FIRST_STEP, "MATCHES must be a whole number (now 'none').")
     assert third.startswith("ENGINE_DEVICE is 'tpu'")
+
+
+def test_the_token_may_be_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    monkeypatch.setenv("BOT_TOKEN_FILE", str(file))
+    settings = load()
+    assert settings.bot_token.get_secret_value() == TOKEN
+    assert TOKEN in settings.secrets
+    assert TOKEN not in repr(settings)
+
+
+def test_a_file_without_a_token_is_told_with_all_other_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    assert problems(monkeypatch, BOT_TOKEN_FILE=str(file), FACES_MAX="99") == (
+        f"BOT_TOKEN could not be read from BOT_TOKEN_FILE, '{file}': No such file or directory.",
+        "FACES_MAX must be at most 32 (now '99').",
+    )
+    monkeypatch.delenv("FACES_MAX")
+    file.write_text(" \n")
+    assert problems(monkeypatch) == (f"BOT_TOKEN is not in BOT_TOKEN_FILE: '{file}' is empty.",)
+    file.write_bytes(b"\xff\xfe\x00")
+    assert "it is no text" in problems(monkeypatch)[0]
+    file.write_text("hunter2 is no token")
+    (told,) = problems(monkeypatch)
+    assert told.startswith("BOT_TOKEN is no token")
+    assert "hunter2" not in told
+
+
+def test_a_token_given_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    (told,) = problems(monkeypatch, BOT_TOKEN=TOKEN, BOT_TOKEN_FILE=str(file))
+    assert told == "BOT_TOKEN is given twice: keep it or BOT_TOKEN_FILE."
+
+
+KEY = "hunter2-the-key"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8008", "unix:/run/engine.sock"])
+def test_where_the_engine_is_can_be_read_without_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    assert load_engine_choice().engine_url is None
+    (tmp_path / ".env").write_text(f"ENGINE_URL={url}\n")
+    monkeypatch.setenv("ENGINE_API_KEY", KEY)
+    choice = load_engine_choice()
+    assert (choice.engine_url, choice.engine_key) == (url, KEY)
+    monkeypatch.setenv("BOT_TOKEN", TOKEN)
+    settings = load()
+    assert (settings.engine_url, settings.engine_key) == (url, KEY)
+    assert KEY in settings.secrets
+    assert TOKEN in settings.secrets
+    assert KEY not in f"{settings!r} {choice!r}"
+
+
+def test_the_key_may_be_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
+    monkeypatch.setenv("ENGINE_API_KEY_FILE", str(file))
+    assert load_engine_choice().engine_key == KEY
+    monkeypatch.setenv("ENGINE_API_KEY", KEY)
+    with pytest.raises(SettingsError, match="ENGINE_API_KEY is given twice"):
+        load_engine_choice()
+
+
+def test_a_wrong_address_or_key_is_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = problems(
+        monkeypatch, BOT_TOKEN=TOKEN, ENGINE_URL="engine:8008", ENGINE_API_KEY="hunter2 é"
+    )
+    assert sorted(told) == [
+        "ENGINE_API_KEY must be 1 to 1024 visible ASCII characters, without spaces.",
+        "ENGINE_URL must be http://host:port, https://host or unix:/path/of/a/socket "
+        "(now 'engine:8008').",
+    ]
+    (told,) = problems(monkeypatch, ENGINE_URL="http://ana:hunter2@engine", ENGINE_API_KEY="")
+    assert "ENGINE_API_KEY" in told
+    assert "hunter2" not in told
+
+
+def test_the_settings_of_an_engine_elsewhere_are_not_read() -> None:
+    done = run("run", BOT_TOKEN="none", ENGINE_URL="http://127.0.0.1:1", ENGINE_DEVICE="tpu")
+    assert done.returncode == 2
+    assert "ENGINE_DEVICE" not in done.stderr

@@ -18,7 +18,6 @@ from selenium import webdriver
 from bot import demo
 from bot.sandbox import Person
 from engine.errors import InternalError
-from engine.settings import Settings
 from engine.types import Analysis
 from tests.bot.fakes import FakeEngine
 from tests.e2e.chat_page import ChatPage, chromium
@@ -167,19 +166,13 @@ def test_a_taken_port_is_said_plainly(url: str) -> None:
     assert f"Port {port} is taken" in ended.stderr
 
 
-async def test_a_bug_of_ours_is_no_refusal(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_of_ours_is_no_refusal(photos: Path) -> None:
     """Exit code 2 says that the photo is to blame; whatever else goes wrong is 1."""
 
-    class Broken(FakeEngine):
-        @classmethod
-        async def open(cls, _settings: object) -> "Broken":
-            def see(_photo: bytes) -> Analysis:
-                raise InternalError("a bug")
+    def see(_photo: bytes) -> Analysis:
+        raise InternalError("a bug")
 
-            return cls(see)
-
-    monkeypatch.setattr(demo, "EmbeddedEngine", Broken)
     photo = (photos / "astronaut.jpg").read_bytes()
-    ending, (reply,) = await demo.once(Settings(), photo, "astronaut.jpg")
+    ending, (reply,) = await demo.once(FakeEngine(see), photo, "astronaut.jpg")
     assert ending is demo.Ending.FAILED
     assert reply.photo is None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from engine.batching import Answer, Batcher
+from engine.batching import Answer, Batch, Batcher
 from engine.errors import (
     BrokenImage,
     Busy,
@@ -517,3 +517,53 @@ def test_a_loop_that_ends_while_a_batch_is_computed_leaves_no_trace(
     batcher[0]._pool.shutdown(wait=True)
     assert works.batches == [[1]]
     assert caplog.text == ""
+
+
+async def test_observers_are_told_of_every_batch() -> None:
+    works = Works(before_compute=Gate(shut=True))
+    told: list[Batch] = []
+    async with batching(works, max_batch=4, max_ready=20, max_wait_s=0) as batcher:
+        batcher.observe(told.append)
+        first = asyncio.create_task(batcher.submit(0))
+        await works.before_compute.arrival()
+        rest = [asyncio.create_task(batcher.submit(n)) for n in range(1, 4)]
+        await settled(lambda: batcher.ready == 3)
+        works.before_compute.open()
+        answers = await asyncio.gather(first, *rest)
+    assert [len(batch) for batch in told] == [1, 3]
+    assert told[1].queue_s == tuple(answer.queue_s for answer in answers[1:])
+    assert told[1].prepare_s == tuple(answer.prepare_s for answer in answers[1:])
+    assert told[1].compute_s == answers[1].compute_s
+
+
+async def test_tells_for_how_long_the_device_has_come_to_nothing() -> None:
+    clock = Clock()
+    works = Works(before_compute=Gate(shut=True))
+    async with batching(works, clock, max_batch=1) as batcher:
+        assert batcher.stalled_s == 0
+        first = asyncio.create_task(batcher.submit(0))
+        await works.before_compute.arrival()
+        second = asyncio.create_task(batcher.submit(1))
+        await settled(lambda: batcher.ready == 1)
+        clock.now += 30
+        assert batcher.stalled_s == 30
+        works.before_compute.open()
+        await asyncio.gather(first, second)
+        clock.now += 30
+        assert batcher.stalled_s == 0
+
+
+async def test_says_beforehand_whether_it_would_take_an_item() -> None:
+    works = Works(before_compute=Gate(shut=True))
+    async with batching(works, queue_size=1, max_batch=1) as batcher:
+        batcher.admit()
+        first = asyncio.create_task(batcher.submit(0))
+        await works.before_compute.arrival()
+        second = asyncio.create_task(batcher.submit(1))
+        await settled(lambda: batcher.waiting == 1)
+        with pytest.raises(Busy):
+            batcher.admit()
+        works.before_compute.open()
+        await asyncio.gather(first, second)
+    with pytest.raises(Unavailable):
+        batcher.admit()

@@ -1,15 +1,10 @@
 import asyncio
-import io
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import skimage.data
-from PIL import Image
 
 from engine.client import EmbeddedEngine, Engine
 from engine.errors import (
@@ -22,64 +17,17 @@ from engine.errors import (
     Unavailable,
 )
 from engine.image import ENOUGH_PX
-from engine.request import PhotoRequest
 from engine.settings import Settings
-from engine.types import Analysis, EngineInfo, Face, Pose, Quality
+from engine.types import MAX_TOP_K, Analysis
+from tests.engine import seers
+from tests.engine.seers import INFO, PATIENCE_S, Seer, photo
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 20.0
-INFO = EngineInfo("1", "tests@0", "none", 0, "cpu")
 
 
-@dataclass
-class Seer:
-    """Sees one face in the middle of every original, when it is let."""
-
-    seen: list[list[PhotoRequest]] = field(default_factory=list)
-    threads: set[str] = field(default_factory=set)
-    fault: Exception | None = None
-    begun: threading.Event = field(default_factory=threading.Event)
-    go_on: threading.Event = field(default_factory=threading.Event)
-
-    def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
-        self.seen.append(list(requests))
-        self.threads.add(threading.current_thread().name)
-        self.begun.set()
-        assert self.go_on.wait(PATIENCE_S)
-        if self.fault is not None:
-            raise self.fault
-        return [self._analysis(request.original_px) for request in requests]
-
-    def info(self) -> EngineInfo:
-        return INFO
-
-    def _analysis(self, original_px: tuple[int, int]) -> Analysis:
-        width, height = original_px
-        x, y = width / 2, height / 2
-        face = Face(
-            box=(x - 10, y - 10, x + 10, y + 10),
-            landmarks=((x - 5, y - 5), (x + 5, y - 5), (x, y), (x - 5, y + 5), (x + 5, y + 5)),
-            probability=1.0,
-            quality=Quality(20, 0, 0.5),
-            pose=Pose(0, 0.5),
-        )
-        return Analysis((face,), width, height, "tests@0")
-
-
-@pytest.fixture
-def seer() -> Seer:
-    seer = Seer()
-    seer.go_on.set()
-    return seer
-
-
-def photo(width: int = 120, height: int = 80, **exif: int) -> bytes:
-    image = Image.fromarray(skimage.data.astronaut()).resize((width, height))
-    file = io.BytesIO()
-    tags = Image.Exif()
-    tags[0x0112] = exif.get("orientation", 1)
-    image.save(file, "JPEG", exif=tags)
-    return file.getvalue()
+@pytest.fixture(name="seer")
+def a_seer() -> Seer:
+    return seers.seer()
 
 
 def an_engine(seer: Seer) -> Engine:
@@ -89,14 +37,15 @@ def an_engine(seer: Seer) -> Engine:
 
 async def test_answers(seer: Seer) -> None:
     async with an_engine(seer) as engine:
-        analysis = await engine.analyze(photo(), top_k=3, embed=True)
+        analysis = await engine.analyze(photo(), top_k=3, embed=True, aligned=True)
         assert await engine.info() == INFO
     assert (analysis.width_px, analysis.height_px) == (120, 80)
     assert analysis.faces[0].box == (50, 30, 70, 50)
     assert analysis.compute_s > 0
     assert analysis.queue_s >= 0
     ((request,),) = seer.seen
-    assert (request.top_k, request.embed, request.image.mode) == (3, True, "RGB")
+    assert (request.top_k, request.embed, request.aligned) == (3, True, True)
+    assert request.image.mode == "RGB"
     assert seer.threads.isdisjoint({threading.current_thread().name})
 
 
@@ -122,10 +71,13 @@ async def test_a_bad_photo_never_reaches_the_seer(seer: Seer) -> None:
     assert sum(map(len, seer.seen)) == 1
 
 
-async def test_nobody_to_name_is_a_mistake_of_the_caller(seer: Seer) -> None:
+@pytest.mark.parametrize("top_k", [0, MAX_TOP_K + 1])
+async def test_nobody_and_too_many_to_name_are_mistakes_of_the_caller(
+    seer: Seer, top_k: int
+) -> None:
     async with an_engine(seer) as engine:
         with pytest.raises(ValueError, match="top_k"):
-            await engine.analyze(photo(), top_k=0)
+            await engine.analyze(photo(), top_k=top_k)
 
 
 async def test_a_full_queue_is_busy_and_a_late_answer_is_none(seer: Seer) -> None:
@@ -158,6 +110,20 @@ async def test_a_closed_engine_is_unavailable(seer: Seer) -> None:
         pass
     with pytest.raises(Unavailable):
         await engine.analyze(photo())
+
+
+async def test_another_seer_takes_over_between_two_batches(seer: Seer) -> None:
+    seer.go_on.clear()
+    successor = seers.seer("tests@1")
+    async with EmbeddedEngine(seer, max_batch=1) as engine:
+        first = asyncio.create_task(engine.analyze(photo()))
+        assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
+        engine.swap(successor)
+        second = asyncio.create_task(engine.analyze(photo()))
+        seer.go_on.set()
+        assert (await first).bundle == "tests@0"
+        assert (await second).bundle == "tests@1"
+        assert (await engine.info()).bundle == "tests@1"
 
 
 async def test_opening_fails_with_the_operators_mistake(tmp_path: Path) -> None:

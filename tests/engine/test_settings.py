@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from engine.errors import ConfigurationError
 from engine.settings import Settings, load
@@ -24,6 +24,14 @@ def test_every_setting_comes_from_the_environment() -> None:
         "ENGINE_MAX_BATCH": "2",
         "ENGINE_DECODE_THREADS": "4",
         "FACE_WEIGHTS_DIR": "/weights",
+        "ENGINE_HOST": "0.0.0.0",
+        "ENGINE_PORT": "80",
+        "ENGINE_SOCKET": "/socket",
+        "ENGINE_API_KEY": "key",
+        "ENGINE_TIMEOUT_S": "1.5",
+        "ENGINE_MAX_TIMEOUT_S": "2.5",
+        "ENGINE_STOP_TIMEOUT_S": "3.5",
+        "ENGINE_WATCH_S": "0",
     }
     settings = load(environ)
     assert settings.model_dump() == {
@@ -34,8 +42,41 @@ def test_every_setting_comes_from_the_environment() -> None:
         "engine_max_batch": 2,
         "engine_decode_threads": 4,
         "face_weights_dir": Path("/weights"),
+        "engine_host": "0.0.0.0",
+        "engine_port": 80,
+        "engine_socket": Path("/socket"),
+        "engine_api_key": SecretStr("key"),
+        "engine_api_key_file": None,
+        "engine_timeout_s": 1.5,
+        "engine_max_timeout_s": 2.5,
+        "engine_stop_timeout_s": 3.5,
+        "engine_watch_s": 0,
     }
-    assert {name.upper() for name in Settings.model_fields} == set(environ)
+    assert {name.upper() for name in Settings.model_fields} == {*environ, "ENGINE_API_KEY_FILE"}
+
+
+def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("the-key\n")
+    settings = load({"ENGINE_API_KEY_FILE": str(file)})
+    assert settings.api_key == "the-key"
+    assert "the-key" not in repr(settings)
+    assert Settings().api_key is None
+
+
+def test_a_key_that_cannot_be_used_is_told_with_the_rest_and_never_shown(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for environ, words in (
+        ({"ENGINE_API_KEY": "s3cret with spaces"}, "ENGINE_API_KEY: "),
+        ({"ENGINE_API_KEY_FILE": str(tmp_path / "none")}, "could not be read"),
+        ({"ENGINE_API_KEY_FILE": str(tmp_path / "empty")}, "is empty"),
+        ({"ENGINE_API_KEY_FILE": str(tmp_path / "none"), "ENGINE_API_KEY": "s3cret"}, "not both"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            load(environ | {"ENGINE_PORT": "-1"})
+        assert words in caught.value.message
+        assert "ENGINE_PORT is '-1'" in caught.value.message
+        assert "s3cret" not in caught.value.message
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:

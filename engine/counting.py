@@ -1,0 +1,53 @@
+"""Counts every request and how it ended, whoever answered it. Knows ASGI and nothing else."""
+
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from engine.health import OK
+from engine.metrics import Metrics
+
+_OUTCOME = "outcome"
+_ELSEWHERE = "other"
+
+
+def name_outcome(scope: Scope, code: str) -> None:
+    """Say what a request came to, other than "ok"."""
+    scope.setdefault("state", {})[_OUTCOME] = code
+
+
+class Counting:
+    """ASGI middleware.
+
+    Args:
+        app: what answers.
+        metrics: where it is counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+        scope.setdefault("state", {})  # before it is copied: routes see the same one
+        status = 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            # Only paths that there are: strangers must not make up new time series.
+            path = getattr(scope.get("route"), "path", _ELSEWHERE)
+            code = scope["state"].get(_OUTCOME, OK)
+            self._metrics.requests.labels(path, str(status), code).inc()
+            self._metrics.request_seconds.labels(path).observe(time.monotonic() - began)

@@ -1,0 +1,93 @@
+"""What an analysis may be asked, over HTTP: queries, headers and bodies, and their descriptions.
+
+Stricter than pydantic is by itself: what the OpenAPI description does not allow is refused.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import Header
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from engine.body import FIELD, MAX_PHOTOS
+from engine.types import MAX_TOP_K
+
+
+def _flag(value: object) -> object:
+    """Nothing but true and false, where pydantic would take "t", "on" and "1" as well."""
+    if value in ("true", "false"):
+        return value == "true"
+    if isinstance(value, bool):
+        return value
+    raise ValueError("must be true or false")
+
+
+def _count(value: object) -> object:
+    """Nothing but digits, where pydantic would take "1_0" and "1.0" as well."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Count = Annotated[int, BeforeValidator(_count)]
+
+
+class Wanted(BaseModel):
+    """The query of an analysis."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: Count = Field(
+        5, ge=1, le=MAX_TOP_K, description="How many people to name for each face."
+    )
+    embed: Flag = Field(False, description="Whether each face carries its embedding.")
+    aligned: Flag = Field(
+        False, description="Whether the picture is a face already, cut on the ArcFace template."
+    )
+    thumbnails: Flag = Field(False, description="Whether matches carry a picture of the person.")
+
+
+TimeoutMs = Annotated[
+    Count | SkipJsonSchema[None],
+    Header(
+        alias="X-Timeout-Ms",
+        ge=0,
+        le=2**53,
+        description="Whole milliseconds that the caller still waits, from the request's headers "
+        "on. What would come later is not computed. The service has a maximum of its own.",
+    ),
+]
+
+PHOTO_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A JPEG, PNG, WebP, GIF, HEIC or AVIF file as it is, whatever its type.",
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+FORM_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        FIELD: {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "minItems": 1,
+                            "maxItems": MAX_PHOTOS,
+                        }
+                    },
+                    "required": [FIELD],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}

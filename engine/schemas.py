@@ -1,0 +1,134 @@
+"""How the service's JSON looks, for its OpenAPI description. Knows nothing about how it is made.
+
+The values themselves are made by `engine.wire`; the tests hold one to the other.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.types import Verdict
+from engine.wire import PROBLEMS
+
+Coordinates = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class MatchSchema(_Part):
+    """One person of the bundle, compared with one face."""
+
+    name: str
+    probability: float = Field(description="Share of belief over the bundle's people, 0 to 1.")
+    similarity: float = Field(description="Cosine, -1 to 1.")
+    percentile: float = Field(ge=0, le=100, description="Of strangers, how many are less similar.")
+    verdict: Verdict
+    thumbnail: str = Field("", description="A small JPEG in base64, when asked for and there.")
+
+
+class QualitySchema(_Part):
+    """How usable a face is."""
+
+    size_px: float
+    blur: float = Field(description="0 is sharp, 1 is nothing but blur.")
+    exposure: float = Field(description="0 is black, 1 is white.")
+
+
+class PoseSchema(_Part):
+    """Where a face looks, as proxies; null where that cannot be told."""
+
+    yaw: float | None
+    pitch: float | None
+
+
+class FaceSchema(_Part):
+    """One face of a photo, in pixels of the upright original."""
+
+    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2.")
+    landmarks: list[Coordinates] = Field(
+        min_length=5,
+        max_length=5,
+        description="Left eye, right eye, nose, left and right corner of the mouth, as seen.",
+    )
+    probability: float
+    quality: QualitySchema
+    pose: PoseSchema
+    matches: list[MatchSchema]
+    embedding: list[float] = Field([], description="A unit vector, when asked for.")
+
+
+class AnalysisSchema(_Part):
+    """What was seen in one photo."""
+
+    bundle: str = Field(description="Which one answered: its name and the start of its sha256.")
+    width_px: int
+    height_px: int
+    queue_s: float
+    compute_s: float
+    faces: list[FaceSchema] = Field(description="Largest first.")
+
+
+class ProblemSchema(_Part):
+    """A fault (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What happened and what to do, in English.")
+    code: str = Field(json_schema_extra={"enum": [*sorted(PROBLEMS)]})
+    retry_after_s: float = Field(0, description="When to come back, where it is known.")
+
+
+class FailureSchema(_Part):
+    """A photo of a form that could not be answered."""
+
+    error: ProblemSchema
+
+
+class ResultsSchema(_Part):
+    """One result for each photo of a form, in order."""
+
+    results: list[AnalysisSchema | FailureSchema]
+
+
+class InfoSchema(_Part):
+    """What the engine is made of."""
+
+    version: str
+    bundle: str
+    embedder: str
+    people: int
+    device: str
+
+
+class HealthSchema(_Part):
+    """Whether the service is well."""
+
+    status: str = Field(json_schema_extra={"enum": ["ok", "unavailable"]})
+    checks: dict[str, str] = Field(description='By name: "ok", or what is the matter.')
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def answer(schema: type[BaseModel], status: int = 200) -> Responses:
+    """The response of an operation that succeeds."""
+    return {status: {"model": schema}}
+
+
+def problems(*codes: str) -> Responses:
+    """The responses of an operation that can fail with these codes."""
+    responses: Responses = {}
+    for status in sorted({PROBLEMS[code].status for code in codes}):
+        own = [code for code in codes if PROBLEMS[code].status == status]
+        responses[status] = {
+            "description": ", ".join(own),
+            "content": {
+                "application/problem+json": {
+                    "schema": {"$ref": "#/components/schemas/ProblemSchema"}
+                }
+            },
+        }
+    return responses

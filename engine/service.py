@@ -1,0 +1,302 @@
+"""The engine over HTTP: one FastAPI application, whoever runs it.
+
+Turns requests into calls of the engine and its answers into JSON. Knows nothing about sockets,
+signals or how faces are seen. The event loop only moves bytes: decoding and computing happen in
+the engine's threads.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+
+from engine import __version__, answers, refusals, schemas
+from engine.body import Allowance, read_photo, read_photos
+from engine.counting import Counting
+from engine.errors import DeadlineExceeded, EngineError, Unavailable
+from engine.guards import KeyGuard, keep_web_pages_out
+from engine.health import OK, Health
+from engine.image import LIMITS
+from engine.metrics import CONTENT_TYPE, Metrics
+from engine.query import FORM_BODY, PHOTO_BODY, TimeoutMs, Wanted
+from engine.schemas import answer, problems
+from engine.serving import Served
+from engine.settings import Settings
+from engine.types import Analysis
+from engine.wire import PROBLEMS, info_to_json
+
+_JSON = "application/json"
+_ALWAYS = ("invalid_request", "internal")
+_LIMITED = ("busy", "unavailable", "deadline_exceeded", "file_too_large")
+_IMAGE = ("empty_image", "not_an_image", "unsupported_format", "broken_image", "too_many_pixels")
+_RELOAD = tuple(code for code, kind in PROBLEMS.items() if kind.status == 409)
+
+Result = TypeVar("Result")
+Opener = Callable[[], AbstractAsyncContextManager[Served]]
+"""Opens what is served: `engine.served.open_engine`."""
+
+
+def application(
+    open_engine: Opener, settings: Settings, *, health: Health | None = None
+) -> FastAPI:
+    """The service.
+
+    Args:
+        open_engine: opens the engine; it is open while the application's lifespan lasts.
+        settings: what is chosen.
+        health: what its health checks look at; None makes one.
+    """
+    service = _Service(open_engine, settings, health or Health())
+    app = FastAPI(
+        title="face-matcher engine",
+        description="Photos in, faces and whom they resemble out.",
+        version=__version__,
+        lifespan=service.lifespan,
+        docs_url=None,  # its page would be fetched from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    service.add_routes(app)
+    refusals.install(app)
+    app.add_middleware(Counting, metrics=service.metrics)
+    return app
+
+
+class _Service:
+    """The operations, and what they share."""
+
+    def __init__(self, open_engine: Opener, settings: Settings, health: Health) -> None:
+        self.metrics = Metrics()
+        self._open_engine = open_engine
+        self._settings = settings
+        self._health = health
+        self._allowance = Allowance()
+        self._served: Served | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Have the engine open."""
+        async with self._open_engine() as served:
+            served.engine.observe(self.metrics.batch)
+            served.reloader.observe(lambda code: self.metrics.reloads.labels(code).inc())
+            self.metrics.watch(served.engine)
+            self._served, self._health.engine = served, served.engine
+            try:
+                yield
+            finally:
+                self._served = self._health.engine = None
+                self.metrics.watch(None)
+
+    def add_routes(self, app: FastAPI) -> None:
+        """Add every operation."""
+        key = self._settings.api_key
+        guards = [Depends(keep_web_pages_out if key is None else KeyGuard(key))]
+        refused = ("forbidden",) if key is None else ("unauthorized",)
+        always = (*_ALWAYS, *refused)
+
+        def add(
+            method: str,
+            path: str,
+            operation: Callable[..., Any],
+            responses: schemas.Responses,
+            **options: Any,
+        ) -> None:
+            app.add_api_route(
+                path,
+                operation,
+                methods=[method],
+                responses=responses,
+                response_class=JSONResponse,
+                **options,
+            )
+
+        add(
+            "POST",
+            "/v1/analyze",
+            self.analyze,
+            answer(schemas.AnalysisSchema) | problems(*always, *_LIMITED, *_IMAGE),
+            dependencies=guards,
+            openapi_extra=PHOTO_BODY,
+        )
+        add(
+            "POST",
+            "/v1/analyze:batch",
+            self.analyze_batch,
+            answer(schemas.ResultsSchema) | problems(*always, *_LIMITED),
+            dependencies=guards,
+            openapi_extra=FORM_BODY,
+        )
+        add(
+            "GET",
+            "/v1/info",
+            self.info,
+            answer(schemas.InfoSchema) | problems(*always),
+            dependencies=guards,
+        )
+        add(
+            "POST",
+            "/v1/reload",
+            self.reload,
+            answer(schemas.InfoSchema) | problems(*always, "busy", *_RELOAD),
+            dependencies=guards,
+        )
+        add("GET", "/livez", self.livez, answer(schemas.HealthSchema))
+        health = schemas.HealthSchema
+        add("GET", "/readyz", self.readyz, answer(health) | answer(health, 503))
+        text: schemas.Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+        add(
+            "GET",
+            "/metrics",
+            self.prometheus,
+            text | problems(*refused),
+            dependencies=guards,
+        )
+
+    # --- The operations ---
+
+    async def analyze(
+        self, request: Request, wanted: Annotated[Wanted, Query()], timeout_ms: TimeoutMs = None
+    ) -> Response:
+        """Find the faces of a photo and whom each resembles."""
+        served, deadline = self._admit(timeout_ms)
+        with self._allowance.share() as share:
+            try:
+                async with _until(deadline):
+                    photo = await read_photo(request, share, LIMITS)
+                analysis = await _attended(request, self._analysis(served, photo, wanted, deadline))
+                # In a thread: a crowd with pictures of whom it resembles is tens of megabytes.
+                encoded = await asyncio.to_thread(
+                    answers.encode, analysis, thumbnails=wanted.thumbnails
+                )
+            except EngineError as error:
+                self.metrics.photos.labels(error.code).inc()
+                raise
+        self.metrics.photos.labels(OK).inc()
+        return Response(encoded, media_type=_JSON)
+
+    async def analyze_batch(
+        self, request: Request, wanted: Annotated[Wanted, Query()], timeout_ms: TimeoutMs = None
+    ) -> Response:
+        """Analyse the photos of a form; each has its own analysis or problem, in order."""
+        served, deadline = self._admit(timeout_ms)
+        with self._allowance.share() as share:
+            async with _until(deadline):
+                photos = await read_photos(request, share, LIMITS)
+            results = await _attended(request, self._each(served, photos, wanted, deadline))
+            encoded = await asyncio.to_thread(
+                answers.encode_each, results, thumbnails=wanted.thumbnails
+            )
+        for result in encoded:
+            code = result.code if isinstance(result, EngineError) else OK
+            self.metrics.photos.labels(code).inc()
+        return Response(answers.join(encoded), media_type=_JSON)
+
+    async def info(self) -> Response:
+        """Tell what the engine is made of."""
+        return JSONResponse(info_to_json(await self._open().engine.info()))
+
+    async def reload(self) -> Response:
+        """Load the bundle anew; if anything is wrong with it, the old one goes on serving."""
+        return JSONResponse(info_to_json(await self._open().reloader.reload()))
+
+    async def livez(self) -> Response:
+        """Tell that the process lives."""
+        return JSONResponse({"status": OK, "checks": {}})
+
+    async def readyz(self) -> Response:
+        """Tell whether photos are welcome."""
+        checks = self._health.checks()
+        well = all(state == OK for state in checks.values())
+        return JSONResponse(
+            {"status": OK if well else "unavailable", "checks": checks}, 200 if well else 503
+        )
+
+    async def prometheus(self) -> Response:
+        """Tell Prometheus how it goes."""
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    # --- What they have in common ---
+
+    def _open(self) -> Served:
+        if self._served is None:
+            raise Unavailable("The engine is being loaded: ask again when /readyz says ok.")
+        return self._served
+
+    def _admit(self, timeout_ms: int | None) -> tuple[Served, float]:
+        """Refuse at once, before a byte of the body is read; or tell until when to answer."""
+        served = self._open()
+        served.engine.admit()
+        wanted_s = self._settings.engine_timeout_s if timeout_ms is None else timeout_ms / 1000
+        timeout_s = min(wanted_s, self._settings.engine_max_timeout_s)
+        return served, asyncio.get_running_loop().time() + timeout_s
+
+    async def _analysis(
+        self, served: Served, photo: bytes, wanted: Wanted, deadline: float
+    ) -> Analysis:
+        return await served.engine.analyze(
+            photo,
+            top_k=wanted.top_k,
+            embed=wanted.embed,
+            aligned=wanted.aligned,
+            timeout_s=deadline - asyncio.get_running_loop().time(),
+        )
+
+    async def _each(
+        self,
+        served: Served,
+        photos: Sequence[bytes | EngineError],
+        wanted: Wanted,
+        deadline: float,
+    ) -> list[Analysis | EngineError]:
+        # Two batches keep the device busy; more would only take the queue from everybody else.
+        places = asyncio.Semaphore(2 * self._settings.engine_max_batch)
+
+        async def one(photo: bytes | EngineError) -> Analysis | EngineError:
+            if isinstance(photo, EngineError):
+                return photo
+            async with places:
+                try:
+                    return await self._analysis(served, photo, wanted, deadline)
+                except EngineError as error:
+                    return error
+
+        return await asyncio.gather(*map(one, photos))
+
+
+@asynccontextmanager
+async def _until(deadline: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            "The request's body took longer than the answer may take: send it faster, or allow "
+            "more time."
+        ) from error
+
+
+async def _attended(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What the work comes to, unless the caller leaves: then the work ends as well.
+
+    Starlette goes on with a handler whose client has gone, so somebody has to look.
+    """
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_departure(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _departure(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,73 @@
+"""What the service serves: an engine that is warm, and reloads its bundle when the files change.
+
+Knows nothing about HTTP.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.client import EmbeddedEngine, build_analyzer
+from engine.reload import Reloader
+from engine.request import Analyzer
+from engine.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the application serves.
+
+    Attributes:
+        engine: answers.
+        reloader: gives it a new bundle.
+    """
+
+    engine: EmbeddedEngine
+    reloader: Reloader
+
+
+@asynccontextmanager
+async def open_engine(
+    settings: Settings, build: Callable[[Settings], Analyzer] | None = None
+) -> AsyncIterator[Served]:
+    """An engine that is warm, and reloads its bundle when the files change.
+
+    Args:
+        settings: what is chosen.
+        build: makes what sees faces and tries it, in a thread; None is `build_rehearsed`.
+
+    Raises:
+        ConfigurationError: the device, the bundle or the weights are not as they should be.
+    """
+    chosen = build or build_rehearsed
+    async with await EmbeddedEngine.open(settings, chosen) as engine:
+        reloader = Reloader(engine, lambda: chosen(settings), file=_description(settings))
+        watching = asyncio.create_task(reloader.watch(settings.engine_watch_s), name="engine-watch")
+        try:
+            yield Served(engine, reloader)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+def build_rehearsed(settings: Settings) -> Analyzer:
+    """A pipeline that has been warmed up and has answered what it must; loads torch.
+
+    Raises:
+        ConfigurationError: the device, the bundle or the weights are not as they should be.
+    """
+    pipeline = build_analyzer(settings)
+    from engine.rehearsal import rehearse
+
+    rehearse(pipeline, settings.engine_max_batch)
+    return pipeline
+
+
+def _description(settings: Settings) -> Path:
+    """The bundle's .json, which is written last."""
+    from engine.bundle import locate  # it loads torch
+
+    stem = locate(settings.engine_bundle)
+    return stem.with_name(f"{stem.name}.json")

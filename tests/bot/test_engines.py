@@ -1,0 +1,166 @@
+"""The bot with an engine elsewhere: there, away, silent, back; and what it loads."""
+
+import asyncio
+import contextlib
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bot import engines
+from bot.sandbox import Person
+from bot.texts import say
+from engine import __version__
+from engine.remote import RemoteEngine
+from engine.types import EngineInfo
+from engine.wire import analysis_to_json, info_to_json
+from tests.bot.fakes import NAMES, analysis, bot, face, picture
+from tests.engine.strangers import Says, closed_port, is_silent, resets, says, stranger
+
+ROOT = Path(__file__).parents[2]
+INFO = EngineInfo(__version__, "fake@0", "fake", 1, "cpu")
+GREETS = says(200, info_to_json(INFO))
+SEES = says(200, analysis_to_json(analysis(face())))
+ANSWER_S = 20.0
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
+    async with asyncio.timeout(20):
+        while words not in caplog.text:  # noqa: ASYNC110 (logging wakes nobody)
+            await asyncio.sleep(0)
+
+
+async def test_an_engine_that_is_there_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "bot")
+    async with stranger(GREETS) as server, engines.remote(server.url, "key"):
+        await until_logged(caplog, f"engine={server.url} bundle=fake@0 device=cpu")
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert server.heard[0].headers["authorization"] == "Bearer key"
+
+
+async def test_one_that_is_not_there_yet_is_told_once_and_found_when_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "bot")
+    away = [says(503, b"") for _ in range(9)]
+    async with stranger(*away, GREETS) as server, engines.remote(server.url, None, look_again_s=0):
+        await until_logged(caplog, "bundle=fake@0")
+    assert caplog.text.count("photos cannot be looked at yet") == 1
+
+
+async def test_another_version_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    other = says(200, info_to_json(replace(INFO, version="9.9")))
+    async with stranger(other) as server, engines.remote(server.url, None):
+        await until_logged(caplog, f"face-matcher 9.9 and this bot {__version__}")
+
+
+@asynccontextmanager
+async def chatting(
+    url: str, folder: Path, answer_s: float = ANSWER_S
+) -> AsyncIterator[tuple[Person, Person]]:
+    async with (
+        RemoteEngine(url) as engine,
+        bot(folder, engine, answer_timeout_s=answer_s) as sandbox,
+    ):
+        yield sandbox.person("ana"), sandbox.person("ben")
+
+
+async def test_a_photo_is_answered_by_an_engine_elsewhere(tmp_path: Path) -> None:
+    async with stranger(SEES) as server, chatting(server.url, tmp_path) as (ana, _):
+        photo = picture()
+        await ana.send_document(photo, name="me.jpg", mime_type="image/jpeg")
+        answer = await ana.reply()
+        assert answer.photo
+        assert NAMES[0] in answer.text
+    (heard,) = server.heard
+    assert heard.body == photo
+    assert heard.timeout_ms < 1000 * ANSWER_S
+
+
+@pytest.mark.parametrize(
+    ("answer", "key", "answer_s"),
+    [
+        (None, "refusal.engine_down", ANSWER_S),
+        (resets, "refusal.engine_down", ANSWER_S),
+        (says(200, b"<html>"), "refusal.engine_down", ANSWER_S),
+        (is_silent, "refusal.deadline", 4.0),  # as long as it takes
+    ],
+    ids=["nobody", "resets", "nonsense", "silent"],
+)
+async def test_everybody_has_an_answer_in_time_whatever_listens(
+    tmp_path: Path, answer: Says | None, key: str, answer_s: float
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        url = closed_port()
+        if answer is not None:
+            url = (await stack.enter_async_context(stranger(answer))).url
+        ana, ben = await stack.enter_async_context(chatting(url, tmp_path, answer_s))
+        started = time.monotonic()
+        for person in (ana, ben):
+            await person.send_photo(picture())
+        assert (await ana.reply()).text == say("es", key)
+        assert (await ben.reply()).text == say("en", key)
+        assert time.monotonic() - started < answer_s
+        # Who sends no photo notices nothing.
+        await ana.send_text("/help")
+        assert (await ana.reply()).text
+
+
+async def test_it_recovers_by_itself(tmp_path: Path) -> None:
+    lost = [resets] * 3  # a question and its two repetitions
+    async with stranger(*lost, SEES) as server, chatting(server.url, tmp_path) as (ana, _):
+        await ana.send_photo(picture())
+        assert (await ana.reply()).text == say("es", "refusal.engine_down")
+        await ana.send_photo(picture())
+        assert (await ana.reply()).photo
+
+
+DEMO = """
+import asyncio, sys
+from bot import demo, engines
+async def main():
+    photo = open(sys.argv[2], "rb").read()
+    return await demo.once(engines.remote(sys.argv[1], None), photo, "photo.jpg")
+ending, replies = asyncio.run(main())
+assert ending is demo.Ending.FAILED, ending
+assert replies[0].text == sys.argv[3], replies
+assert "aiohttp" in sys.modules
+sys.exit("torch was loaded" if "torch" in sys.modules else 0)
+"""
+
+
+def test_a_bot_whose_engine_is_elsewhere_loads_no_torch(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(picture())
+    down = say("es", "refusal.engine_down")
+    done = subprocess.run(
+        [sys.executable, "-c", DEMO, closed_port(), str(photo), down],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_demo_command_takes_engine_url(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(picture())
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", "demo", "--once", str(photo), "--language", "en"],
+        cwd=ROOT,
+        env={"PATH": "", "ENGINE_URL": closed_port(), "ENGINE_DEVICE": "tpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.strip() == say("en", "refusal.engine_down")

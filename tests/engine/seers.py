@@ -1,0 +1,75 @@
+"""Somebody who sees a face on every photo, when it is let; and photos to show."""
+
+import io
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from engine.request import PhotoRequest
+from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
+
+PATIENCE_S = 20.0
+INFO = EngineInfo("1", "tests@0", "none", 2, "cpu")
+THUMBNAIL = b"\xff\xd8 a very small picture"
+
+
+@dataclass
+class Seer:
+    """Sees one face in the middle of every original, when it is let."""
+
+    bundle: str = INFO.bundle
+    seen: list[list[PhotoRequest]] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
+    fault: Exception | None = None
+    begun: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
+        self.seen.append(list(requests))
+        self.threads.add(threading.current_thread().name)
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE_S)
+        if self.fault is not None:
+            raise self.fault
+        return [self._analysis(request) for request in requests]
+
+    def info(self) -> EngineInfo:
+        return replace(INFO, bundle=self.bundle)
+
+    def _analysis(self, request: PhotoRequest) -> Analysis:
+        width, height = request.original_px or request.image.size
+        x, y = width / 2, height / 2
+        people = (
+            Match("Ana", 0.9, 0.8, 99.5, Verdict.IS, THUMBNAIL),
+            Match("Ben", 0.1, 0.2, 30.0, Verdict.NONE, None),
+        )
+        face = Face(
+            box=(x - 10, y - 10, x + 10, y + 10),
+            landmarks=((x - 5, y - 5), (x + 5, y - 5), (x, y), (x - 5, y + 5), (x + 5, y + 5)),
+            probability=1.0,
+            quality=Quality(20, 0, 0.5),
+            pose=Pose(float("nan") if request.aligned else 0, 0.5),
+            matches=people[: request.top_k],
+            embedding=np.float32([0.6, 0.8]) if request.embed else None,
+        )
+        return Analysis((face,), width, height, self.bundle)
+
+
+def seer(bundle: str = INFO.bundle) -> Seer:
+    """One that sees at once."""
+    willing = Seer(bundle)
+    willing.go_on.set()
+    return willing
+
+
+def photo(width: int = 120, height: int = 80, **exif: int) -> bytes:
+    image = Image.fromarray(skimage.data.astronaut()).resize((width, height))
+    file = io.BytesIO()
+    tags = Image.Exif()
+    tags[0x0112] = exif.get("orientation", 1)
+    image.save(file, "JPEG", exif=tags)
+    return file.getvalue()

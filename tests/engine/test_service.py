@@ -1,0 +1,636 @@
+"""The service over ASGI, with somebody in place of the networks."""
+
+import asyncio
+import base64
+import json
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from engine import answers, body
+from engine.client import EmbeddedEngine
+from engine.errors import BundleError
+from engine.health import MAX_STALL_S, Health
+from engine.image import LIMITS
+from engine.reload import Reloader
+from engine.service import application
+from engine.serving import Served
+from engine.settings import Settings
+from engine.wire import PROBLEM_PREFIX, PROBLEMS, analysis_from_json
+from tests.engine import seers
+from tests.engine.seers import PATIENCE_S, THUMBNAIL, Seer, photo
+
+
+@pytest.fixture
+def seer():
+    return seers.seer()
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_held_up(seer):
+    yield
+    seer.go_on.set()
+
+
+@asynccontextmanager
+async def serving(
+    seer: Seer, settings: Settings | None = None, successor=None, health=None, **options
+) -> AsyncIterator[FastAPI]:
+    """The application with its lifespan begun."""
+    chosen = settings or Settings()
+
+    @asynccontextmanager
+    async def open_engine() -> AsyncIterator[Served]:
+        async with EmbeddedEngine(seer, **options) as engine:
+            yield Served(engine, Reloader(engine, successor or (lambda: seer)))
+
+    app = application(open_engine, chosen, health=health)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@asynccontextmanager
+async def calling(
+    seer: Seer, settings: Settings | None = None, base_url: str = "http://engine", **options
+):
+    """A client of the application; a fault of its own is an answer, as over a network.
+
+    Without a port in its address it comes as over a Unix socket.
+    """
+    async with serving(seer, settings, **options) as app:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url=base_url) as client:
+            yield client
+
+
+def code_of(response: httpx.Response) -> str:
+    """The problem's code, once everything else about it is as it must be."""
+    assert response.headers["content-type"] == "application/problem+json"
+    record = response.json()
+    assert record["type"] == PROBLEM_PREFIX + record["code"]
+    assert record["status"] == response.status_code == PROBLEMS[record["code"]].status
+    assert record["title"] == PROBLEMS[record["code"]].title
+    assert record["detail"]
+    return record["code"]
+
+
+# --- Answers ---
+
+
+async def test_analyze(seer):
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze?top_k=1", content=photo())
+    assert response.status_code == 200
+    record = response.json()
+    assert (record["width_px"], record["height_px"], record["bundle"]) == (120, 80, "tests@0")
+    (face,) = record["faces"]
+    assert face["box"] == [50, 30, 70, 50]
+    assert [match["name"] for match in face["matches"]] == ["Ana"]
+    assert "thumbnail" not in face["matches"][0]
+    assert "embedding" not in face
+    assert analysis_from_json(record).faces[0].matches[0].similarity == 0.8
+
+
+async def test_what_is_asked_for_comes(seer):
+    async with calling(seer) as client:
+        response = await client.post(
+            "/v1/analyze?embed=true&aligned=true&thumbnails=true", content=photo()
+        )
+    (face,) = response.json()["faces"]
+    assert len(face["embedding"]) == 2
+    assert base64.b64decode(face["matches"][0]["thumbnail"]) == THUMBNAIL
+    assert "thumbnail" not in face["matches"][1]
+    assert face["pose"]["yaw"] is None
+    ((request,),) = seer.seen
+    assert (request.embed, request.aligned, request.top_k) == (True, True, 5)
+
+
+async def test_a_form_has_a_result_for_each_photo_in_order(seer):
+    files = [
+        ("photos", ("a.jpg", photo(60, 40))),
+        ("photos", ("b.txt", b"hello")),
+        ("photos", ("c.jpg", photo(80, 40))),
+        ("photos", ("d.jpg", b"")),
+    ]
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze:batch?top_k=1", files=files)
+    assert response.status_code == 200
+    first, second, third, fourth = response.json()["results"]
+    assert (first["width_px"], third["width_px"]) == (60, 80)
+    assert (second["error"]["code"], fourth["error"]["code"]) == ("not_an_image", "empty_image")
+
+
+async def test_a_form_of_many_does_not_fill_the_queue(seer):
+    files = [("photos", ("a.jpg", photo()))] * body.MAX_PHOTOS
+    settings = Settings(engine_max_batch=2)
+    async with calling(seer, settings, queue_size=5, max_batch=2) as client:
+        response = await client.post("/v1/analyze:batch", files=files)
+    assert all("faces" in result for result in response.json()["results"])
+    assert len(response.json()["results"]) == body.MAX_PHOTOS
+
+
+async def test_answers_are_written_beside_the_event_loop(seer, monkeypatch):
+    threads = []
+
+    def noting(write):
+        def written(*args, **options):
+            threads.append(threading.current_thread())
+            return write(*args, **options)
+
+        return written
+
+    monkeypatch.setattr(answers, "_json", noting(answers._json))
+    async with calling(seer) as client:
+        await client.post("/v1/analyze", content=photo())
+        await client.post("/v1/analyze:batch", files=[("photos", ("a.jpg", photo()))])
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+async def test_an_answer_too_large_is_refused_and_counted(seer, monkeypatch):
+    monkeypatch.setitem(answers.encode.__kwdefaults__, "room_bytes", 100)
+    monkeypatch.setitem(answers.encode_each.__kwdefaults__, "room_bytes", 100)
+    async with calling(seer) as client:
+        assert code_of(await client.post("/v1/analyze", content=photo())) == "invalid_request"
+        response = await client.post("/v1/analyze:batch", files=[("photos", ("a.jpg", photo()))])
+        (result,) = response.json()["results"]
+        metrics = (await client.get("/metrics")).text
+    assert result["error"]["code"] == "invalid_request"
+    assert 'engine_photos_total{code="invalid_request"} 2.0' in metrics
+
+
+async def test_the_description_says_how_many_people_may_be_asked_for(seer):
+    async with calling(seer) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+    for path in ("/v1/analyze", "/v1/analyze:batch"):
+        (top_k,) = [p for p in paths[path]["post"]["parameters"] if p["name"] == "top_k"]
+        assert (top_k["schema"]["minimum"], top_k["schema"]["maximum"]) == (1, 100)
+
+
+async def test_info(seer):
+    async with calling(seer) as client:
+        response = await client.get("/v1/info")
+    assert response.json() == {
+        "version": "1",
+        "bundle": "tests@0",
+        "embedder": "none",
+        "people": 2,
+        "device": "cpu",
+    }
+
+
+# --- Refusals ---
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"", "empty_image"), (b"hello", "not_an_image"), (b"%PDF-1.7", "unsupported_format")],
+)
+async def test_what_is_no_picture(seer, content, code):
+    async with calling(seer) as client:
+        assert code_of(await client.post("/v1/analyze", content=content)) == code
+
+
+async def test_a_broken_picture(seer):
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze", content=photo()[:300])
+    assert code_of(response) == "broken_image"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["top_k=0", "top_k=101", "top_k=1_0", "top_k=x", "embed=1", "aligned=", "topk=3"],
+)
+async def test_a_wrong_query_is_named_before_the_photo_is_looked_at(seer, query):
+    async with calling(seer) as client:
+        response = await client.post(f"/v1/analyze?{query}", content=photo())
+    assert code_of(response) == "invalid_request"
+    assert query.split("=")[0] in response.json()["detail"]
+    assert not seer.seen
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "soon", "1e3"])
+async def test_a_wrong_deadline(seer, value):
+    async with calling(seer) as client:
+        response = await client.post(
+            "/v1/analyze", content=photo(), headers={"X-Timeout-Ms": value}
+        )
+    assert code_of(response) == "invalid_request"
+    assert "X-Timeout-Ms" in response.json()["detail"]
+
+
+async def test_no_such_path_and_no_such_method(seer):
+    async with calling(seer) as client:
+        assert code_of(await client.get("/v2/analyze")) == "not_found"
+        assert code_of(await client.get("/v1/info/")) == "not_found"
+        response = await client.put("/v1/analyze")
+    assert code_of(response) == "method_not_allowed"
+    assert response.headers["allow"] == "POST"
+
+
+async def test_a_bug_is_told_without_its_insides(seer, caplog):
+    seer.fault = KeyError("a secret")
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze", content=photo())
+    assert code_of(response) == "internal"
+    assert "secret" not in response.text
+    assert "Computing" in caplog.text
+
+
+async def test_a_bug_of_the_service_itself_is_a_problem_too(seer):
+    seer.info = None
+    async with calling(seer) as client:
+        assert code_of(await client.get("/v1/info")) == "internal"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"hello",
+        b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n1\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="photos"\r\n\r\n1\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\n1\r\n--x--\r\n',
+        b"--x\r\n\r\n1\r\n--x--\r\n",
+        b"--x--\r\n",
+    ],
+    ids=["no form", "cut short", "no file", "other field", "no name", "empty"],
+)
+async def test_a_wrong_form(seer, form):
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze:batch", content=form, headers=headers)
+    assert code_of(response) == "invalid_request"
+
+
+async def test_a_form_that_is_none(seer):
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze:batch", content=photo())
+        assert code_of(response) == "invalid_request"
+        too_many = [("photos", ("a.jpg", b"1"))] * (body.MAX_PHOTOS + 1)
+        response = await client.post("/v1/analyze:batch", files=too_many)
+        assert code_of(response) == "invalid_request"
+
+
+# --- Who may ask ---
+
+
+WAYS_IN = [
+    ("POST", "/v1/analyze"),
+    ("POST", "/v1/analyze:batch"),
+    ("GET", "/v1/info"),
+    ("POST", "/v1/reload"),
+    ("GET", "/metrics"),
+]
+
+
+async def test_a_key_is_wanted_where_there_is_one(seer):
+    async with calling(seer, Settings(engine_api_key="the-key!")) as client:
+        for shown in (None, "Bearer", "Bearer the-key", "Basic the-key!", "Bearer the kéy"):
+            headers = {} if shown is None else {b"Authorization": shown.encode()}
+            for method, path in (("POST", "/v1/analyze?wrong=1"), *WAYS_IN):
+                response = await client.request(method, path, headers=headers)
+                assert code_of(response) == "unauthorized"
+                assert response.headers["www-authenticate"] == "Bearer"
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+        assert not seer.seen
+
+
+async def test_the_key_opens(seer):
+    headers = {"Authorization": "bearer the-key"}
+    async with calling(seer, Settings(engine_api_key="the-key")) as client:
+        assert (await client.get("/v1/info", headers=headers)).status_code == 200
+        response = await client.post("/v1/analyze", content=photo(), headers=headers)
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Host": "evil.example:8008"}],
+    ids=["another page", "another name"],
+)
+async def test_without_a_key_web_pages_are_kept_out(seer, headers):
+    async with calling(seer, base_url="http://127.0.0.1:8008") as client:
+        for method, path in WAYS_IN:
+            response = await client.request(method, path, headers=headers, content=photo())
+            assert code_of(response) == "forbidden"
+            assert "ENGINE_API_KEY" in response.json()["detail"]
+        assert (await client.get("/livez", headers=headers)).status_code == 200
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        assert not seer.seen
+        assert (await client.post("/v1/analyze", content=photo())).status_code == 200
+    for method, path in WAYS_IN:
+        assert paths[path][method.lower()]["responses"]["403"]["description"] == "forbidden"
+
+
+async def test_with_a_key_it_alone_decides(seer):
+    headers = {"Origin": "https://face.example", "Authorization": "Bearer the-key"}
+    settings = Settings(engine_api_key="the-key")
+    async with calling(seer, settings, base_url="http://face.example:8008") as client:
+        assert (await client.get("/v1/info", headers=headers)).status_code == 200
+
+
+# --- Limits ---
+
+
+class Conversation:
+    """One request by hand: its body comes when and as long as the test wants."""
+
+    def __init__(self, app, path, headers=()):
+        self.taken = 0
+        self.sent = []
+        self._incoming = asyncio.Queue()
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
+            "server": ("/run/engine.sock", None),
+            "client": ("127.0.0.1", 1),
+        }
+        self.task = asyncio.create_task(app(self._scope, self._receive, self._send))
+
+    def say(self, data: bytes, *, more: bool = True) -> None:
+        self._incoming.put_nowait({"type": "http.request", "body": data, "more_body": more})
+
+    def leave(self) -> None:
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+    async def answer(self):
+        async with asyncio.timeout(PATIENCE_S):
+            await self.task
+        start, *parts = self.sent
+        content = b"".join(part.get("body", b"") for part in parts)
+        headers = {name.decode(): value.decode() for name, value in start["headers"]}
+        return start["status"], headers, json.loads(content) if content else None
+
+    async def _receive(self):
+        message = await self._incoming.get()
+        self.taken += len(message.get("body", b""))
+        return message
+
+    async def _send(self, message):
+        self.sent.append(message)
+
+
+async def test_a_declared_length_is_refused_before_the_body(seer):
+    headers = [("Content-Length", str(LIMITS.file_bytes + 1))]
+    async with serving(seer) as app:
+        talk = Conversation(app, "/v1/analyze", headers)
+        status, _, record = await talk.answer()
+    assert (status, record["code"], talk.taken) == (413, "file_too_large", 0)
+
+
+async def test_a_body_without_length_is_read_no_further_than_the_limit(seer):
+    async with serving(seer) as app:
+        talk = Conversation(app, "/v1/analyze")
+        for _ in range(30):
+            talk.say(bytes(2**20))
+        status, _, record = await talk.answer()
+    assert (status, record["code"]) == (413, "file_too_large")
+    assert talk.taken <= LIMITS.file_bytes + 2**20
+
+
+async def test_a_form_is_bounded_in_all_and_for_each_photo(seer, monkeypatch):
+    monkeypatch.setattr(body, "MAX_FORM_BYTES", 25 * 2**20)
+    kind = ("Content-Type", "multipart/form-data; boundary=x")
+    part = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
+    async with serving(seer) as app:
+        sized = Conversation(app, "/v1/analyze:batch", [kind, ("Content-Length", str(26 * 2**20))])
+        status, _, record = await sized.answer()
+        assert (status, record["code"], sized.taken) == (413, "file_too_large", 0)
+        chunked = Conversation(app, "/v1/analyze:batch", [kind])
+        for _ in range(9):
+            chunked.say(part + bytes(3 * 2**20) + b"\r\n")
+        status, _, record = await chunked.answer()
+        assert (status, record["code"]) == (413, "file_too_large")
+        one = Conversation(app, "/v1/analyze:batch", [kind])
+        one.say(part)
+        for _ in range(21):
+            one.say(bytes(2**20))
+        one.say(b"\r\n" + part + photo() + b"\r\n--x--\r\n", more=False)
+        status, _, record = await one.answer()
+    assert status == 200
+    large, small = record["results"]
+    assert large["error"]["code"] == "file_too_large"
+    assert small["faces"]
+
+
+async def test_all_bodies_together_are_bounded_and_room_is_given_back(seer, monkeypatch):
+    monkeypatch.setattr(body.Allowance.__init__, "__defaults__", (3 * 2**20,))
+    async with serving(seer) as app:
+        slow = Conversation(app, "/v1/analyze")
+        slow.say(bytes(2 * 2**20))
+        while not slow.taken:  # noqa: ASYNC110 (nobody announces it)
+            await asyncio.sleep(0)
+        second = Conversation(app, "/v1/analyze")
+        second.say(bytes(2 * 2**20))
+        status, headers, record = await second.answer()
+        assert (status, record["code"]) == (503, "busy")
+        assert int(headers["retry-after"]) >= record["retry_after_s"] > 0
+        slow.leave()
+        await slow.task
+        third = Conversation(app, "/v1/analyze")
+        third.say(bytes(2 * 2**20), more=False)
+        status, _, record = await third.answer()
+        assert record["code"] == "not_an_image"
+
+
+async def test_a_dribbled_body_is_cut_at_its_deadline(seer):
+    async with serving(seer) as app:
+        talk = Conversation(app, "/v1/analyze", [("X-Timeout-Ms", "50")])
+        talk.say(photo()[:100])
+        status, _, record = await talk.answer()
+    assert (status, record["code"]) == (504, "deadline_exceeded")
+    assert not seer.seen
+
+
+async def test_the_deadline_holds_for_the_answer_too(seer):
+    seer.go_on.clear()
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze", content=photo(), headers={"X-Timeout-Ms": "50"})
+        assert code_of(response) == "deadline_exceeded"
+        seer.go_on.set()
+
+
+async def test_the_service_has_a_deadline_of_its_own(seer):
+    seer.go_on.clear()
+    settings = Settings(engine_timeout_s=0.05, engine_max_timeout_s=0.1)
+    async with calling(seer, settings) as client:
+        assert code_of(await client.post("/v1/analyze", content=photo())) == "deadline_exceeded"
+        patient = {"X-Timeout-Ms": "3600000"}
+        response = await client.post("/v1/analyze", content=photo(), headers=patient)
+        assert code_of(response) == "deadline_exceeded"
+        seer.go_on.set()
+
+
+async def test_overload_is_refused_at_once_and_unread(seer):
+    seer.go_on.clear()
+    async with serving(seer, queue_size=1, max_batch=1) as app:
+        first = Conversation(app, "/v1/analyze")
+        first.say(photo(), more=False)
+        assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
+        second = Conversation(app, "/v1/analyze")
+        second.say(photo(), more=False)
+        while not second.taken:  # noqa: ASYNC110 (nobody announces it)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        third = Conversation(app, "/v1/analyze")
+        status, headers, record = await third.answer()
+        assert (status, record["code"], third.taken) == (503, "busy", 0)
+        assert int(headers["retry-after"]) >= record["retry_after_s"] > 0
+        seer.go_on.set()
+        assert [(await talk.answer())[0] for talk in (first, second)] == [200, 200]
+
+
+async def test_abandoned_photos_are_not_computed(seer):
+    seer.go_on.clear()
+    async with serving(seer, max_batch=1) as app:
+        first = Conversation(app, "/v1/analyze")
+        first.say(photo(), more=False)
+        assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
+        leaver = Conversation(app, "/v1/analyze")
+        leaver.say(photo(), more=False)
+        form = Conversation(
+            app, "/v1/analyze:batch", [("Content-Type", "multipart/form-data; boundary=x")]
+        )
+        part = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
+        form.say(2 * (part + photo() + b"\r\n") + b"--x--\r\n", more=False)
+        for talk in (leaver, form):
+            talk.leave()
+            await talk.task
+        seer.go_on.set()
+        assert (await first.answer())[0] == 200
+        assert leaver.sent[0]["status"] == 499
+    assert sum(map(len, seer.seen)) == 1
+
+
+# --- Health and numbers ---
+
+
+async def test_alive_and_ready(seer):
+    async with calling(seer) as client:
+        assert (await client.get("/livez")).json() == {"status": "ok", "checks": {}}
+        response = await client.get("/readyz")
+    assert response.status_code == 200
+    assert response.json()["status"] == "ok"
+    assert set(response.json()["checks"].values()) == {"ok"}
+
+
+async def test_a_service_that_stops_is_not_ready(seer):
+    health = Health()
+    async with calling(seer, health=health) as client:
+        health.stopping = True
+        response = await client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["checks"]["stopping"] != "ok"
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_device_that_hangs_is_not_ready(seer):
+    now = 1000.0
+    seer.go_on.clear()
+    async with calling(seer, clock=lambda: now) as client:
+        asking = asyncio.create_task(client.post("/v1/analyze", content=photo()))
+        assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
+        assert (await client.get("/readyz")).status_code == 200
+        now += MAX_STALL_S + 1
+        response = await client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["status"] == "unavailable"
+        assert "21 s" in response.json()["checks"]["device"]
+        assert (await client.get("/livez")).status_code == 200
+        seer.go_on.set()
+        await asking
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_an_engine_that_is_closed_is_unavailable(seer):
+    async with serving(seer) as app:
+        pass
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://engine"
+    ) as client:
+        response = await client.post("/v1/analyze", content=photo())
+        assert code_of(response) == "unavailable"
+        assert int(response.headers["retry-after"]) > 0
+        assert (await client.get("/readyz")).status_code == 503
+
+
+async def test_metrics(seer):
+    async with calling(seer) as client:
+        await client.post("/v1/analyze", content=photo())
+        await client.post("/v1/analyze", content=b"hello")
+        await client.post("/v1/reload")
+        for path in ("a", "b", "c"):
+            await client.get(f"/strangers/made/{path}/up")
+        response = await client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    text = response.text
+    for line in (
+        'engine_requests_total{code="ok",path="/v1/analyze",status="200"} 1.0',
+        'engine_requests_total{code="not_an_image",path="/v1/analyze",status="415"} 1.0',
+        'engine_requests_total{code="not_found",path="other",status="404"} 3.0',
+        'engine_photos_total{code="ok"} 1.0',
+        'engine_photos_total{code="not_an_image"} 1.0',
+        'engine_reloads_total{code="ok"} 1.0',
+        "engine_batch_photos_sum 1.0",
+        'engine_stage_seconds_count{stage="prepare"} 1.0',
+        'engine_stage_seconds_count{stage="queue"} 1.0',
+        'engine_stage_seconds_count{stage="compute"} 1.0',
+        "engine_queue_photos 0.0",
+        'engine_bundle_info{bundle="tests@0",device="cpu",embedder="none",version="1"} 1.0',
+    ):
+        assert line in text.splitlines(), line
+    assert "process_resident_memory_bytes" in text
+    assert "device_memory" not in text
+    assert "strangers" not in text
+
+
+# --- Reload ---
+
+
+async def test_reload_changes_who_answers(seer):
+    async with calling(seer, successor=lambda: seers.seer("tests@1")) as client:
+        assert (await client.post("/v1/reload")).json()["bundle"] == "tests@1"
+        response = await client.post("/v1/analyze", content=photo())
+        assert response.json()["bundle"] == "tests@1"
+        assert (await client.get("/v1/info")).json()["bundle"] == "tests@1"
+
+
+async def test_a_bad_bundle_leaves_the_old_one(seer):
+    def successor():
+        raise BundleError("It is torn: build it again.", code="bundle_incomplete")
+
+    async with calling(seer, successor=successor) as client:
+        response = await client.post("/v1/reload")
+        assert code_of(response) == "bundle_incomplete"
+        assert response.json()["detail"] == "It is torn: build it again."
+        response = await client.post("/v1/analyze", content=photo())
+        assert response.json()["bundle"] == "tests@0"
+        assert (
+            'engine_reloads_total{code="bundle_incomplete"} 1.0'
+            in (await client.get("/metrics")).text
+        )
+
+
+async def test_keys_and_photos_are_not_logged(seer, caplog):
+    caplog.set_level("DEBUG")
+    headers = {"Authorization": "Bearer the-key"}
+    seer.fault = KeyError("oops")
+    async with calling(seer, Settings(engine_api_key="the-key")) as client:
+        await client.post("/v1/analyze", content=photo(), headers=headers)
+        await client.post("/v1/analyze", content=b"my-secret-face", headers=headers)
+    assert caplog.records
+    own = [record.getMessage() for record in caplog.records if record.name.startswith("engine")]
+    assert not any("the-key" in line or "secret-face" in line for line in own)

@@ -6,7 +6,7 @@ The peer is `MTCNN(keep_all=True)` then `InceptionResnetV1().eval()`, one photo 
 README shows (random weights: they cost the same). Ours is the whole pipeline: detection,
 alignment, pose, quality, embedding of crop and mirror, search. Both take decoded photos. The two
 take turns, and every figure is the median over the rounds. `--memory` runs 2,000 photos of 500
-sizes instead.
+sizes instead. Where a photo's time goes, `tests.benchmarks.stages` tells.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import torch
 from facenet_pytorch import MTCNN, InceptionResnetV1
 from PIL import Image
 from skimage import data
-from torch.utils.flop_counter import FlopCounterMode
 
 from engine import errors, image, threads
 from engine.pipeline import Pipeline
@@ -55,14 +54,15 @@ def fill(photo, size):
 class Recipe:
     """facenet-pytorch as its README uses it."""
 
-    def __init__(self):
-        self.mtcnn = MTCNN(keep_all=True)
-        self.resnet = InceptionResnetV1().eval()
+    def __init__(self, device=None):
+        self.device = device or torch.device("cpu")
+        self.mtcnn = MTCNN(keep_all=True, device=self.device)
+        self.resnet = InceptionResnetV1().eval().to(self.device)
 
     @torch.no_grad()
     def __call__(self, photo):
         faces = self.mtcnn(photo)
-        return 0 if faces is None else len(self.resnet(faces))
+        return 0 if faces is None else len(self.resnet(faces.to(self.device)).cpu())
 
 
 def seconds(work, items):
@@ -97,68 +97,6 @@ def race(pipeline, recipe, photos, rounds):
         for name, own in times.items()
     }
     return {"photos": len(photos), **result}
-
-
-def stages(pipeline, photos):
-    """Share of each stage, and the floor that the networks' arithmetic sets on this machine."""
-    from engine import align
-    from engine import embed as module
-
-    spent = dict.fromkeys(("detect", "align", "embed", "search"), 0.0)
-
-    def timed(name, call):
-        def wrapper(*arguments):
-            started = time.perf_counter()
-            result = call(*arguments)
-            spent[name] += time.perf_counter() - started
-            return result
-
-        return wrapper
-
-    originals = pipeline._detector.detect, align.crop, module.embed_crops, pipeline._gallery.search
-    pipeline._detector.detect = timed("detect", originals[0])
-    align.crop = timed("align", originals[1])
-    module.embed_crops = timed("embed", originals[2])
-    pipeline._gallery.search = timed("search", originals[3])
-    try:
-        started = time.perf_counter()
-        for photo in photos:
-            pipeline.analyze([PhotoRequest(photo)])
-        total = time.perf_counter() - started
-    finally:
-        pipeline._detector.detect, align.crop, module.embed_crops, pipeline._gallery.search = (
-            originals
-        )
-    with FlopCounterMode(display=False) as counter:
-        for photo in photos:
-            pipeline.analyze([PhotoRequest(photo)])
-    flops = counter.get_total_flops() / len(photos)
-    peak = convolution_peak()
-    shares = {name: round(value / total, 3) for name, value in spent.items()}
-    shares["rest"] = round(1 - sum(shares.values()), 3)
-    return {
-        "share": shares,
-        "ms_per_photo": round(1000 * total / len(photos), 1),
-        "gflop_per_photo": round(flops / 1e9, 2),
-        "gflop_per_s_of_a_large_convolution": round(peak / 1e9, 1),
-        "floor_ms_per_photo": round(1000 * flops / peak, 1),
-        "times_the_floor": round(total / len(photos) / (flops / peak), 2),
-    }
-
-
-def convolution_peak():
-    """FLOP/s of a convolution large enough to be nothing but arithmetic."""
-    layer = torch.nn.Conv2d(128, 128, 3, padding=1).to(memory_format=torch.channels_last)
-    x = torch.randn(8, 128, 56, 56).to(memory_format=torch.channels_last)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        layer(x)
-    best = float("inf")
-    with torch.inference_mode():
-        for _ in range(20):
-            started = time.perf_counter()
-            layer(x)
-            best = min(best, time.perf_counter() - started)
-    return counter.get_total_flops() / best
 
 
 def memory(pipeline, photos):
@@ -196,7 +134,6 @@ def main():
         "cores": torch.get_num_threads(),
         "1280x960": race(pipeline, recipe, large, arguments.rounds),
         "mixed_sizes": race(pipeline, recipe, photos, arguments.rounds),
-        "stages_1280x960": stages(pipeline, large),
     }
     print(json.dumps(result, indent=2))
 

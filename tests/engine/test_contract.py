@@ -26,16 +26,18 @@ from engine.errors import (
     InternalError,
     NotAnImage,
     TooManyPixels,
+    Unauthorized,
     Unavailable,
     UnsupportedFormat,
 )
 from engine.image import LIMITS, open_photo
 from engine.pipeline import Pipeline
+from engine.remote import RemoteEngine
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Analysis, Verdict
 from tests.engine import rays, seers
-from tests.engine.doors import DOORS, BuildHeld, Door, Gate, Held, OverRay
+from tests.engine.doors import DOORS, BuildHeld, Door, Gate, Held, OverRay, service
 from tests.engine.seers import photo
 
 SETTINGS = Settings(engine_device="cpu", engine_queue=1, engine_max_batch=1)
@@ -223,6 +225,21 @@ async def test_a_closed_engine_is_unavailable(door: Door, gate: Gate, tmp_path: 
     assert caught.value.message == "The engine is shut down: ask again when it is back."
     with pytest.raises(Unavailable):
         await engine.analyze(b"")
+
+
+@pytest.mark.parametrize("size", [10, 15 * 2**20])
+async def test_a_wrong_key_is_told_however_much_is_being_sent(size: int) -> None:
+    settings = Settings(engine_api_key="right")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with (
+            service(settings, lambda _settings: seers.seer(), listener),
+            RemoteEngine(url, key="wrong") as stranger,
+            RemoteEngine(url, key="right") as friend,
+        ):
+            with pytest.raises(Unauthorized, match="ENGINE_API_KEY"):
+                await stranger.analyze(bytes(size))
+            assert (await friend.analyze(photo())).faces
 
 
 # --- The real networks ---

@@ -6,6 +6,7 @@ that the command line works, and says what is missing, without it.
 
 import importlib.util
 import json
+import logging
 import math
 import os
 import signal
@@ -185,6 +186,7 @@ def status(
 
     from engine.rollout import state
 
+    _hush()
     now = state()
     nodes = sum(bool(node["Alive"]) for node in ray.nodes())  # type: ignore[no-untyped-call]
     if as_json:
@@ -279,7 +281,10 @@ def _detach(shape: Shape, host: str, port: int, timeout_s: float) -> None:
             start_new_session=True,
         )
         try:
-            while child.poll() is None and (head := local_ray.find()) is None:
+            while child.poll() is None:
+                head = local_ray.find()
+                if head is not None and head.pid == child.pid:
+                    break
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
             child.terminate()
@@ -329,6 +334,7 @@ def _present() -> Plan | None:
     """What runs on the cluster."""
     from engine.rollout import state
 
+    _hush()
     return state().plan
 
 
@@ -359,7 +365,7 @@ def _connect(address: str) -> None:
     from ray.exceptions import RayError
 
     try:
-        ray.init(address, log_to_driver=False)
+        ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         _fail(f"No Ray cluster lets this machine in at {address}: {error}")
 
@@ -377,12 +383,25 @@ def _require_listener(address: str) -> None:
 
 def _serve_http(host: str, port: int, limit_s: float, *, every_node: bool) -> None:
     from ray import serve
+    from ray.exceptions import RayError
 
-    serve.start(
-        proxy_location="EveryNode" if every_node else "HeadOnly",
-        # Who does not say how long they wait: Ray's own queue has no deadline.
-        http_options={"host": host, "port": port, "request_timeout_s": limit_s},
-    )
+    _hush()
+    try:
+        serve.start(
+            proxy_location="EveryNode" if every_node else "HeadOnly",
+            # Who does not say how long they wait: Ray's own queue has no deadline.
+            http_options={"host": host, "port": port, "request_timeout_s": limit_s},
+        )
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        _fail(f"Ray does not listen on {host}:{port}: {reason}")
+
+
+def _hush() -> None:
+    """Keep Ray Serve's progress to itself: ours is shown. It speaks from its import on."""
+    import ray.serve
+
+    logging.getLogger(ray.serve.__name__).setLevel(logging.WARNING)
 
 
 def _settings() -> Settings:

@@ -7,6 +7,7 @@ Knows nothing about engines.
 """
 
 import json
+import logging
 import os
 import secrets
 import signal
@@ -81,6 +82,7 @@ def held(url: str, cores: int, folder: Path = FOLDER) -> Iterator[Head]:
     except Timeout:
         raise ConfigurationError("A cluster runs on this machine already.") from None
     with lock:
+        (folder / "head.json").unlink(missing_ok=True)  # of one that was killed
         _write(folder / "token", secrets.token_hex(32))
         os.environ.update(environment(folder))
         import ray
@@ -91,6 +93,7 @@ def held(url: str, cores: int, folder: Path = FOLDER) -> Iterator[Head]:
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,
+            logging_level=logging.WARNING,
         )
         try:
             yield Head(os.getpid(), ray.get_runtime_context().gcs_address, url)
@@ -122,7 +125,7 @@ def connect(head: Head, folder: Path = FOLDER) -> None:
     os.environ.update(environment(folder))
     import ray
 
-    ray.init(head.address, log_to_driver=False)
+    ray.init(head.address, log_to_driver=False, logging_level=logging.WARNING)
 
 
 def stop(head: Head, *, timeout_s: float, folder: Path = FOLDER) -> bool:

@@ -272,6 +272,8 @@ def test_the_command_line_serves_the_default_bundle_rolls_it_over_and_stops(
         return analysis.bundle, resemblances(analysis)
 
     assert run("status").returncode == 1
+    (tmp_path / "run" / "cluster").mkdir(parents=True)  # as a head that was killed leaves it
+    local_ray.announce(Head(1, "127.0.0.1:1", "http://127.0.0.1:1"), tmp_path / "run" / "cluster")
     up = run("up", "--replicas", "1")
     try:
         assert up.returncode == 0, up.stdout + up.stderr

@@ -25,9 +25,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engine.address import Address
+from engine.settings import read_secret, require_header_text
 
 _TOKEN = re.compile(r"\d+:[A-Za-z0-9_-]+")
-_KEY = re.compile(r"[!-~]{1,1024}")
 _IN_FILES = ("bot_token", "engine_api_key")
 """Secrets that a file may have; the setting NAME_FILE names it."""
 _WEBHOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
@@ -93,12 +93,7 @@ class EngineChoice(BaseSettings):
     def _url_is_address(cls, url: str | None) -> str | None:
         return url if url is None else Address.parse(url).name
 
-    @field_validator("engine_api_key")
-    @classmethod
-    def _key_fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not _KEY.fullmatch(key.get_secret_value()):
-            raise ValueError("must be 1 to 1024 visible ASCII characters, without spaces")
-        return key
+    _key_fits_a_header = field_validator("engine_api_key")(require_header_text)
 
     @property
     def engine_key(self) -> str | None:
@@ -309,9 +304,8 @@ def _read(secret: str, given: Mapping[str, Any]) -> str | _Unread:
     if given.get(secret):
         return _Unread(f"is given twice: keep it or {setting}")
     try:
-        text = Path(file).read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        text = read_secret(file)
+    except ValueError as reason:
         return _Unread(f"could not be read from {setting}, {str(file)!r}: {reason}")
     return text or _Unread(f"is not in {setting}: {str(file)!r} is empty")
 

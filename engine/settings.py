@@ -17,6 +17,27 @@ from engine.errors import ConfigurationError
 _KEY = re.compile(r"[!-~]{1,1024}")
 
 
+def require_header_text(key: SecretStr | None) -> SecretStr | None:
+    """A key as it was given, on either side of the service; ValueError where no header takes it."""
+    if key is not None and not _KEY.fullmatch(key.get_secret_value()):
+        raise ValueError("must be 1 to 1024 visible ASCII characters, without spaces")
+    return key
+
+
+def read_secret(file: str | Path) -> str:
+    """The text of a file that has a secret, without the space around it.
+
+    Raises:
+        ValueError: it could not be read; the message is the reason, for the middle of a sentence.
+    """
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    except ValueError:
+        raise ValueError("it is no text") from None
+
+
 class Settings(BaseModel):
     """What an operator can choose."""
 
@@ -89,12 +110,7 @@ class Settings(BaseModel):
         description="Seconds between looks whether the bundle's files changed; 0 is never.",
     )
 
-    @field_validator("engine_api_key")
-    @classmethod
-    def _key_fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not _KEY.fullmatch(key.get_secret_value()):
-            raise ValueError("must be 1 to 1024 visible ASCII characters, without spaces")
-        return key
+    _key_fits_a_header = field_validator("engine_api_key")(require_header_text)
 
     @property
     def api_key(self) -> str | None:
@@ -137,9 +153,8 @@ def _read_key(given: dict[str, Any]) -> None:
     if "engine_api_key" in given:
         raise ConfigurationError("Set ENGINE_API_KEY or ENGINE_API_KEY_FILE, not both.")
     try:
-        key = Path(file).read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        key = read_secret(file)
+    except ValueError as reason:
         raise ConfigurationError(
             f"ENGINE_API_KEY_FILE is {file!r}, which could not be read: {reason}."
         ) from None

@@ -126,11 +126,55 @@ class Analysis:
         bundle: the bundle that answered, as "name@first eight digits of its sha256".
         queue_s: seconds the photo waited for the device.
         compute_s: seconds its batch took.
+        fingerprint: 32 bytes, a perceptual hash of the upright photo, present when embeddings were
+            asked for; near copies differ in few bits.
     """
 
     faces: tuple[Face, ...]
     width_px: int
     height_px: int
+    bundle: str
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    fingerprint: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One moment of a clip.
+
+    Attributes:
+        time_s: since the clip's first frame.
+        face: the face that is followed through the clip, None where it is not seen; every second
+            frame's carries its embedding.
+        others: how many more faces there are, of those at least half as large.
+        fingerprint: see `Analysis.fingerprint`.
+    """
+
+    time_s: float
+    face: Face | None
+    others: int
+    fingerprint: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What the engine saw in a clip: one face, about ten times a second.
+
+    Attributes:
+        frames: in their order.
+        width_px: width of the upright clip.
+        height_px: height of the upright clip.
+        duration_s: from its first frame to the end of its last, as decoded.
+        bundle: see `Analysis.bundle`.
+        queue_s: seconds its frames waited for the device, all together.
+        compute_s: seconds their batches took, all together.
+    """
+
+    frames: tuple[Frame, ...]
+    width_px: int
+    height_px: int
+    duration_s: float
     bundle: str
     queue_s: float = 0.0
     compute_s: float = 0.0

@@ -1,4 +1,4 @@
-"""How usable a face is: its size, blur and exposure.
+"""How usable a face is: its size, blur, exposure and shadow.
 
 Knows nothing about thresholds: who needs a good face says how good.
 """
@@ -25,7 +25,16 @@ def quality(box: Box, crop: NDArray[np.uint8]) -> Quality:
         size_px=float(size),
         blur=max(_blur(luminance), _blur(luminance.T)),
         exposure=float(luminance.mean()),
+        shadow=_shadow(luminance),
     )
+
+
+def _shadow(luminance: NDArray[np.float32]) -> float:
+    """How much darker the darker half is, as a share of the brighter one."""
+    middle = luminance.shape[1] // 2
+    halves = float(luminance[:, :middle].mean()), float(luminance[:, -middle:].mean())
+    brighter = max(halves)
+    return 0.0 if brighter == 0.0 else 1.0 - min(halves) / brighter
 
 
 def _blur(luminance: NDArray[np.float32]) -> float:

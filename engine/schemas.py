@@ -34,6 +34,7 @@ class QualitySchema(_Part):
     size_px: float
     blur: float = Field(description="0 is sharp, 1 is nothing but blur.")
     exposure: float = Field(description="0 is black, 1 is white.")
+    shadow: float = Field(description="How much darker one half is than the other, 0 to 1.")
 
 
 class PoseSchema(_Part):

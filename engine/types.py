@@ -9,6 +9,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.decision import LoginCalibration
+
 MAX_TOP_K = 100
 """People that may be named for each face."""
 
@@ -71,11 +73,14 @@ class Quality:
         size_px: shorter side of the face's box in pixels of the original, > 0.
         blur: 0 (sharp) to 1 (nothing but blur), after Crete et al. 2007; see `engine.quality`.
         exposure: mean luminance of the face, 0 (black) to 1 (white).
+        shadow: how much darker one half of the face is than the other, left and right: 0 where both
+            are alike, 1 where one is black.
     """
 
     size_px: float
     blur: float
     exposure: float
+    shadow: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,8 @@ class EngineInfo:
         embedder: the embedder's id.
         people: how many people the bundle knows.
         device: where it computes, "cpu" or "cuda:0".
+        login: how it is decided whether two sets of embeddings are one person's; None where the
+            bundle was not calibrated for that, and nobody can be let in.
     """
 
     version: str
@@ -197,3 +204,4 @@ class EngineInfo:
     embedder: str
     people: int
     device: str
+    login: LoginCalibration | None = None

@@ -39,6 +39,7 @@ def face_to_json(face: Face, *, thumbnails: bool = False) -> dict[str, Any]:
             "size_px": face.quality.size_px,
             "blur": face.quality.blur,
             "exposure": face.quality.exposure,
+            "shadow": face.quality.shadow,
         },
         "pose": {"yaw": _finite(face.pose.yaw), "pitch": _finite(face.pose.pitch)},
         "matches": [_match_to_json(match, thumbnails) for match in face.matches],
@@ -122,7 +123,10 @@ def _face_from_json(record: Mapping[str, Any]) -> Face:
         landmarks=(a, b, c, d, e),
         probability=_number(record["probability"]),
         quality=Quality(
-            _number(quality["size_px"]), _number(quality["blur"]), _number(quality["exposure"])
+            _number(quality["size_px"]),
+            _number(quality["blur"]),
+            _number(quality["exposure"]),
+            _number(quality["shadow"]),
         ),
         pose=Pose(_number_or_nan(pose["yaw"]), _number_or_nan(pose["pitch"])),
         matches=tuple(map(_match_from_json, _list(record["matches"]))),

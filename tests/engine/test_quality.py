@@ -35,3 +35,13 @@ def test_exposure_is_mean_luminance():
 
 def test_size_is_the_shorter_side(face):
     assert quality(BOX, np.asarray(face)).size_px == 100
+
+
+def test_shadow_is_how_much_darker_one_half_is(face):
+    lit = np.asarray(face)
+    shaded = lit.copy()
+    shaded[:, lit.shape[1] // 2 :] //= 4
+    mirrored = shaded[:, ::-1]
+    assert quality(BOX, lit).shadow < 0.3 < 0.6 < quality(BOX, shaded).shadow < 0.9
+    assert quality(BOX, mirrored).shadow == pytest.approx(quality(BOX, shaded).shadow)
+    assert quality(BOX, np.zeros((20, 20, 3), np.uint8)).shadow == 0

@@ -7,13 +7,13 @@ to say. Numbers that are not finite are null, because JSON has none.
 import base64
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import errors
+from engine import decision, errors
 from engine.errors import Busy, EngineError
 from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
 
@@ -75,17 +75,26 @@ def analysis_from_json(record: Mapping[str, Any]) -> Analysis:
 
 def info_to_json(info: EngineInfo) -> dict[str, Any]:
     """What an engine is made of, as the service answers it."""
-    return asdict(info)
+    return {
+        "version": info.version,
+        "bundle": info.bundle,
+        "embedder": info.embedder,
+        "people": info.people,
+        "device": info.device,
+        "login": None if info.login is None else decision.to_json(info.login),
+    }
 
 
 def info_from_json(record: Mapping[str, Any]) -> EngineInfo:
-    """What `info_to_json` made it of."""
+    """What `info_to_json` made it of; an engine that knows of no login says nothing about it."""
+    login = record.get("login")
     return EngineInfo(
         version=_text(record["version"]),
         bundle=_text(record["bundle"]),
         embedder=_text(record["embedder"]),
         people=int(_number(record["people"])),
         device=_text(record["device"]),
+        login=None if login is None else decision.from_json(login),
     )
 
 

@@ -1,0 +1,376 @@
+"""Is this the person who enrolled? Templates and probes to yes or no, at measured thresholds.
+
+Pure numpy, so that a bot without torch can decide. Knows vectors and a calibration; knows nothing
+about photos, clips, users or how the calibration was measured (`training.login` does that).
+
+What is compared is centred: an embedding less the mean face, of unit length. Means are taken of
+centred vectors and made of unit length again, so that a score is always a cosine.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PHOTO = "photo"
+VIDEO = "video"
+LEVELS = (PHOTO, VIDEO)
+
+NO_VETO = -1.0
+"""A template floor that everything reaches."""
+
+_BUCKETS = 10
+_SMALLEST = 1e-6
+"""A mean shorter than this has no direction."""
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """One way of asking, and what it is worth.
+
+    Attributes:
+        level: `PHOTO` or `VIDEO`.
+        templates: how many enrolled vectors it was measured with.
+        probes: how many fresh ones. Of a clip's frames, which are of one moment, only so many
+            count as if they were different photos.
+        threshold: lowest cosine of the mean of the templates and the mean of the probes.
+        template_floor: lowest cosine of each single template and the mean of the probes;
+            `NO_VETO` where a veto was measured to cost more than it is worth.
+        turn_threshold: lowest cosine of the mean of the templates and the mean of each turn's
+            faces; None where no turns are looked at.
+        fmr: share of strangers who are taken for somebody else, all of their `attempts` included.
+        fmr_upper_95: its one-sided 95 % bound.
+        fnmr: share of single attempts of the right person that are refused.
+        people: how many it was measured on.
+        impostor_trials: strangers' sessions that `fmr` rests on.
+        genuine_trials: attempts that `fnmr` rests on.
+    """
+
+    level: str
+    templates: int
+    probes: int
+    threshold: float
+    template_floor: float
+    turn_threshold: float | None
+    fmr: float
+    fmr_upper_95: float
+    fnmr: float
+    people: int
+    impostor_trials: int
+    genuine_trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoginCalibration:
+    """Everything that a login's decision needs: model, preprocessing and thresholds as one version.
+
+    Attributes:
+        embedder: whose vectors it is about.
+        weights_sha256: of that embedder.
+        preprocessing: version of detection, alignment and normalisation.
+        centre: (d,) float32, the mean face.
+        points: the ways of asking that were measured.
+        agreement: lowest cosine that any two enrolment captures of one person must have.
+        captures: how many enrolment captures the measurement recommends.
+        probes: how many photos a check by photo should ask for, likewise.
+        attempts: how many attempts a stranger has in the points' `fmr`.
+        source: "own", or the bundle that it was borrowed from.
+        version: short id of all of the above but `source`, for the log and the audit trail.
+    """
+
+    embedder: str
+    weights_sha256: str
+    preprocessing: int
+    centre: Vectors = field(repr=False, compare=False)
+    points: tuple[OperatingPoint, ...]
+    agreement: float
+    captures: int = 3
+    probes: int = 3
+    attempts: int = 5
+    source: str = "own"
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Fill in the version.
+
+        Raises:
+            ValueError: the centre is no vector of finite numbers, or a threshold would let
+                anybody in.
+        """
+        centre = np.array(self.centre, np.float32)
+        if centre.ndim != 1 or not len(centre) or not np.isfinite(centre).all():
+            raise ValueError("a login's centre must be a vector of finite numbers")
+        if not self.points or not all(0 < point.threshold <= 1 for point in self.points):
+            raise ValueError("a login's thresholds must lie above 0, where strangers do")
+        centre.setflags(write=False)
+        object.__setattr__(self, "centre", centre)
+        object.__setattr__(self, "version", _version(self))
+
+    def point(self, level: str, templates: int, probes: int) -> OperatingPoint:
+        """The operating point for so many templates and probes, or the next smaller one.
+
+        Raises:
+            ValueError: nothing was measured with so few.
+        """
+        fitting = [
+            point
+            for point in self.points
+            if point.level == level and point.templates <= templates and point.probes <= probes
+        ]
+        if not fitting:
+            raise ValueError(
+                f"no login by {level} was measured with {templates} template(s) and {probes} "
+                "probe(s)"
+            )
+        return max(fitting, key=lambda point: (point.templates, point.probes))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict.
+
+    Attributes:
+        accepted: whether it is the person.
+        reason: "match", "no_match", "template_veto", "turn_mismatch" or "not_comparable" (a
+            vector holds something else than finite numbers, or has no direction).
+        bucket: 0 (nothing alike) to 9, coarse and for the log only: exact scores help a stranger
+            to climb.
+    """
+
+    accepted: bool
+    reason: str
+    bucket: int
+
+
+def decide(
+    calibration: LoginCalibration,
+    level: str,
+    templates: Vectors,
+    probes: Vectors,
+    turns: Sequence[Vectors] = (),
+) -> Decision:
+    """Whether the probes show the person of the templates.
+
+    No more templates and probes are looked at than the operating point was measured with; the
+    first ones count, so the best come first. Of a clip all frames count: they are averaged, and
+    the point's `probes` says what they are worth.
+
+    Args:
+        calibration: of the embedder that made the vectors.
+        level: `PHOTO` or `VIDEO`.
+        templates: (k, d) unit embeddings from enrolment.
+        probes: (m, d) fresh ones; of a clip, those of the neutral frames.
+        turns: (t, d) embeddings inside each turn of a clip, for every turn.
+
+    Raises:
+        ValueError: there are fewer templates or probes than anything was measured with, or they
+            are not of the calibration's dimension.
+    """
+    stored = _rows(calibration, templates, "templates")
+    fresh = _rows(calibration, probes, "probes")
+    inside = [_rows(calibration, turn, "turns") for turn in turns]
+    point = calibration.point(level, len(stored), len(fresh))
+    stored = stored[: point.templates]
+    if level == PHOTO:
+        fresh = fresh[: point.probes]
+    own, asked = _centred(calibration, stored), _mean(_centred(calibration, fresh))
+    mean = _mean(own)
+    turned = [_mean(_centred(calibration, turn)) for turn in inside]
+    if own is None or mean is None or asked is None or any(turn is None for turn in turned):
+        return Decision(accepted=False, reason="not_comparable", bucket=0)
+    score = float(mean @ asked)
+    bucket = _bucket(score)
+    # Written so that NaN, which is no less than anything, cannot pass.
+    if not score >= point.threshold:
+        return Decision(accepted=False, reason="no_match", bucket=bucket)
+    if not float((own @ asked).min()) >= point.template_floor:
+        return Decision(accepted=False, reason="template_veto", bucket=bucket)
+    if point.turn_threshold is not None and not all(
+        turn is not None and float(mean @ turn) >= point.turn_threshold for turn in turned
+    ):
+        return Decision(accepted=False, reason="turn_mismatch", bucket=bucket)
+    return Decision(accepted=True, reason="match", bucket=bucket)
+
+
+def agree(calibration: LoginCalibration, vectors: Vectors) -> bool:
+    """Whether all of some captures, taken two by two, are of one person.
+
+    Args:
+        calibration: of the embedder that made the vectors.
+        vectors: (k, d) unit embeddings; fewer than two always agree, if they are sound.
+
+    Raises:
+        ValueError: they are not of the calibration's dimension.
+    """
+    own = _centred(calibration, _rows(calibration, vectors, "captures"))
+    return own is not None and bool((own @ own.T >= calibration.agreement).all())
+
+
+def centred(vectors: Vectors, centre: Vectors) -> Vectors:
+    """(n, d) directions from the mean face, of unit length; see `engine.gallery.centred`."""
+    away = np.asarray(vectors, np.float64) - np.asarray(centre, np.float64)
+    length = np.linalg.norm(away, axis=-1, keepdims=True)
+    return np.asarray(away / np.maximum(length, _SMALLEST), np.float32)
+
+
+def to_json(calibration: LoginCalibration) -> dict[str, Any]:
+    """A calibration as plain JSON values; see `from_json`."""
+    return {
+        "embedder": calibration.embedder,
+        "weights_sha256": calibration.weights_sha256,
+        "preprocessing": calibration.preprocessing,
+        "captures": calibration.captures,
+        "probes": calibration.probes,
+        "attempts": calibration.attempts,
+        "agreement": float(calibration.agreement),
+        "source": calibration.source,
+        "points": [_plain(point) for point in calibration.points],
+        "centre": [_shortest(value) for value in calibration.centre],
+    }
+
+
+def _plain(point: OperatingPoint) -> dict[str, Any]:
+    turn = point.turn_threshold
+    return asdict(point) | {
+        "threshold": float(point.threshold),
+        "template_floor": float(point.template_floor),
+        "turn_threshold": None if turn is None else float(turn),
+        "fmr": float(point.fmr),
+        "fmr_upper_95": float(point.fmr_upper_95),
+        "fnmr": float(point.fnmr),
+    }
+
+
+def from_json(record: Mapping[str, Any]) -> LoginCalibration:
+    """What `to_json` made it of.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else, or could let anybody in.
+    """
+    return LoginCalibration(
+        embedder=_text(record["embedder"]),
+        weights_sha256=_text(record["weights_sha256"]),
+        preprocessing=_count(record["preprocessing"]),
+        centre=np.array([_number(value) for value in record["centre"]], np.float32),
+        points=tuple(_point(point) for point in record["points"]),
+        agreement=_cosine(record["agreement"]),
+        captures=_count(record["captures"]),
+        probes=_count(record["probes"]),
+        attempts=_count(record["attempts"]),
+        source=_text(record["source"]),
+    )
+
+
+def _point(record: Mapping[str, Any]) -> OperatingPoint:
+    turn = record["turn_threshold"]
+    return OperatingPoint(
+        level=_text(record["level"]),
+        templates=_count(record["templates"]),
+        probes=_count(record["probes"]),
+        threshold=_cosine(record["threshold"]),
+        template_floor=_cosine(record["template_floor"]),
+        turn_threshold=None if turn is None else _cosine(turn),
+        fmr=_share(record["fmr"]),
+        fmr_upper_95=_share(record["fmr_upper_95"]),
+        fnmr=_share(record["fnmr"]),
+        people=_count(record["people"]),
+        impostor_trials=_count(record["impostor_trials"]),
+        genuine_trials=_count(record["genuine_trials"]),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a text belongs")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{type(value).__name__} where a number belongs")
+    return float(value)
+
+
+def _count(value: object) -> int:
+    number = _number(value)
+    if number < 1 or number != int(number):
+        raise ValueError("a number of things that is no whole number above 0")
+    return int(number)
+
+
+def _share(value: object) -> float:
+    number = _number(value)
+    if not 0 <= number <= 1:
+        raise ValueError("a share that is not between 0 and 1")
+    return number
+
+
+def _cosine(value: object) -> float:
+    number = _number(value)
+    if not -1 <= number <= 1:
+        raise ValueError("a cosine that is not between -1 and 1")
+    return number
+
+
+def _shortest(value: np.float32) -> float:
+    """The decimal number with the fewest digits that is this one as a float32."""
+    return float(str(value))
+
+
+def _version(calibration: LoginCalibration) -> str:
+    content = to_json(calibration)
+    del content["source"]  # a borrowed one decides alike
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _rows(calibration: LoginCalibration, vectors: Vectors, what: str) -> Vectors:
+    rows = np.asarray(vectors, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != len(calibration.centre):
+        raise ValueError(
+            f"the {what} are of shape {rows.shape}, but vectors of {calibration.embedder} have "
+            f"{len(calibration.centre)} numbers each; people enrolled with another embedder must "
+            "enroll again"
+        )
+    return rows
+
+
+def _centred(calibration: LoginCalibration, rows: Vectors) -> Vectors | None:
+    """See `centred`; None where a vector is not sound."""
+    with np.errstate(all="ignore"):
+        away = rows.astype(np.float64) - calibration.centre
+        if not np.isfinite(away).all() or (np.linalg.norm(away, axis=1) < _SMALLEST).any():
+            return None
+    return centred(rows, calibration.centre)
+
+
+def _mean(rows: Vectors | None) -> Vectors | None:
+    """(d,) the direction of the rows' mean; None where there is none."""
+    if rows is None or not len(rows):
+        return None
+    mean = rows.astype(np.float64).mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return np.asarray(mean / length, np.float32) if length > _SMALLEST else None
+
+
+def _bucket(score: float) -> int:
+    return min(_BUCKETS - 1, max(0, int(score * _BUCKETS)))
+
+
+def means(groups: Iterable[Vectors]) -> Vectors:
+    """(n, d) the direction of each group's mean, of centred vectors.
+
+    Raises:
+        ValueError: a group has no direction.
+    """
+    found = [_mean(group) for group in groups]
+    if any(mean is None for mean in found):
+        raise ValueError("vectors that cancel out have no mean direction")
+    return np.array(found, np.float32)

@@ -1,6 +1,41 @@
-"""What the bot remembers across restarts: languages chosen and update numbers already served."""
+"""What the bot remembers across restarts: languages, update numbers, and the face login's people.
 
+Erasing a person is this package's work alone: nobody else keeps anything about them.
+"""
+
+from bot.store.errors import StoreError
 from bot.store.queries import Store
-from bot.store.vault import StoreError, Vault
+from bot.store.recovery import is_recovery_code, new_recovery_code
+from bot.store.types import (
+    Attempt,
+    Barred,
+    Enrolment,
+    Flow,
+    FlowKind,
+    Level,
+    Membership,
+    Receipt,
+    Retention,
+    Templates,
+    Tidied,
+)
+from bot.store.vault import Vault
 
-__all__ = ["Store", "StoreError", "Vault"]
+__all__ = [
+    "Attempt",
+    "Barred",
+    "Enrolment",
+    "Flow",
+    "FlowKind",
+    "Level",
+    "Membership",
+    "Receipt",
+    "Retention",
+    "Store",
+    "StoreError",
+    "Templates",
+    "Tidied",
+    "Vault",
+    "is_recovery_code",
+    "new_recovery_code",
+]

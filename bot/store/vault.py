@@ -12,11 +12,9 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from bot.store.errors import StoreError
+
 _KEY_BYTES = 32
-
-
-class StoreError(Exception):
-    """What is stored cannot be used; the message says what to do."""
 
 
 class Vault:

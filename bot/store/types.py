@@ -1,0 +1,182 @@
+"""What crosses the store's wall: frozen values, times in UTC, Telegram ids as Telegram writes them.
+
+Knows nothing about tables, keys or encryption.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Level = Literal["photo", "video"]
+
+
+class FlowKind(StrEnum):
+    """What a person is in the middle of."""
+
+    ENROLL = "enroll"
+    VERIFY = "verify"
+    FORGET = "forget"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A conversation of several messages, as it was when it was read.
+
+    Attributes:
+        id: random; never given twice.
+        kind: what it is about.
+        state: JSON-able; encrypted at rest.
+        revision: counts the changes; whoever holds an older one has been overtaken.
+        deadline: from then on there is no such flow.
+        telegram_id: whose it is.
+    """
+
+    id: int
+    kind: FlowKind
+    state: Mapping[str, Any]
+    revision: int
+    deadline: datetime
+    telegram_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """That a person is enrolled, and how they stand.
+
+    Attributes:
+        since: of the templates in force.
+        last_used: of the last passed verification, if any.
+        embedder: id of the embedder that made the templates.
+        templates: how many there are, their mean not counted.
+        deleted_on: when the templates go if they are not used before.
+        locked: whether only the recovery code or an operator helps.
+    """
+
+    since: datetime
+    last_used: datetime | None
+    embedder: str
+    templates: int
+    deleted_on: datetime
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What an enrolment that came to its end leaves.
+
+    Attributes:
+        embedder: id of the embedder that made the vectors.
+        vectors: (k, d) float32, k >= 1, finite, no two of the same capture.
+        consent: version of the text that the person agreed to.
+        recovery_code: to be valid from now on, as `new_recovery_code` makes it; None keeps the one
+            that there is.
+        language: in which the text of the consent was shown.
+    """
+
+    embedder: str
+    vectors: NDArray[np.float32]
+    consent: str
+    recovery_code: str | None
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """A person's face, in the open: never to be logged or kept.
+
+    Attributes:
+        embedder: id of the embedder that made them.
+        vectors: (k, d) float32, as they were enrolled.
+        mean: (d,) float32, their arithmetic mean.
+    """
+
+    embedder: str
+    vectors: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A verification that counts as failed until `finish_attempt` says otherwise.
+
+    Attributes:
+        id: for the log; nothing about the person is in it.
+        telegram_id: whose it is.
+        level: what was asked for.
+        steps: of its challenge, as `new_challenge` was given them.
+        begun: when it was committed.
+    """
+
+    id: int
+    telegram_id: int
+    level: Level
+    steps: str
+    begun: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """Why a person may not try now.
+
+    Attributes:
+        reason: "delay" after failures in a row; "locked" until the recovery code or an operator;
+            "spent" or "expired" for a challenge or its flow.
+        until: when a delay is over; None for the others.
+    """
+
+    reason: Literal["delay", "locked", "spent", "expired"]
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That a person was erased.
+
+    Attributes:
+        number: to quote to the operator; it is in the audit trail, and says nothing about whom.
+        when: when it happened.
+        counts: how many of each kind of thing were erased, by name of the kind.
+    """
+
+    number: str
+    when: datetime
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tidied:
+    """What a round of tidying did.
+
+    Attributes:
+        counts: how many of each kind of thing were deleted, by name of the kind.
+        notices: (Telegram id, date) of those to be told that their templates go on that date;
+            again in every round until `mark_noticed`.
+    """
+
+    counts: Mapping[str, int]
+    notices: tuple[tuple[int, datetime], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is kept; see `Store.tidy`.
+
+    Attributes:
+        challenges_hours: challenges, from when they were drawn.
+        captures_days: marks of photos and clips seen, from when they came.
+        audit_days: entries of the audit trail, and attempts.
+        idle_days: templates that nobody uses.
+        notice_days: how long before that the person is told.
+    """
+
+    challenges_hours: float = 24
+    captures_days: float = 30
+    audit_days: float = 180
+    idle_days: float = 365
+    notice_days: float = 30

@@ -12,12 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor
 
+from engine import decision
+from engine.decision import LoginCalibration
 from engine.errors import BundleError
 from engine.files import replacing, write_text
 
@@ -98,6 +109,22 @@ class Calibration(_Part):
         return values
 
 
+def _login(value: object) -> LoginCalibration:
+    """A login's calibration out of JSON; what is one already stays."""
+    if isinstance(value, LoginCalibration):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("it is no record")
+    try:
+        return decision.from_json(value)
+    except (KeyError, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+Login = Annotated[LoginCalibration, PlainValidator(_login), PlainSerializer(decision.to_json)]
+"""How it is decided whether two sets of embeddings are one person's; see `engine.decision`."""
+
+
 class DatasetRecord(_Part):
     """What the bundle was made from."""
 
@@ -120,6 +147,8 @@ class Manifest(_Part):
         calibration: None for a vectorizer; what is built with it has its own.
         lends: what cluster means of the same faces would be worth, where `calibration` is that of
             trained directions: galleries too small to measure anything borrow it.
+        login: thresholds for a login, of the bundle's embedder, weights and preprocessing; None
+            where nobody has measured any.
     """
 
     format: Literal[1]
@@ -131,6 +160,7 @@ class Manifest(_Part):
     architecture: dict[str, Any]
     calibration: Calibration | None
     lends: Calibration | None = None
+    login: Login | None = None
     metrics: dict[str, float]
     dataset: DatasetRecord
     pth_sha256: str
@@ -142,7 +172,21 @@ class Manifest(_Part):
                 raise ValueError("a vectorizer has neither people nor a calibration")
         elif self.embedder is None or self.calibration is None:
             raise ValueError(f"a {self.kind} needs an embedder and a calibration")
+        if self.login is not None:
+            self._require_own(self.login)
         return self
+
+    def _require_own(self, login: LoginCalibration) -> None:
+        """Model, preprocessing and threshold are one version."""
+        theirs = self.embedder
+        if self.kind == "vectorizer" or theirs is None:
+            raise ValueError("a vectorizer has no login; what is built with it has its own")
+        measured = (login.embedder, login.weights_sha256, login.preprocessing, len(login.centre))
+        if measured != (theirs.id, theirs.weights_sha256, self.preprocessing, theirs.dimension):
+            raise ValueError(
+                "the login was measured with another embedder, other weights or another "
+                "preprocessing; measure it anew with `python -m training calibrate --login`"
+            )
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class Pipeline:
             embedder=self._embedder.specification.id,
             people=len(self._recogniser),
             device=str(self._device),
+            login=self._bundle.manifest.login,
         )
 
     def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:

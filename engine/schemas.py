@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from engine.decision import LEVELS
 from engine.types import Verdict
 from engine.wire import PROBLEMS
 
@@ -94,6 +95,38 @@ class ResultsSchema(_Part):
     results: list[AnalysisSchema | FailureSchema]
 
 
+class LoginPointSchema(_Part):
+    """A way of asking whether it is the person, and what it is worth."""
+
+    level: str = Field(json_schema_extra={"enum": [*LEVELS]})
+    templates: int
+    probes: int
+    threshold: float = Field(description="Lowest cosine of the templates' and the probes' mean.")
+    template_floor: float = Field(description="Lowest cosine of each template; -1: no veto.")
+    turn_threshold: float | None = Field(description="Lowest cosine of each turn; null: not asked.")
+    fmr: float = Field(description="Of strangers, with all attempts that they have.")
+    fmr_upper_95: float
+    fnmr: float = Field(description="Of single attempts.")
+    people: int
+    impostor_trials: int
+    genuine_trials: int
+
+
+class LoginSchema(_Part):
+    """How it is decided whether two sets of embeddings are one person's."""
+
+    embedder: str
+    weights_sha256: str
+    preprocessing: int
+    captures: int = Field(description="How many enrolment captures are advised.")
+    probes: int = Field(description="How many photos a check by photo should ask for.")
+    attempts: int = Field(description="How many a stranger has, in the points' FMR.")
+    agreement: float = Field(description="Lowest cosine of any two enrolment captures.")
+    source: str
+    points: list[LoginPointSchema]
+    centre: list[float] = Field(description="The mean face, from which cosines are taken.")
+
+
 class InfoSchema(_Part):
     """What the engine is made of."""
 
@@ -102,6 +135,7 @@ class InfoSchema(_Part):
     embedder: str
     people: int
     device: str
+    login: LoginSchema | None
 
 
 class HealthSchema(_Part):

@@ -3,7 +3,9 @@
 Erasing a person is this package's work alone: nobody else keeps anything about them.
 """
 
+from bot.store.backup import back_up, restore
 from bot.store.errors import StoreError
+from bot.store.keyring import Keyring, add_key, retire_key
 from bot.store.queries import Store
 from bot.store.recovery import is_recovery_code, new_recovery_code
 from bot.store.types import (
@@ -27,6 +29,7 @@ __all__ = [
     "Enrolment",
     "Flow",
     "FlowKind",
+    "Keyring",
     "Level",
     "Membership",
     "Receipt",
@@ -36,6 +39,10 @@ __all__ = [
     "Templates",
     "Tidied",
     "Vault",
+    "add_key",
+    "back_up",
     "is_recovery_code",
     "new_recovery_code",
+    "restore",
+    "retire_key",
 ]

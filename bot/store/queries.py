@@ -1,18 +1,43 @@
-"""Every question that the bot asks its database. Knows nothing about Telegram."""
+"""Every question that the bot asks its database: each verb is one transaction, or says otherwise.
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+What the verbs do is in the modules beside this one, by noun. Knows nothing about Telegram beyond
+its ids, and nothing about how faces are compared.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from sqlalchemy import delete, event, func, select
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.store.schema import metadata, preferences, updates
-from bot.store.errors import StoreError
+from bot.store import (
+    attempts,
+    audit,
+    captures,
+    faces,
+    flows,
+    keymarks,
+    people,
+    preferences,
+    recovery,
+    resets,
+    rights,
+    served,
+    tidying,
+    tombstones,
+)
+from bot.store.database import Database, make_private_file
+from bot.store.migrate import migrate
+from bot.store.schema import challenges as challenges_table
+from bot.store.schema import enrolments as enrolments_table
+from bot.store.schema import flows as flows_table
+from bot.store.schema import people as people_table
+from bot.store.schema import templates as templates_table
 from bot.store.types import (
     Attempt,
     Barred,
@@ -22,83 +47,103 @@ from bot.store.types import (
     Level,
     Membership,
     Receipt,
+    Retention,
     Templates,
     Tidied,
 )
 from bot.store.vault import Vault
+from bot.store.work import Work
 
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+_BUSY_TIMEOUT_S = 5.0
 _PRUNE_EVERY = 500
+_ROTATED_AT_ONCE = 100
+_OF_FACES = (templates_table, enrolments_table, flows_table, people_table)
+_RETENTION = Retention()
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
 
 
 class Store:
     """The database; use it as an async context manager.
 
+    Args:
+        database: a file of SQLite's, or the URL of a PostgreSQL database.
+        vault: the keys; without template keys in it there are languages and update numbers only.
+        updates_kept: how many update numbers are remembered.
+        retention: how long the rest is.
+        clock: the time, in UTC.
+        busy_timeout_s: how long a verb waits for other writers.
+        tombstones: the file of the erased (see `bot.store.tombstones`); for SQLite it is beside the
+            database if it is not given.
+
     Raises:
-        StoreError: on entering, when the database cannot be used.
-        sqlalchemy.exc.SQLAlchemyError: from every method, when the database fails.
+        StoreError: from everything, when the database or a key cannot be used; nothing of that verb
+            has happened then.
     """
 
-    def __init__(self, database: Path, vault: Vault, *, updates_kept: int) -> None:
-        self._database = database
+    def __init__(
+        self,
+        database: Path | str,
+        vault: Vault,
+        *,
+        updates_kept: int,
+        retention: Retention = _RETENTION,
+        clock: Callable[[], datetime] = utc_now,
+        busy_timeout_s: float = _BUSY_TIMEOUT_S,
+        tombstones: Path | None = None,
+    ) -> None:
+        self._database = Database(database, busy_timeout_s=busy_timeout_s)
         self._vault = vault
         self._updates_kept = updates_kept
         self._until_prune = 0
-        self._engine: AsyncEngine = create_async_engine(
-            f"sqlite+aiosqlite:///{database}",
-            hide_parameters=True,  # in faults, which are logged
-        )
-        event.listen(self._engine.sync_engine, "connect", _prepare)
+        self._retention = retention
+        self._clock = clock
+        if tombstones is None and isinstance(database, Path):
+            tombstones = tombstones_beside(database)
+        self._tombstones = tombstones
 
     async def __aenter__(self) -> Self:
         try:
-            self._database.parent.mkdir(parents=True, exist_ok=True)
-            # Made before SQLite makes it, so that it is its owner's alone.
-            os.close(os.open(self._database, os.O_CREAT | os.O_WRONLY, 0o600))
-            async with self._engine.begin() as connection:
-                await connection.run_sync(metadata.create_all)
-        except (OSError, DatabaseError) as error:
-            await self._engine.dispose()
-            reason = error.orig if isinstance(error, DatabaseError) else error
-            raise StoreError(
-                f"The database {self._database} cannot be used ({reason}): mend it or its "
-                "permissions, or name another file in DATABASE."
-            ) from error
+            if self._database.path is not None:
+                make_private_file(self._database.path)
+            await self._database.prepare()
+            await self._write(self._start)
+            await self._bury()
+        except OSError as error:
+            await self._database.close()
+            raise self._database.complain(error.strerror or type(error).__name__) from None
+        except BaseException:
+            await self._database.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._engine.dispose()
+        await self._database.close()
 
     async def language(self, telegram_id: int) -> str | None:
         """The language that a person chose, if any."""
-        query = select(preferences.c.language).where(
-            preferences.c.person == self._vault.code(telegram_id)
-        )
-        async with self._engine.connect() as connection:
-            return (await connection.execute(query)).scalar_one_or_none()
+        return await self._read(preferences.language, telegram_id)
 
     async def choose_language(self, telegram_id: int, language: str) -> None:
         """Remember the language that a person chose."""
-        values = {"person": self._vault.code(telegram_id), "language": language}
-        statement = insert(preferences).values(values)
-        statement = statement.on_conflict_do_update(set_={"language": language})
-        async with self._engine.begin() as connection:
-            await connection.execute(statement)
+        await self._write(preferences.choose_language, telegram_id, language)
 
     async def served_updates(self) -> tuple[int, ...]:
         """The update numbers served last, oldest first."""
-        query = select(updates.c.update_id).order_by(updates.c.place)
-        async with self._engine.connect() as connection:
-            return tuple((await connection.execute(query)).scalars())
+        return await self._read(served.read)
 
     async def mark_served(self, update_id: int) -> None:
         """Remember that an update was served; the oldest are forgotten now and then."""
-        async with self._engine.begin() as connection:
-            statement = insert(updates).values(update_id=update_id)
-            await connection.execute(statement.on_conflict_do_nothing())
-            if self._until_prune == 0:
-                newest = select(func.max(updates.c.place)).scalar_subquery()
-                old = updates.c.place <= newest - self._updates_kept
-                await connection.execute(delete(updates).where(old))
+        kept = self._updates_kept if self._until_prune == 0 else None
+        await self._write(served.mark, update_id, kept)
         self._until_prune = (self._until_prune or _PRUNE_EVERY) - 1
 
     # A person's conversation
@@ -107,11 +152,15 @@ class Store:
         self, telegram_id: int, kind: FlowKind, state: Mapping[str, Any], *, lifetime_s: float
     ) -> Flow:
         """Begin a flow, in the place of any other one of the person."""
-        raise NotImplementedError
+        return await self._write(flows.begin, telegram_id, kind, state, lifetime_s)
 
     async def flow(self, telegram_id: int) -> Flow | None:
         """The person's flow; None when there is none or its deadline is past."""
-        raise NotImplementedError
+        flow = await self._read(flows.read, telegram_id)
+        if flow is None or flow.deadline > self._clock():
+            return flow
+        await self._write(flows.end_expired, telegram_id)
+        return None
 
     async def advance_flow(
         self, flow: Flow, state: Mapping[str, Any], *, lifetime_s: float | None = None
@@ -127,17 +176,17 @@ class Store:
             The flow as it is now, or None where somebody was faster, or it has ended: nothing is
             changed then.
         """
-        raise NotImplementedError
+        return await self._write(flows.advance, flow, state, lifetime_s)
 
     async def end_flow(self, flow: Flow) -> bool:
         """End a flow, whatever its revision; whether it was still there."""
-        raise NotImplementedError
+        return await self._write(flows.end, flow)
 
     # A person's face
 
     async def membership(self, telegram_id: int) -> Membership | None:
         """How a person stands; None for who is not enrolled."""
-        raise NotImplementedError
+        return await self._read(rights.membership, telegram_id, self._retention)
 
     async def enroll(self, flow: Flow, enrolment: Enrolment) -> bool:
         """Store a person's templates and consent, forget their failures, and end the flow.
@@ -155,11 +204,15 @@ class Store:
         Raises:
             ValueError: the vectors are not (k, d), or not finite.
         """
-        raise NotImplementedError
+        prepared = await asyncio.to_thread(faces.prepare, enrolment)
+        enrolled = await self._write(faces.enroll, flow, prepared)
+        await self._database.wipe(*_OF_FACES)
+        return enrolled
 
     async def templates(self, telegram_id: int) -> Templates | None:
         """A person's templates; None for who is not enrolled."""
-        raise NotImplementedError
+        disguised = await self._read(faces.read, telegram_id)
+        return None if disguised is None else await asyncio.to_thread(faces.reveal, disguised)
 
     async def claim_capture(
         self,
@@ -180,7 +233,10 @@ class Store:
             False where the same file or the same bytes came before, from anybody, or nearly the
             same picture from this person.
         """
-        raise NotImplementedError
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(content).digest())
+        return await self._write(
+            captures.claim, telegram_id, file_unique_id, digest, tuple(fingerprints)
+        )
 
     async def add_fingerprints(
         self, telegram_id: int, file_unique_id: str, fingerprints: Sequence[bytes]
@@ -197,7 +253,9 @@ class Store:
             False where nearly the same picture came before from this person, or the capture was
             never claimed.
         """
-        raise NotImplementedError
+        return await self._write(
+            captures.add_fingerprints, telegram_id, file_unique_id, tuple(fingerprints)
+        )
 
     # Attempts
 
@@ -215,11 +273,11 @@ class Store:
         Returns:
             Its nonce, 16 random bytes, of which only a hash is kept.
         """
-        raise NotImplementedError
+        return await self._write(attempts.new_challenge, telegram_id, level, steps, lifetime_s)
 
     async def barred(self, telegram_id: int) -> Barred | None:
         """Why a person may not try now ("delay" or "locked"); None when they may."""
-        raise NotImplementedError
+        return await self._read(attempts.barred, telegram_id)
 
     async def begin_attempt(self, flow: Flow, level: Level, nonce: bytes) -> Attempt | Barred:
         """Spend a challenge and commit an attempt, which counts as failed until it is finished.
@@ -231,7 +289,7 @@ class Store:
             level: of the challenge.
             nonce: of the challenge.
         """
-        raise NotImplementedError
+        return await self._write(attempts.begin, flow, level, nonce)
 
     async def finish_attempt(
         self, attempt: Attempt, *, passed: bool, reason: str, version: str, bucket: int
@@ -249,7 +307,7 @@ class Store:
             StoreError: the attempt is not open any more, or its person was erased or enrolled anew
                 in the meantime: it did not succeed then.
         """
-        raise NotImplementedError
+        await self._write(attempts.finish, attempt, passed, reason, version, bucket)
 
     async def void_attempt(self, attempt: Attempt, reason: str) -> None:
         """Something of ours broke: the attempt is not charged. Its challenge stays spent.
@@ -258,11 +316,11 @@ class Store:
             attempt: begun; where it is not open any more nothing happens.
             reason: a code.
         """
-        raise NotImplementedError
+        await self._write(attempts.void, attempt, reason)
 
     async def recovery_barred(self, telegram_id: int) -> Barred | None:
         """Why a person may not try a recovery code now ("delay"); None when they may."""
-        raise NotImplementedError
+        return await self._read(attempts.recovery_barred, telegram_id)
 
     async def use_recovery_code(self, telegram_id: int, code: str) -> bool:
         """Spend a person's recovery code: a lock and all delays are lifted.
@@ -276,51 +334,78 @@ class Store:
         Returns:
             Whether it was right; False, too, while the person is barred from trying.
         """
-        raise NotImplementedError
+        if not recovery.is_recovery_code(code):
+            return False
+        begun = await self._write(attempts.begin_recovery, telegram_id)
+        if begun is None:
+            return False
+        attempt_id, digest = begun
+        right = await asyncio.to_thread(recovery.matches, code, digest)
+        return await self._write(attempts.finish_recovery, telegram_id, attempt_id, digest, right)
 
     async def unlock(self, telegram_id: int) -> bool:
         """Lift a person's lock and delays, on an operator's word; whether there were any."""
-        raise NotImplementedError
+        return await self._write(attempts.unlock, telegram_id)
 
     async def schedule_reset(self, telegram_id: int, *, delay_s: float) -> datetime:
         """Note that a person may enroll anew after a delay; returns when.
 
         One that was noted before keeps its time.
         """
-        raise NotImplementedError
+        return await self._write(resets.schedule, telegram_id, delay_s)
 
     async def reset_due(self, telegram_id: int) -> datetime | None:
-        """From when a person may enroll anew, if that was noted; enrolling or cancelling ends it."""
-        raise NotImplementedError
+        """When a person may enroll anew, if that was noted; enrolling or cancelling ends it."""
+        return await self._read(resets.due, telegram_id)
 
     async def cancel_reset(self, telegram_id: int) -> bool:
         """Take `schedule_reset` back; whether there was one."""
-        raise NotImplementedError
+        return await self._write(resets.cancel, telegram_id)
 
     # A person's rights, and the operator's duties
 
     async def export(self, telegram_id: int) -> dict[str, Any]:
         """All that is kept about a person, JSON-able: their own templates too, in the open."""
-        raise NotImplementedError
+        exported = await self._read(rights.export, telegram_id, self._retention)
+        found = await self.templates(telegram_id)
+        exported["templates"] = found and {
+            "embedder": found.embedder,
+            "vectors": found.vectors.tolist(),
+            "mean": found.mean.tolist(),
+        }
+        await self._write(rights.note_export, telegram_id)
+        return exported
 
     async def forget(self, telegram_id: int) -> Receipt:
-        """Erase a person: templates, keys, flows, captures, language, their link to the audit trail.
+        """Erase a person: templates, keys, flows, captures, language, link to the audit trail.
 
         A restored backup does not bring them back (see `bot.store.tombstones`).
         """
-        raise NotImplementedError
+        receipt = await self._write(rights.forget, telegram_id)
+        await self._bury()
+        await self._database.wipe(*people.ERASED)
+        return receipt
 
     async def tidy(self) -> Tidied:
         """Delete what has been kept long enough; to be called now and then, by any replica."""
-        raise NotImplementedError
+        counts = await self._write(tidying.short_lived, self._retention)
+        counts["audit"] = await self._write(tidying.old_audit, self._retention)
+        leaving, notices = await self._write(tidying.idle, self._retention)
+        left = [await self._write(tidying.leave, code, self._retention) for code in leaving]
+        counts["enrolments"] = sum(left)
+        await self._bury()
+        if any(counts.values()):
+            await self._database.wipe(*people.ERASED)
+        await self._database.wipe_what_is_left()
+        return Tidied(counts, tuple(notices))
 
     async def mark_noticed(self, telegram_id: int) -> None:
         """Note that a person was told, or cannot be told, that their templates will go."""
-        raise NotImplementedError
+        await self._write(tidying.mark_noticed, telegram_id, self._retention)
 
     async def check_audit(self) -> int | None:
-        """Number of the first entry of the audit trail that was tampered with; None: all is well."""
-        raise NotImplementedError
+        """Number of the audit trail's first entry that was tampered with; None: all is well."""
+        return await self._read(audit.check)
 
     async def rotate_keys(self, progress: Callable[[int, int], None] | None = None) -> int:
         """Give everybody whose data key is wrapped by an older key a new one, under the newest.
@@ -333,16 +418,85 @@ class Store:
         Returns:
             How many people it was.
         """
-        raise NotImplementedError
+        current = self._vault.keyring.current
+        in_use = await self.keys_in_use()
+        total = sum(count for key_id, count in in_use.items() if key_id != current)
+        done = 0
+        while codes := await self._read(people.codes_under_other_keys, current, _ROTATED_AT_ONCE):
+            for code in codes:
+                done += await self._write(people.leave_old_key, code, current)
+                if progress is not None:
+                    progress(done, max(total, done))
+        if done:
+            await self._write(_note_rotation, done, current)
+        await self._database.wipe(*people.ERASED)
+        return done
 
     async def keys_in_use(self) -> dict[str, int]:
         """How many people each template key protects, by its id."""
-        raise NotImplementedError
+        return await self._read(people.count_by_key)
+
+    async def settle_restored(self) -> None:
+        """After a backup took the database's place: no flow goes on, no challenge can be met.
+
+        The erased stay erased by themselves: every start sees to that.
+        """
+        await self._write(_settle)
+        await self._database.wipe(*people.ERASED)
+
+    async def _start(self, work: Work) -> None:
+        """Bring the tables up to date, know the keys again, and erase what must not be there."""
+        await migrate(work.connection)
+        await keymarks.check(work)
+        marks = frozenset[bytes]()
+        if self._tombstones is not None:
+            marks = await asyncio.to_thread(tombstones.read_file, self._tombstones)
+        erased = await tombstones.learn(work, marks)
+        if erased:
+            await audit.append(work, "erased_again", rows=erased)
+
+    async def _bury(self) -> None:
+        """Write the tombstones into their file too, where an older database cannot lose them."""
+        if self._tombstones is None:
+            return
+        marks = await self._read(tombstones.read)
+        try:
+            await asyncio.to_thread(tombstones.add_to_file, self._tombstones, marks)
+        except OSError as error:
+            # What is erased is erased; the file learns it at the next chance.
+            logger.warning("%s could not be written: %s", self._tombstones, error.strerror)
+
+    async def _read(
+        self,
+        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        async with self._database.read() as connection:
+            return await verb(Work(connection, self._vault, self._clock, False), *args, **kwargs)
+
+    async def _write(
+        self,
+        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        async def work(connection: AsyncConnection) -> Result:
+            return await verb(Work(connection, self._vault, self._clock, True), *args, **kwargs)
+
+        return await self._database.write(work)
 
 
-def _prepare(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA busy_timeout = 5000")
-    cursor.close()
+def tombstones_beside(database: Path) -> Path:
+    """The file of the erased that belongs to a SQLite database."""
+    return database.with_name(f"{database.name}.tombstones")
+
+
+async def _note_rotation(work: Work, count: int, key_id: str) -> None:
+    await audit.append(work, "keys_rotated", people=count, key=key_id)
+
+
+async def _settle(work: Work) -> None:
+    for table in (flows_table, challenges_table):
+        await work.connection.execute(delete(table))
+    await audit.append(work, "restored")

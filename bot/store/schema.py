@@ -1,14 +1,74 @@
-"""The tables. Nothing here says who a person is: ids are coded by `bot.store.vault`."""
+"""The tables. Nothing here says who a person is: `bot.store.vault` codes ids and seals values.
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table
+What is marked as sealed is under the person's data key. All of a person's rows hang on their row in
+`people` and go with it.
+"""
 
-metadata = MetaData()
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment, kept as microseconds since 1970 in UTC: the same in every database, and exact."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> int | None:
+        """As it is stored."""
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any | None, _dialect: Dialect) -> datetime | None:
+        """As it is read."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+# SQLite numbers rows by itself only where the type is called INTEGER.
+_BIG = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _person(**options: Any) -> Column[bytes]:
+    return Column(
+        "person",
+        LargeBinary(32),
+        ForeignKey("people.person", ondelete="CASCADE"),
+        nullable=False,
+        **options,
+    )
+
 
 preferences = Table(
     "preferences",
     metadata,
     Column("person", LargeBinary(32), primary_key=True, doc="HMAC-SHA256 of the Telegram id"),
     Column("language", String(8), nullable=False),
+    Column("mark", LargeBinary(32), nullable=False, doc="what a tombstone says; see tombstones"),
 )
 
 updates = Table(
@@ -16,4 +76,150 @@ updates = Table(
     metadata,
     Column("place", Integer, primary_key=True, autoincrement=True, doc="order of serving"),
     Column("update_id", BigInteger, nullable=False, unique=True),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("person", LargeBinary(32), primary_key=True, doc="HMAC-SHA256 of the Telegram id"),
+    Column("mark", LargeBinary(32), nullable=False, doc="what a tombstone says; see tombstones"),
+    Column("key_id", String(32), nullable=False, index=True, doc="which template key wraps"),
+    Column("wrapped_key", LargeBinary, nullable=False, doc="the person's data key, wrapped"),
+    Column("secret", LargeBinary, nullable=False, doc="sealed: 32 bytes, the same across keys"),
+    Column("address", LargeBinary, nullable=False, doc="sealed: the Telegram id, for notices"),
+    Column("recovery", LargeBinary, doc="sealed: salt and scrypt hash of the recovery code"),
+    Column("enrolments", Integer, nullable=False, doc="how often they enrolled"),
+    Column("locked", Instant, doc="since when"),
+    Column("locked_by", _BIG, doc="the attempt that locked, while it is open"),
+    Column("cleared_through", _BIG, nullable=False, doc="failures up to this attempt are forgiven"),
+    Column("reset_due", Instant, doc="from when they may enroll anew without being verified"),
+)
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    _person(primary_key=True),
+    Column("embedder", String(255), nullable=False),
+    Column("templates", Integer, nullable=False, doc="how many, the mean not counted"),
+    Column("seed", LargeBinary, nullable=False, doc="sealed: of the templates' rotation"),
+    Column("since", Instant, nullable=False),
+    Column("last_used", Instant, doc="of the last passed verification"),
+    Column("noticed", Instant, doc="when the person was told that the templates will go"),
+)
+
+templates = Table(
+    "templates",
+    metadata,
+    _person(primary_key=True),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("is_mean", Boolean, nullable=False, doc="of the others"),
+    Column("vector", LargeBinary, nullable=False, doc="sealed: rotated, d little-endian float64"),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    _person(index=True),
+    Column("version", String(64), nullable=False, doc="of the text"),
+    Column("language", String(8), nullable=False),
+    Column("given", Instant, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+flows = Table(
+    "flows",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, doc="random"),
+    _person(unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", LargeBinary, nullable=False, doc="sealed: JSON"),
+    Column("revision", Integer, nullable=False),
+    Column("deadline", Instant, nullable=False, index=True),
+)
+
+challenges = Table(
+    "challenges",
+    metadata,
+    Column("nonce_hash", LargeBinary(32), primary_key=True, doc="SHA-256"),
+    _person(index=True),
+    Column("level", String(16), nullable=False),
+    Column("steps", Text, nullable=False),
+    Column("drawn", Instant, nullable=False, index=True),
+    Column("deadline", Instant, nullable=False),
+    Column("spent", Instant),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    _person(),
+    Column("level", String(16), nullable=False, doc="photo, video or recovery"),
+    Column("outcome", String(16), nullable=False, doc="open, passed, failed or void"),
+    Column("enrolment", Integer, nullable=False, doc="people.enrolments when it began"),
+    Column("begun", Instant, nullable=False, index=True),
+    Column("ended", Instant),
+    Column("reason", Text),
+    Index(None, "person", "id"),
+    # Numbers are never given twice, or a new attempt could be under one that was forgiven.
+    sqlite_autoincrement=True,
+)
+
+captures = Table(
+    "captures",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, doc="random"),
+    _person(index=True),
+    Column("file_mark", LargeBinary(32), nullable=False, unique=True, doc="HMAC of file_unique_id"),
+    Column("content_mark", LargeBinary(32), nullable=False, unique=True, doc="HMAC of the bytes"),
+    Column("seen", Instant, nullable=False, index=True),
+)
+
+fingerprints = Table(
+    "fingerprints",
+    metadata,
+    Column(
+        "capture",
+        BigInteger,
+        ForeignKey("captures.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("place", Integer, primary_key=True, autoincrement=False, doc="order in time"),
+    Column("masked", LargeBinary(32), nullable=False, doc="XORed with the person's pad"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False, doc="without gaps"),
+    Column("at", Instant, nullable=False, index=True),
+    Column("subject", LargeBinary(16), index=True, doc="from the person's secret; none: nobody's"),
+    Column("event", String(32), nullable=False),
+    Column("detail", Text, nullable=False, doc="JSON, keys sorted"),
+    Column("link", LargeBinary(32), nullable=False, doc="HMAC of the link before and of this row"),
+)
+
+audit_ends = Table(
+    "audit_ends",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, doc="1: there is one row"),
+    Column("anchor", BigInteger, nullable=False, doc="the newest entry that was pruned"),
+    Column("anchor_link", LargeBinary(32), nullable=False),
+    Column("last", BigInteger, nullable=False, doc="the newest entry"),
+    Column("last_link", LargeBinary(32), nullable=False),
+)
+
+key_marks = Table(
+    "key_marks",
+    metadata,
+    Column("key_id", String(32), primary_key=True, doc="empty: the key of the ids"),
+    Column("mark", LargeBinary(32), nullable=False, doc="by which the key is known again"),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("mark", LargeBinary(32), primary_key=True, doc="of a row that must not come back"),
 )

@@ -1,0 +1,47 @@
+"""Tells whether two photos or clips are nearly the same picture, by fingerprints that are masked.
+
+A fingerprint is a difference hash of 256 bits. It is stored XORed with a person's pad: distances
+between one person's fingerprints stay, and without the pad they tell nothing. Knows nothing about
+how fingerprints are made or where they are kept.
+"""
+
+import statistics
+from collections.abc import Sequence
+
+FINGERPRINT_BYTES = 32
+# In bits of 256.
+PHOTO_DISTANCE = 40
+CLIP_DISTANCE = 40
+
+
+def mask(fingerprint: bytes, pad: bytes) -> bytes:
+    """A fingerprint under a pad, or a masked one in the open; 32 bytes each.
+
+    Raises:
+        ValueError: the fingerprint does not have 32 bytes.
+    """
+    if len(fingerprint) != FINGERPRINT_BYTES:
+        raise ValueError(f"a fingerprint of {len(fingerprint)} bytes, not {FINGERPRINT_BYTES}")
+    return bytes(one ^ other for one, other in zip(fingerprint, pad, strict=True))
+
+
+def nearly_same(new: Sequence[bytes], old: Sequence[bytes]) -> bool:
+    """Whether two captures, each with the fingerprints of its frames in order, are copies.
+
+    A photo has one fingerprint. A photo is a copy of a clip when it is one of its frames; two clips
+    are copies by the median over their frames at the same times.
+
+    Args:
+        new: of one capture, all under the same pad as the other's.
+        old: of the other.
+    """
+    if not new or not old:
+        return False
+    if len(new) == 1 or len(old) == 1:
+        return min(_distance(one, other) for one in new for other in old) <= PHOTO_DISTANCE
+    pairs = zip(new, old, strict=False)  # a copy may have been cut short
+    return statistics.median(_distance(one, other) for one, other in pairs) <= CLIP_DISTANCE
+
+
+def _distance(one: bytes, other: bytes) -> int:
+    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()

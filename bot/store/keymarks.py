@@ -1,0 +1,47 @@
+"""Knows a database's keys again, so that a wrong one is found at the start and not at a login."""
+
+import hmac
+
+from sqlalchemy import select
+
+from bot.store import people
+from bot.store.errors import StoreError
+from bot.store.schema import key_marks
+from bot.store.work import Work
+
+_IDS = ""
+
+
+async def check(work: Work) -> None:
+    """See that the keys are those that the database was made with; new template keys are noted.
+
+    Raises:
+        StoreError: one is another one, or one that protects somebody is missing.
+    """
+    known = {
+        row.key_id: bytes(row.mark)
+        for row in (await work.connection.execute(select(key_marks))).all()
+    }
+    if not await _fits(work, known, _IDS, work.vault.mark("ids", b"")):
+        raise StoreError(
+            "The key of the ids is another one than the database was made with: put the right "
+            "file back, or name it in IDS_KEY."
+        )
+    if not work.vault.has_keys:
+        return
+    keyring = work.vault.keyring
+    for key_id in await people.count_by_key(work):
+        keyring.key(key_id)  # or the complaint that it is missing
+    for key_id in keyring.ids:
+        if not await _fits(work, known, key_id, work.vault.key_mark(key_id)):
+            raise StoreError(
+                f"Template key {key_id} is another one than the one of this name that the "
+                "database was made with: put the right line back into the key file."
+            )
+
+
+async def _fits(work: Work, known: dict[str, bytes], key_id: str, mark: bytes) -> bool:
+    if key_id in known:
+        return hmac.compare_digest(known[key_id], mark)
+    await work.connection.execute(key_marks.insert().values(key_id=key_id, mark=mark))
+    return True

@@ -1,0 +1,285 @@
+"""A person's row, on which all that is theirs hangs, and the secrets that are theirs alone.
+
+Whoever changes something of a person has their row locked first, so that two devices, or two
+replicas, come one after the other. Knows nothing about faces, attempts or conversations.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import RowMapping, Table, delete, exists, func, or_, select, update
+
+from bot.store.database import insert_of
+from bot.store.errors import StoreError
+from bot.store.schema import (
+    attempts,
+    captures,
+    challenges,
+    consents,
+    enrolments,
+    fingerprints,
+    flows,
+    people,
+    preferences,
+    templates,
+    tombstones,
+)
+from bot.store.vault import DataKey, Vault
+from bot.store.work import Work
+
+_SECRET_BYTES = 32
+_SUBJECT_BYTES = 16
+# How often a person may be erased by others between being added and being found.
+_TRIES = 5
+
+ERASED: tuple[Table, ...] = (
+    fingerprints,
+    captures,
+    templates,
+    enrolments,
+    consents,
+    flows,
+    challenges,
+    attempts,
+    people,
+    preferences,
+)
+"""Where rows of a person are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person's row, as it was read.
+
+    Attributes:
+        row: of `people`.
+        vault: opens what is sealed in it.
+    """
+
+    row: RowMapping
+    vault: Vault
+
+    @property
+    def code(self) -> bytes:
+        """What stands for them in the tables."""
+        return bytes(self.row["person"])
+
+    @property
+    def key(self) -> DataKey:
+        """Their data key.
+
+        Raises:
+            StoreError: the template key that wraps it is missing or wrong.
+        """
+        return self.vault.unwrap(self.code, self.row["key_id"], self.row["wrapped_key"])
+
+    @property
+    def subject(self) -> bytes:
+        """What stands for them in the audit trail; without their secret nobody can say so."""
+        return self._derive(b"audit")[:_SUBJECT_BYTES]
+
+    @property
+    def pad(self) -> bytes:
+        """32 bytes that mask their fingerprints."""
+        return self._derive(b"fingerprints")
+
+    @property
+    def telegram_id(self) -> int:
+        """Their Telegram id, which is also their chat's."""
+        return int(self.key.open(self.row["address"], "people", "address"))
+
+    @property
+    def recovery(self) -> bytes | None:
+        """Salt and hash of their recovery code, if they have one."""
+        sealed = self.row["recovery"]
+        return None if sealed is None else self.key.open(sealed, "people", "recovery")
+
+    def _derive(self, purpose: bytes) -> bytes:
+        secret = self.key.open(self.row["secret"], "people", "secret")
+        return hmac.digest(secret, purpose, hashlib.sha256)
+
+
+async def find(work: Work, telegram_id: int) -> Person | None:
+    """A person, if the store knows them; locked where the transaction writes."""
+    return await _find(work, work.vault.code(telegram_id))
+
+
+async def find_or_add(work: Work, telegram_id: int) -> Person:
+    """A person, locked; new ones get a data key.
+
+    Raises:
+        StoreError: there are no template keys.
+    """
+    for _ in range(_TRIES):
+        person = await find(work, telegram_id)
+        if person is not None:
+            return person
+        await _add(work, telegram_id)
+    raise StoreError("This person is being erased at the same time: try again.")
+
+
+async def change(work: Work, person: Person, **values: Any) -> None:
+    """Change a person's row."""
+    await work.connection.execute(
+        update(people).where(people.c.person == person.code).values(values)
+    )
+
+
+async def set_recovery(work: Work, person: Person, digest: bytes | None) -> None:
+    """Give a person the salt and hash of a recovery code, or none."""
+    sealed = None if digest is None else person.key.seal(digest, "people", "recovery")
+    await change(work, person, recovery=sealed)
+
+
+async def renew_key(work: Work, person: Person) -> Person:
+    """Give a person a new data key, under the newest template key, and seal what is theirs anew.
+
+    What was sealed under the old key, in whatever copy of the database, is not opened by the new.
+    """
+    old = person.key
+    new, wrapped = work.vault.new_data_key(person.code)
+    values: dict[str, Any] = {"key_id": new.key_id, "wrapped_key": wrapped}
+    for column in ("secret", "address", "recovery"):
+        sealed = person.row[column]
+        if sealed is not None:
+            values[column] = new.seal(old.open(sealed, "people", column), "people", column)
+    await change(work, person, **values)
+    await _reseal_face(work, old, new)
+    query = select(flows.c.id, flows.c.kind, flows.c.state).where(flows.c.person == person.code)
+    for flow_id, kind, state in (await work.connection.execute(query)).all():
+        place = ("flows", flow_row(flow_id, kind))
+        sealed = new.seal(old.open(state, *place), *place)
+        await work.connection.execute(
+            update(flows).where(flows.c.id == flow_id).values(state=sealed)
+        )
+    renewed = await _find(work, person.code)
+    assert renewed is not None
+    return renewed
+
+
+async def erase(work: Work, code: bytes) -> dict[str, int]:
+    """Erase all rows of a person, and leave tombstones; returns how many rows of each table.
+
+    Args:
+        work: a transaction that writes.
+        code: the person's.
+    """
+    counts = {}
+    for table in ERASED:
+        if table is fingerprints:
+            theirs = select(captures.c.id).where(captures.c.person == code)
+            condition = fingerprints.c.capture.in_(theirs)
+        else:
+            condition = table.c.person == code
+        if "mark" in table.c:
+            marks = (await work.connection.execute(select(table.c.mark).where(condition))).scalars()
+            for mark in marks.all():
+                statement = insert_of(work.connection, tombstones).values(mark=mark)
+                await work.connection.execute(statement.on_conflict_do_nothing())
+        result = await work.connection.execute(delete(table).where(condition))
+        counts[table.name] = result.rowcount
+    return counts
+
+
+async def drop_unused(work: Work, code: bytes | None = None) -> int:
+    """Delete the rows of people of whom nothing is left but the row; returns how many.
+
+    Args:
+        work: a transaction that writes.
+        code: look at this person only.
+    """
+    tables = (enrolments, flows, challenges, attempts, captures, consents)
+    used = [exists().where(table.c.person == people.c.person) for table in tables]
+    held = or_(*used, people.c.reset_due.is_not(None), people.c.locked.is_not(None))
+    statement = delete(people).where(~held)
+    if code is not None:
+        statement = statement.where(people.c.person == code)
+    return (await work.connection.execute(statement)).rowcount
+
+
+async def codes_under_other_keys(work: Work, key_id: str, limit: int) -> Sequence[bytes]:
+    """Codes of people whose data key another template key wraps."""
+    query = select(people.c.person).where(people.c.key_id != key_id).limit(limit)
+    return (await work.connection.execute(query)).scalars().all()
+
+
+async def leave_old_key(work: Work, code: bytes, key_id: str) -> bool:
+    """Renew a person's data key unless the newest template key wraps it; whether it was renewed."""
+    person = await _find(work, code)
+    if person is None or person.row["key_id"] == key_id:
+        return False
+    await renew_key(work, person)
+    return True
+
+
+async def find_by_code(work: Work, code: bytes) -> Person | None:
+    """As `find`, by the code."""
+    return await _find(work, code)
+
+
+async def count_by_key(work: Work) -> dict[str, int]:
+    """How many people's data keys each template key wraps."""
+    query = select(people.c.key_id, func.count()).group_by(people.c.key_id)
+    rows = (await work.connection.execute(query)).all()
+    return {row[0]: row[1] for row in rows}
+
+
+def flow_row(flow_id: int, kind: str) -> str:
+    """Where a flow's state is sealed to."""
+    return f"{flow_id} {kind}"
+
+
+def template_row(slot: int, is_mean: bool) -> str:
+    """Where a template is sealed to."""
+    return "mean" if is_mean else str(slot)
+
+
+async def _find(work: Work, code: bytes) -> Person | None:
+    query = select(people).where(people.c.person == code)
+    if work.writes:
+        query = query.with_for_update()
+    row = (await work.connection.execute(query)).mappings().one_or_none()
+    return None if row is None else Person(row, work.vault)
+
+
+async def _add(work: Work, telegram_id: int) -> None:
+    code = work.vault.code(telegram_id)
+    key, wrapped = work.vault.new_data_key(code)
+    secret = secrets.token_bytes(_SECRET_BYTES)
+    statement = insert_of(work.connection, people).values(
+        person=code,
+        mark=secrets.token_bytes(32),
+        key_id=key.key_id,
+        wrapped_key=wrapped,
+        secret=key.seal(secret, "people", "secret"),
+        address=key.seal(str(telegram_id).encode(), "people", "address"),
+        enrolments=0,
+        cleared_through=0,
+    )
+    await work.connection.execute(statement.on_conflict_do_nothing())
+
+
+async def _reseal_face(work: Work, old: DataKey, new: DataKey) -> None:
+    query = select(enrolments.c.embedder, enrolments.c.seed)
+    query = query.where(enrolments.c.person == old.person)
+    enrolment = (await work.connection.execute(query)).one_or_none()
+    if enrolment is None:
+        return
+    embedder, seed = enrolment
+    place = ("enrolments", "seed", embedder)
+    sealed = new.seal(old.open(seed, *place), *place)
+    await work.connection.execute(
+        update(enrolments).where(enrolments.c.person == old.person).values(seed=sealed)
+    )
+    faces = select(templates).where(templates.c.person == old.person)
+    for row in (await work.connection.execute(faces)).all():
+        place = ("templates", template_row(row.slot, row.is_mean), embedder)
+        await work.connection.execute(
+            update(templates)
+            .where(templates.c.person == old.person, templates.c.slot == row.slot)
+            .values(vector=new.seal(old.open(row.vector, *place), *place))
+        )

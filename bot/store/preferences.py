@@ -1,0 +1,27 @@
+"""Languages that people chose."""
+
+import secrets
+
+from sqlalchemy import select
+
+from bot.store.database import insert_of
+from bot.store.schema import preferences
+from bot.store.work import Work
+
+
+async def language(work: Work, telegram_id: int) -> str | None:
+    """See `Store.language`."""
+    query = select(preferences.c.language)
+    query = query.where(preferences.c.person == work.vault.code(telegram_id))
+    return (await work.connection.execute(query)).scalar_one_or_none()
+
+
+async def choose_language(work: Work, telegram_id: int, language: str) -> None:
+    """See `Store.choose_language`."""
+    statement = insert_of(work.connection, preferences).values(
+        person=work.vault.code(telegram_id), language=language, mark=secrets.token_bytes(32)
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=[preferences.c.person], set_={"language": language}
+    )
+    await work.connection.execute(statement)

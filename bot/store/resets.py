@@ -1,0 +1,33 @@
+"""Enrolling anew without being verified: after a delay, so that the person can say no."""
+
+from datetime import datetime, timedelta
+
+from bot.store import audit, people
+from bot.store.work import Work
+
+
+async def schedule(work: Work, telegram_id: int, delay_s: float) -> datetime:
+    """See `Store.schedule_reset`."""
+    person = await people.find_or_add(work, telegram_id)
+    due: datetime | None = person.row["reset_due"]
+    if due is None:
+        due = work.clock() + timedelta(seconds=delay_s)
+        await people.change(work, person, reset_due=due)
+        await audit.append(work, "reset_scheduled", person, due=due.isoformat())
+    return due
+
+
+async def due(work: Work, telegram_id: int) -> datetime | None:
+    """See `Store.reset_due`."""
+    person = await people.find(work, telegram_id)
+    return None if person is None else person.row["reset_due"]
+
+
+async def cancel(work: Work, telegram_id: int) -> bool:
+    """See `Store.cancel_reset`."""
+    person = await people.find(work, telegram_id)
+    if person is None or person.row["reset_due"] is None:
+        return False
+    await people.change(work, person, reset_due=None)
+    await audit.append(work, "reset_cancelled", person)
+    return True

@@ -1,0 +1,141 @@
+"""What a person may ask about themselves: how they stand, all that is kept, and to be forgotten.
+
+Knows nothing about how the answers are shown.
+"""
+
+import secrets
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+
+from bot.store import audit, faces, flows, people
+from bot.store.attempts import standing
+from bot.store.people import Person
+from bot.store.schema import attempts, captures, challenges, consents, preferences
+from bot.store.types import Membership, Receipt, Retention
+from bot.store.work import Work
+
+_RECEIPT_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+async def membership(work: Work, telegram_id: int, retention: Retention) -> Membership | None:
+    """See `Store.membership`."""
+    person = await people.find(work, telegram_id)
+    row = None if person is None else await faces.row_of(work, person)
+    if person is None or row is None:
+        return None
+    return Membership(
+        since=row["since"],
+        last_used=row["last_used"],
+        embedder=row["embedder"],
+        templates=row["templates"],
+        deleted_on=faces.deleted_on(row, retention),
+        locked=(await standing(work, person)).locked,
+    )
+
+
+async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str, Any]:
+    """See `Store.export`; all but the templates."""
+    person = await people.find(work, telegram_id)
+    query = select(preferences.c.language)
+    query = query.where(preferences.c.person == work.vault.code(telegram_id))
+    exported: dict[str, Any] = {
+        "language": (await work.connection.execute(query)).scalar_one_or_none(),
+        "enrolled": None,
+        "consents": [],
+        "recovery_code": False,
+        "reset_due": None,
+        "flow": None,
+        "attempts": [],
+        "challenges": 0,
+        "captures": {"count": 0, "first": None, "last": None},
+        "audit": [],
+    }
+    if person is None:
+        return exported
+    flow = await flows.read(work, telegram_id)
+    exported |= {
+        "enrolled": await _enrolled(work, telegram_id, retention),
+        "consents": await _consents(work, person),
+        "recovery_code": person.row["recovery"] is not None,
+        "reset_due": _text(person.row["reset_due"]),
+        "flow": flow and {"kind": flow.kind.value, "deadline": _text(flow.deadline)},
+        "attempts": await _attempts(work, person),
+        "challenges": await _challenges(work, person),
+        "captures": await _captures(work, person),
+        "audit": await audit.of_person(work, person),
+    }
+    return exported
+
+
+async def forget(work: Work, telegram_id: int) -> Receipt:
+    """See `Store.forget`."""
+    code = work.vault.code(telegram_id)
+    # Locked, and not opened: who is to be forgotten is forgotten even when a key is lost.
+    await people.find(work, telegram_id)
+    receipt = Receipt(_new_number(), work.clock(), await people.erase(work, code))
+    await audit.append(work, "forgotten", receipt=receipt.number)
+    return receipt
+
+
+async def note_export(work: Work, telegram_id: int) -> None:
+    """Write down that a person was given all that is kept about them."""
+    person = await people.find(work, telegram_id)
+    if person is not None:
+        await audit.append(work, "exported", person)
+
+
+def _new_number() -> str:
+    letters = "".join(secrets.choice(_RECEIPT_LETTERS) for _ in range(8))
+    return f"{letters[:4]}-{letters[4:]}"
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+async def _enrolled(work: Work, telegram_id: int, retention: Retention) -> dict[str, Any] | None:
+    stands = await membership(work, telegram_id, retention)
+    return stands and {
+        "since": _text(stands.since),
+        "last_used": _text(stands.last_used),
+        "embedder": stands.embedder,
+        "templates": stands.templates,
+        "deleted_on": _text(stands.deleted_on),
+        "locked": stands.locked,
+    }
+
+
+async def _consents(work: Work, person: Person) -> list[dict[str, Any]]:
+    query = select(consents).where(consents.c.person == person.code).order_by(consents.c.id)
+    return [
+        {"version": row.version, "language": row.language, "given": _text(row.given)}
+        for row in (await work.connection.execute(query)).all()
+    ]
+
+
+async def _attempts(work: Work, person: Person) -> list[dict[str, Any]]:
+    query = select(attempts).where(attempts.c.person == person.code).order_by(attempts.c.id)
+    return [
+        {
+            "level": row.level,
+            "outcome": row.outcome,
+            "reason": row.reason,
+            "begun": _text(row.begun),
+            "ended": _text(row.ended),
+        }
+        for row in (await work.connection.execute(query)).all()
+    ]
+
+
+async def _challenges(work: Work, person: Person) -> int:
+    query = select(func.count()).where(challenges.c.person == person.code)
+    return (await work.connection.execute(query)).scalar_one()
+
+
+async def _captures(work: Work, person: Person) -> dict[str, Any]:
+    query = select(func.count(), func.min(captures.c.seen), func.max(captures.c.seen))
+    query = query.where(captures.c.person == person.code)
+    count, first, last = (await work.connection.execute(query)).one()
+    return {"count": count, "first": _text(first), "last": _text(last)}

@@ -1,0 +1,92 @@
+"""Retention: what was kept long enough goes, each kind in a transaction of its own.
+
+Knows nothing about when it is called or how people are told.
+"""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select, update
+
+from bot.store import attempts as attempts_of_people
+from bot.store import audit, faces, people
+from bot.store.schema import attempts, captures, challenges, enrolments, fingerprints, flows
+from bot.store.types import Retention
+from bot.store.work import Work
+
+# Attempts count for this long, whatever their retention.
+_ATTEMPTS_COUNT = 2 * attempts_of_people.LOCK_WINDOW
+
+
+async def short_lived(work: Work, retention: Retention) -> dict[str, int]:
+    """Delete old flows, challenges, captures and attempts; returns how many of each."""
+    now = work.clock()
+    await attempts_of_people.lock_overdue(work)
+    too_old = now - timedelta(days=retention.captures_days)
+    old_captures = select(captures.c.id).where(captures.c.seen <= too_old)
+    age = max(timedelta(days=retention.audit_days), _ATTEMPTS_COUNT)
+    deletions = (
+        (flows, flows.c.deadline <= now),
+        (challenges, challenges.c.drawn <= now - timedelta(hours=retention.challenges_hours)),
+        (fingerprints, fingerprints.c.capture.in_(old_captures)),
+        (captures, captures.c.seen <= too_old),
+        (attempts, attempts.c.begun <= now - age),
+    )
+    counts = {}
+    for table, condition in deletions:
+        counts[table.name] = (
+            await work.connection.execute(delete(table).where(condition))
+        ).rowcount
+    counts["people"] = await people.drop_unused(work)
+    return counts
+
+
+async def old_audit(work: Work, retention: Retention) -> int:
+    """Prune the audit trail; returns how many entries went."""
+    return await audit.prune(work, work.clock() - timedelta(days=retention.audit_days))
+
+
+async def idle(work: Work, retention: Retention) -> tuple[list[bytes], list[tuple[int, datetime]]]:
+    """Codes of people whose templates are to go, and (Telegram id, when) of those to be told."""
+    now = work.clock()
+    notice = timedelta(days=retention.notice_days)
+    leaving, notices = [], []
+    used = func.coalesce(enrolments.c.last_used, enrolments.c.since)
+    idle_since = now - timedelta(days=retention.idle_days) + notice
+    query = select(enrolments).where(used <= idle_since)
+    for row in (await work.connection.execute(query)).mappings().all():
+        when = faces.deleted_on(row, retention)
+        if row["noticed"] is not None:
+            if when <= now:
+                leaving.append(bytes(row["person"]))
+        elif when - notice <= now:
+            person = await people.find_by_code(work, row["person"])
+            if person is not None:
+                notices.append((person.telegram_id, max(when, now + notice)))
+    return leaving, notices
+
+
+async def leave(work: Work, code: bytes, retention: Retention) -> bool:
+    """Erase a person whose templates were idle for too long, if they still are."""
+    person = await people.find_by_code(work, code)
+    row = None if person is None else await faces.row_of(work, person)
+    if row is None or row["noticed"] is None or faces.deleted_on(row, retention) > work.clock():
+        return False
+    await people.erase(work, code)
+    await audit.append(work, "left_idle")
+    return True
+
+
+async def mark_noticed(work: Work, telegram_id: int, retention: Retention) -> None:
+    """See `Store.mark_noticed`."""
+    person = await people.find(work, telegram_id)
+    row = None if person is None else await faces.row_of(work, person)
+    if person is None or row is None or row["noticed"] is not None:
+        return
+    if faces.deleted_on(row, retention) - timedelta(days=retention.notice_days) <= work.clock():
+        # Otherwise they used their templates in the meantime.
+        await work.connection.execute(
+            update(enrolments)
+            .where(enrolments.c.person == person.code)
+            .values(noticed=work.clock())
+        )
+        await audit.append(work, "noticed", person)

@@ -10,7 +10,7 @@ centred vectors and made of unit length again, so that a score is always a cosin
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +27,9 @@ NO_VETO = -1.0
 _BUCKETS = 10
 _SMALLEST = 1e-6
 """A mean shorter than this has no direction."""
+
+_UNIT = 0.01
+"""How far from 1 an embedding's length may be; what is farther is none."""
 
 Vectors = NDArray[np.float32]
 
@@ -139,7 +142,7 @@ class Decision:
     Attributes:
         accepted: whether it is the person.
         reason: "match", "no_match", "template_veto", "turn_mismatch" or "not_comparable" (a
-            vector holds something else than finite numbers, or has no direction).
+            vector is no embedding: not finite, not of unit length, or the mean face itself).
         bucket: 0 (nothing alike) to 9, coarse and for the log only: exact scores help a stranger
             to climb.
     """
@@ -344,10 +347,13 @@ def _rows(calibration: LoginCalibration, vectors: Vectors, what: str) -> Vectors
 
 def _centred(calibration: LoginCalibration, rows: Vectors) -> Vectors | None:
     """See `centred`; None where a vector is not sound."""
-    with np.errstate(all="ignore"):
-        away = rows.astype(np.float64) - calibration.centre
-        if not np.isfinite(away).all() or (np.linalg.norm(away, axis=1) < _SMALLEST).any():
-            return None
+    exact = rows.astype(np.float64)
+    if not np.isfinite(exact).all():
+        return None
+    length = np.linalg.norm(exact, axis=1)
+    away = np.linalg.norm(exact - calibration.centre, axis=1)
+    if (np.abs(length - 1) > _UNIT).any() or (away < _SMALLEST).any():
+        return None
     return centred(rows, calibration.centre)
 
 
@@ -362,15 +368,3 @@ def _mean(rows: Vectors | None) -> Vectors | None:
 
 def _bucket(score: float) -> int:
     return min(_BUCKETS - 1, max(0, int(score * _BUCKETS)))
-
-
-def means(groups: Iterable[Vectors]) -> Vectors:
-    """(n, d) the direction of each group's mean, of centred vectors.
-
-    Raises:
-        ValueError: a group has no direction.
-    """
-    found = [_mean(group) for group in groups]
-    if any(mean is None for mean in found):
-        raise ValueError("vectors that cancel out have no mean direction")
-    return np.array(found, np.float32)

@@ -10,6 +10,7 @@ import torch
 from engine import bundle, files
 from engine.errors import BundleError
 from tests.engine.bundles import make, manifest
+from tests.engine.logins import calibration, point
 
 
 def code_of(stem):
@@ -196,3 +197,47 @@ def test_the_default_bundle_is_sound():
     assert len(celebrities.manifest.people) == 18
     assert "thumbnails" not in celebrities.tensors
     assert celebrities.calibration.identification.fmr <= 1e-3
+
+
+def test_a_login_comes_back_as_it_was_written(tmp_path):
+    assert bundle.load(make(tmp_path / "old")).manifest.login is None
+    login = calibration()
+    stem = make(tmp_path, login=login)
+    read = bundle.load(stem).manifest.login
+    assert read == login
+    assert read.version == login.version
+    written = stem.with_suffix(".json").read_bytes()
+    bundle.rewrite(stem, bundle.load(stem).manifest)
+    assert stem.with_suffix(".json").read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"embedder": "facenet-vggface2"},
+        {"weights_sha256": "0" * 64},
+        {"preprocessing": bundle.PREPROCESSING + 1},
+        {"centre": [0.0] * 127},
+    ],
+)
+def test_a_login_of_another_embedder_is_refused(tmp_path, changes):
+    stem = make(tmp_path, login=calibration())
+    record = json.loads(stem.with_suffix(".json").read_text())
+    record["login"] |= changes
+    stem.with_suffix(".json").write_text(json.dumps(record))
+    code, message = code_of(stem)
+    assert code == "bundle_corrupt"
+    assert "calibrate --login" in message
+
+
+@pytest.mark.parametrize("damaged", [{}, [], "none", {"points": []}, {"centre": ["a"]}])
+def test_a_damaged_login_is_refused(tmp_path, damaged):
+    stem = make(tmp_path, login=calibration(points=(point(),)))
+    record = json.loads(stem.with_suffix(".json").read_text())
+    record["login"] = (
+        record["login"] | damaged if damaged and isinstance(damaged, dict) else damaged
+    )
+    stem.with_suffix(".json").write_text(json.dumps(record))
+    code, message = code_of(stem)
+    assert code == "bundle_corrupt"
+    assert "login" in message

@@ -1,0 +1,90 @@
+"""Threads that work on parts of a batch side by side, each on cores of its own.
+
+On a CPU most of a pipeline's operations are so small that threads which share each of them wait
+for one another longer than they work: two halves of a batch side by side take three quarters of the
+time that two cores need for the whole, one operation after the other
+(`tests/benchmarks/halves.py`). Knows nothing about what is computed.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MOST = 4
+"""Parts of a batch: smaller ones would lose more to small batches than they gain."""
+
+
+class Crew:
+    """As many threads as parts; the torch threads there are, divided among them.
+
+    Args:
+        threads: how many threads torch may use in all.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._parts = min(threads, MOST)
+        self._pool: ThreadPoolExecutor | None = None
+        if self._parts > 1:
+            self._pool = ThreadPoolExecutor(self._parts, "engine-crew")
+            self._start(threads)
+
+    def map(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Result]],
+        items: Sequence[Item],
+        cost: Callable[[Item], float],
+    ) -> list[Result]:
+        """Have the items worked on, side by side where there are several.
+
+        Args:
+            work: results of some items, in their order; called in several threads at once.
+            items: what there is to do.
+            cost: about how much work an item is, so that parts take equally long.
+
+        Returns:
+            The results, in the order of the items.
+        """
+        if self._pool is None or len(items) < 2:
+            return list(work(items))
+        shares = self._deal([cost(item) for item in items])
+        done = [self._pool.submit(work, [items[i] for i in share]) for share in shares]
+        results: list[Result | None] = [None] * len(items)
+        for share, future in zip(shares, done, strict=True):
+            for i, result in zip(share, future.result(), strict=True):
+                results[i] = result
+        return [result for result in results if result is not None]
+
+    def _deal(self, costs: Sequence[float]) -> list[list[int]]:
+        """Indices for each part: the costly ones first, each to whoever has the least."""
+        count = min(self._parts, len(costs))
+        shares: list[list[int]] = [[] for _ in range(count)]
+        load = [0.0] * count
+        for i in sorted(range(len(costs)), key=costs.__getitem__, reverse=True):
+            least = min(range(count), key=lambda part: (load[part], len(shares[part])))
+            shares[least].append(i)
+            load[least] += costs[i]
+        return [sorted(share) for share in shares]
+
+    def _start(self, threads: int) -> None:
+        """Give each thread its cores.
+
+        OpenMP keeps the number by thread; torch also keeps one for threads that are still to come,
+        and MKL one for all, so that the caller's is set again at the end.
+        """
+        assert self._pool is not None
+        each, together = threads // self._parts, Barrier(self._parts)
+
+        def prepare() -> None:
+            torch.get_num_threads()  # or the thread takes the common number when it first asks
+            torch.set_num_threads(each)
+            together.wait()  # or one thread would prepare for all of them
+
+        for done in [self._pool.submit(prepare) for _ in range(self._parts)]:
+            done.result()
+        torch.set_num_threads(threads)

@@ -1,0 +1,67 @@
+"""A batch's parts side by side (`engine.crew`) against one operation after the other.
+
+    uv run --no-sync python -m tests.benchmarks.halves ../shared/data/photos
+
+The same photos of mixed sizes in batches of 8, in turns, on as many cores as there are.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from engine import threads
+from tests.benchmarks.served import photo_files
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", type=int, default=48)
+    parser.add_argument("--turns", type=int, default=5)
+    arguments = parser.parse_args()
+    count = threads.configure()
+
+    from engine.crew import Crew
+    from engine.image import open_photo
+    from engine.pipeline import Pipeline
+    from engine.request import PhotoRequest
+    from engine.settings import Settings
+
+    pipeline = Pipeline.from_settings(Settings(engine_device="cpu"))
+    crews = {"side by side": pipeline._crew, "one after the other": Crew(1)}
+    with tempfile.TemporaryDirectory() as scratch:
+        files = photo_files(arguments.folder, Path(scratch), arguments.photos)
+        requests = [PhotoRequest.of(open_photo(path.read_bytes()), 5) for path in map(Path, files)]
+
+    def once(crew):
+        pipeline._crew = crew
+        began = time.perf_counter()
+        for start in range(0, len(requests), 8):
+            pipeline.analyze(requests[start : start + 8])
+        return time.perf_counter() - began
+
+    for crew in crews.values():
+        once(crew)
+    took = {name: [] for name in crews}
+    for _ in range(arguments.turns):
+        for name, crew in crews.items():
+            took[name].append(once(crew))
+    ratios = [a / b for a, b in zip(*reversed(list(took.values())), strict=True)]
+    print(
+        json.dumps(
+            {
+                "threads": count,
+                "photos": len(requests),
+                "times_as_fast": round(statistics.median(ratios), 2),
+                "least": round(min(ratios), 2),
+                "most": round(max(ratios), 2),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

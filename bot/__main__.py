@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 from telegram.error import InvalidToken, TelegramError
 
-from bot import app, engines, logs
+from bot import app, engines, logs, operators
 from bot import demo as bot_demo
 from bot import settings as bot_settings
 from bot.sandbox.errors import UserError
@@ -41,6 +41,10 @@ main = typer.Typer(
     pretty_exceptions_enable=False,  # its tracebacks show local variables, secrets among them
     help="A Telegram bot that tells whom a face resembles.",
 )
+
+main.add_typer(operators.keys, name="keys")
+main.add_typer(operators.db, name="db")
+main.command()(operators.unlock)
 
 _WRONG = 2
 _FAILED = 1

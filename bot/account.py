@@ -6,7 +6,6 @@ Knows nothing about photos or faces.
 import logging
 from collections.abc import Mapping
 
-from sqlalchemy.exc import SQLAlchemyError
 from telegram import (
     Bot,
     BotCommand,
@@ -21,12 +20,13 @@ from telegram.ext import ContextTypes
 
 from bot.replies import reply, toast, unchanged_is_fine
 from bot.request import current
-from bot.store import Store
+from bot.store import Store, StoreError
 from bot.texts import LANGUAGES, language_of, say
 
 logger = logging.getLogger(__name__)
 
 COMMANDS = ("start", "help", "privacy", "language")
+LOGIN_COMMANDS = ("enroll", "verify", "recover", "mydata", "forget", "cancel")
 LANGUAGE_BUTTON = r"^language:[a-z]{2}$"
 
 
@@ -36,18 +36,20 @@ class Account:
     Args:
         store: remembers the languages that people chose.
         facts: numbers that the sentences speak of, by placeholder.
+        login: whether there is a face login to speak of.
     """
 
-    def __init__(self, store: Store, facts: Mapping[str, int]) -> None:
+    def __init__(self, store: Store, facts: Mapping[str, int], *, login: bool) -> None:
         self._store = store
         self._facts = facts
+        self._login = login
 
     async def language(self, user: User) -> str:
         """The language that a person chose, or else that of their Telegram."""
         chosen = None
         try:
             chosen = await self._store.language(user.id)
-        except (SQLAlchemyError, OSError):
+        except StoreError:
             # A person is better answered in the wrong language than not at all.
             logger.exception("the chosen language could not be read")
         if chosen is not None and chosen in LANGUAGES:
@@ -60,11 +62,11 @@ class Account:
 
     async def help(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """Say how it works."""
-        await self._say(update, "account.help")
+        await self._say(update, "account.help", "account.help_login")
 
     async def privacy(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """Say what is kept and what is not."""
-        await self._say(update, "account.privacy")
+        await self._say(update, "account.privacy", "account.privacy_login")
 
     async def unknown(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """Name the commands that there are."""
@@ -81,7 +83,7 @@ class Account:
             InlineKeyboardButton(name, callback_data=f"language:{language}")
             for language, name in LANGUAGES.items()
         ]
-        await self._say(update, "account.language", InlineKeyboardMarkup([buttons]))
+        await self._say(update, "account.language", buttons=InlineKeyboardMarkup([buttons]))
 
     async def chosen(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Remember the language whose button was pressed."""
@@ -97,18 +99,24 @@ class Account:
         await toast(context.bot, query.id, done)
 
     async def _say(
-        self, update: Update, key: str, buttons: InlineKeyboardMarkup | None = None
+        self,
+        update: Update,
+        key: str,
+        of_login: str | None = None,
+        buttons: InlineKeyboardMarkup | None = None,
     ) -> None:
+        """Say a sentence, and another one behind it where there is a login."""
         message, user = update.message, update.effective_user
         assert message is not None
         assert user is not None
-        await reply(message, say(await self.language(user), key, **self._facts), buttons)
+        language = await self.language(user)
+        keys = (key, of_login) if of_login and self._login else (key,)
+        await reply(message, "".join(say(language, one, **self._facts) for one in keys), buttons)
 
 
-async def publish_commands(bot: Bot) -> None:
+async def publish_commands(bot: Bot, *, login: bool) -> None:
     """Show the commands in Telegram's menu, in each language; English for all the others."""
+    names = (*COMMANDS, *LOGIN_COMMANDS) if login else COMMANDS
     for language in (*LANGUAGES, None):
-        commands = [
-            BotCommand(name, say(language or "en", f"commands.{name}")) for name in COMMANDS
-        ]
+        commands = [BotCommand(name, say(language or "en", f"commands.{name}")) for name in names]
         await bot.set_my_commands(commands, language_code=language)

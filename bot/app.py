@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,19 +30,27 @@ from telegram.ext import (
 )
 from telegram.request import HTTPXRequest
 
-from bot import card, webhook
+from bot import card, enroll, rights, storing, webhook
 from bot.account import LANGUAGE_BUTTON, Account, publish_commands
 from bot.albums import Albums
 from bot.answers import Answers
+from bot.captures import Captures
+from bot.enroll import Enrolling
 from bot.fairness import Lanes, Seen
+from bot.flows import Flows
+from bot.housekeeping import keep_house
 from bot.intake import ALLOWED_UPDATES, Intake, route
 from bot.lookalike import Draw, Lookalike
 from bot.polling import Poller
+from bot.recover import Recovering
 from bot.replies import Replies
-from bot.request import Request
+from bot.request import Request, current
+from bot.rights import Rights
+from bot.seeing import Eyes
 from bot.settings import Settings
-from bot.store import Store, Vault
+from bot.store import Store
 from bot.transport import Patient, Telegram, parse_update
+from bot.verify import Terms, Verifying
 from engine.client import Engine
 
 logger = logging.getLogger(__name__)
@@ -96,6 +106,7 @@ async def running(
     *,
     draw: Draw = card.draw,
     finished: Finished = _nobody_asks,
+    chance: random.Random | None = None,
 ) -> AsyncIterator["asyncio.Task[None]"]:
     """A running bot; leaving stops it within `stop_timeout_s`: arguments and faults as in `run`.
 
@@ -104,14 +115,20 @@ async def running(
         engine: open, and left open.
         draw: draws the cards.
         finished: told each request that came to its end.
+        chance: draws the login's challenges; None is the system's, which nobody can foresee.
 
     Yields:
         The task that takes updates in; it ends early only with a fault.
     """
-    vault = Vault.open(settings.ids_key)
-    async with Store(settings.database, vault, updates_kept=settings.updates_kept) as store:
+    async with storing.store(settings) as store:
         app, lanes = build(
-            settings, engine, store, await store.served_updates(), draw=draw, finished=finished
+            settings,
+            engine,
+            store,
+            await store.served_updates(),
+            draw=draw,
+            finished=finished,
+            chance=chance,
         )
         take_updates = _webhook if settings.webhook_url else _polling
         async with (
@@ -120,13 +137,16 @@ async def running(
             _answering(settings, app, lanes),
             take_updates(settings, app, lanes) as source,
         ):
-            # Beside the answers: they are not to wait for the menu.
-            publishing = asyncio.create_task(_publish_commands(app))
+            # Beside the answers: they are not to wait for the menu, nor for tidying.
+            beside = [asyncio.create_task(_publish_commands(app, login=settings.face_login))]
+            if settings.face_login:
+                beside.append(asyncio.create_task(keep_house(store, app.bot)))
             try:
                 yield source
             finally:
-                publishing.cancel()
-                await asyncio.wait([publishing])
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
 
 
 def build(
@@ -137,6 +157,7 @@ def build(
     *,
     draw: Draw = card.draw,
     finished: Finished = _nobody_asks,
+    chance: random.Random | None = None,
 ) -> tuple[App, Lanes]:
     """Put the parts together; nothing is started.
 
@@ -147,22 +168,30 @@ def build(
         served: numbers of updates served before, oldest first.
         draw: draws the cards.
         finished: told each request that came to its end.
+        chance: see `running`.
     """
     telegram = _telegram(settings)
     facts = {
         "minutes": round(settings.buttons_minutes),
         "faces_max": settings.faces_max,
         "updates_kept": settings.updates_kept,
+        "selfies": settings.enroll_selfies,
+        "capture_days": round(settings.capture_days),
+        "audit_days": round(settings.audit_days),
+        "idle_days": round(settings.idle_days),
+        "notice_days": round(settings.notice_days),
     }
-    account = Account(store, facts)
+    account = Account(store, facts, login=settings.face_login)
     replies = Replies(telegram, account.language)
+    intake = Intake(
+        telegram,
+        timeout_s=settings.download_timeout_s,
+        local_dir=settings.telegram_local_dir,
+    )
+    eyes = Eyes(engine)
     lookalike = Lookalike(
-        engine=engine,
-        intake=Intake(
-            telegram,
-            timeout_s=settings.download_timeout_s,
-            local_dir=settings.telegram_local_dir,
-        ),
+        eyes=eyes,
+        intake=intake,
         draw=draw,
         answers=Answers(
             lifetime_s=60 * settings.buttons_minutes,
@@ -171,7 +200,6 @@ def build(
         language=account.language,
         matches=settings.matches,
         faces_max=settings.faces_max,
-        answer_timeout_s=settings.answer_timeout_s,
     )
     lanes = Lanes(
         route=route,
@@ -187,26 +215,20 @@ def build(
     )
     builder = ApplicationBuilder().bot(telegram).updater(None).job_queue(None)
     app: App = builder.concurrent_updates(lanes).build()
+    if settings.face_login:
+        app.add_handlers(
+            _login_handlers(
+                settings,
+                store,
+                Captures(intake, eyes, store),
+                account,
+                lookalike,
+                chance or random.SystemRandom(),
+            )
+        )
     app.add_handlers(_handlers(account, lookalike))
     app.add_error_handler(replies.report)
     return app, lanes
-
-
-def _handlers(account: Account, lookalike: Lookalike) -> list[BaseHandler[Any, Any, Any]]:
-    """What answers what; the first that fits does."""
-    new = filters.ChatType.PRIVATE & filters.UpdateType.MESSAGE
-    picture = filters.PHOTO | (filters.Document.ALL & ~filters.ANIMATION) | _IN_ALBUM
-    return [
-        CommandHandler("start", account.start, new),
-        CommandHandler("help", account.help, new),
-        CommandHandler("privacy", account.privacy, new),
-        CommandHandler("language", account.choose, new),
-        MessageHandler(new & filters.COMMAND, account.unknown),
-        MessageHandler(new & picture, lookalike.photo),
-        MessageHandler(new, account.hint),
-        CallbackQueryHandler(account.chosen, LANGUAGE_BUTTON),
-        CallbackQueryHandler(lookalike.button),
-    ]
 
 
 class _InAlbum(filters.MessageFilter):
@@ -216,7 +238,97 @@ class _InAlbum(filters.MessageFilter):
         return bool(message.media_group_id)
 
 
-_IN_ALBUM = _InAlbum()
+_PICTURE = filters.PHOTO | (filters.Document.ALL & ~filters.ANIMATION) | _InAlbum()
+_CLIP = filters.VIDEO_NOTE | filters.VIDEO | filters.ANIMATION
+_NEW = filters.ChatType.PRIVATE & filters.UpdateType.MESSAGE
+_EDITED = filters.ChatType.PRIVATE & filters.UpdateType.EDITED_MESSAGE
+
+
+def _handlers(account: Account, lookalike: Lookalike) -> list[BaseHandler[Any, Any, Any]]:
+    """What answers what; the first that fits does."""
+    return [
+        CommandHandler("start", account.start, _NEW),
+        CommandHandler("help", account.help, _NEW),
+        CommandHandler("privacy", account.privacy, _NEW),
+        CommandHandler("language", account.choose, _NEW),
+        MessageHandler(_NEW & filters.COMMAND, account.unknown),
+        MessageHandler(_NEW & _PICTURE, lookalike.photo),
+        MessageHandler(_NEW, account.hint),
+        MessageHandler(_EDITED, _ignore),
+        CallbackQueryHandler(account.chosen, LANGUAGE_BUTTON),
+        CallbackQueryHandler(lookalike.button),
+    ]
+
+
+def _login_handlers(
+    settings: Settings,
+    store: Store,
+    captures: Captures,
+    account: Account,
+    lookalike: Lookalike,
+    chance: random.Random,
+) -> list[BaseHandler[Any, Any, Any]]:
+    """The face login's; they come before the others."""
+    patience_s = 60 * settings.conversation_minutes
+    enrolling = Enrolling(
+        store=store,
+        captures=captures,
+        language=account.language,
+        selfies=settings.enroll_selfies,
+        lifetime_s=patience_s,
+        reset_delay_s=3600 * settings.reset_hours,
+        idle_days=round(settings.idle_days),
+        clock=_now,
+    )
+    verifying = Verifying(
+        store=store,
+        captures=captures,
+        language=account.language,
+        terms=Terms(
+            level=settings.verify_level,
+            photos=settings.verify_photos,
+            photo_s=settings.photo_challenge_s,
+            video_s=settings.video_challenge_s,
+        ),
+        chance=chance,
+        clock=_now,
+    )
+    recovering = Recovering(
+        store=store, enrolling=enrolling, language=account.language, lifetime_s=patience_s
+    )
+    own = Rights(store=store, language=account.language, lifetime_s=patience_s)
+    flows = Flows(
+        store=store,
+        language=account.language,
+        enrolling=enrolling,
+        verifying=verifying,
+        recovering=recovering,
+        photo=lookalike.photo,
+        hint=account.hint,
+    )
+    words = filters.TEXT & ~filters.COMMAND
+    return [
+        CommandHandler("enroll", enrolling.command, _NEW),
+        CommandHandler("verify", verifying.command, _NEW),
+        CommandHandler("recover", recovering.command, _NEW),
+        CommandHandler("mydata", own.my_data, _NEW),
+        CommandHandler("forget", own.forget, _NEW),
+        CommandHandler("cancel", flows.cancel, _NEW),
+        MessageHandler(_NEW & _PICTURE, flows.picture),
+        MessageHandler(_NEW & _CLIP, flows.clip),
+        MessageHandler(_NEW & words, flows.words),
+        MessageHandler(_EDITED, flows.edited),
+        CallbackQueryHandler(enrolling.button, enroll.BUTTON),
+        CallbackQueryHandler(own.button, rights.BUTTON),
+    ]
+
+
+async def _ignore(_update: object, _context: object) -> None:
+    current.get().outcome = "ignored"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _telegram(settings: Settings) -> Telegram:
@@ -318,9 +430,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _publish_commands(app: App) -> None:
+async def _publish_commands(app: App, *, login: bool) -> None:
     try:
-        await publish_commands(app.bot)
+        await publish_commands(app.bot, login=login)
     except TelegramError as error:
         logger.warning("the menu of commands was not published: %s", type(error).__name__)
 

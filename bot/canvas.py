@@ -45,6 +45,7 @@ MONOGRAMS: Final = (
 )
 
 FRAME_STROKE: Final = 5  # px
+_SMOOTH: Final = 4  # times as large as shown, before an arrow is made smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,16 @@ class Mark:
     spot: Spot
 
 
-Item = Text | Bar | Portrait | Likeness | Photograph | Frame | Badge | Panel | Rule | Mark
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """An arrow with a round tail; `degrees` counter-clockwise from pointing right."""
+
+    spot: Spot
+    degrees: float
+    ink: str
+
+
+Item = Text | Bar | Portrait | Likeness | Photograph | Frame | Badge | Panel | Rule | Mark | Arrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +190,15 @@ class Layout:
     items: tuple[Item, ...]
 
 
-def paint(layout: Layout, photo: image.Photo) -> Image.Image:
-    """Paint a card; all coordinates of the layout are those of the original photo."""
-    picture, shrunk = photo.image, photo.image.width / photo.width_px
+def paint(layout: Layout, photo: image.Photo | None = None) -> Image.Image:
+    """Paint a card.
+
+    Args:
+        layout: faces and views in it are in pixels of the original photo.
+        photo: None for a layout that shows nothing of one.
+    """
+    picture = Image.new("RGB", (1, 1)) if photo is None else photo.image
+    shrunk = 1.0 if photo is None else picture.width / photo.width_px
     card = Image.new("RGB", (layout.width, layout.height), PAPER)
     pen = ImageDraw.Draw(card)
     for item in layout.items:
@@ -217,6 +233,8 @@ def paint(layout: Layout, photo: image.Photo) -> Image.Image:
             case Panel(spot, radius):
                 _shade(card, spot, radius)
                 _fill(card, spot, radius, SURFACE)
+            case Arrow(spot, degrees, ink):
+                card.paste(ink, (spot.x, spot.y), _arrow(spot.width, degrees))
             case Rule(spot):
                 card.paste(HAIRLINE, (spot.x, spot.y, spot.right, spot.bottom))
             case Mark(spot):
@@ -316,6 +334,20 @@ def _centred(card: Image.Image, spot: Spot, text: str, style: Style, ink: str) -
     top = baseline - style.size_px * lettering.BASELINE
     pen = ImageDraw.Draw(card)
     lettering.write(pen, spot.x + (spot.width - width) / 2, top, text, style, ink)
+
+
+def _arrow(side: int, degrees: float) -> Image.Image:
+    """A square mask, smooth at its edges."""
+    large = side * _SMOOTH
+    mask = Image.new("L", (large, large))
+    pen = ImageDraw.Draw(mask)
+    middle, thick = large / 2, large / 7
+    tail = (large * 0.06, middle - thick / 2, large * 0.7, middle + thick / 2)
+    pen.rounded_rectangle(tail, thick / 2, fill=255)
+    head = [(large * 0.55, large * 0.2), (large * 0.96, middle), (large * 0.55, large * 0.8)]
+    pen.polygon(head, fill=255)
+    turned = mask.rotate(degrees, Image.Resampling.BICUBIC)
+    return turned.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _outline(card: Image.Image, spot: Spot) -> None:

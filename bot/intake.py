@@ -1,32 +1,45 @@
-"""From a Telegram message to a picture's bytes, or to the reason why not.
+"""From a Telegram message to a picture's or a clip's bytes, or to the reason why not.
 
-Everything that decides whether a message is looked at stands here in one list (`RULES`), and
-everything about files on Telegram's servers. Knows nothing about faces or words.
+Everything that decides whether a message is looked at stands here in two lists, `RULES` for
+look-alikes and `LOGIN_RULES` for the login, and everything about files on Telegram's servers. Knows
+nothing about faces or words.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TypeGuard
 from urllib.parse import quote
 
-from telegram import Bot, CallbackQuery, Chat, Document, File, Message, PhotoSize, Update, User
+from telegram import (
+    Bot,
+    CallbackQuery,
+    Chat,
+    Document,
+    File,
+    Message,
+    PhotoSize,
+    Update,
+    User,
+    VideoNote,
+)
 from telegram.error import BadRequest, Forbidden, TelegramError
 from telegram.ext import filters
 
 from bot.request import Request
 from engine.image import LIMITS, SUFFIXES
 
-ALLOWED_UPDATES = ("message", "callback_query")
+ALLOWED_UPDATES = ("message", "edited_message", "callback_query")
 FILE_MAX_BYTES = LIMITS.file_bytes
 """The largest file that Telegram's servers hand to bots, and that the engine reads."""
 _DOWNLOAD_ATTEMPTS = 3
 
 
 class Reason(StrEnum):
-    """Why a photo is not answered with a card; each has its sentence in the locales."""
+    """Why what was sent is of no use; each has its sentence in the locales."""
 
     NO_FACE = "no_face"
     TOO_SMALL = "too_small"
@@ -42,6 +55,36 @@ class Reason(StrEnum):
     DEADLINE = "deadline"
     DOWNLOAD_FAILED = "download_failed"
     INTERNAL = "internal"
+
+    # The login's: where a capture comes from,
+    FORWARDED = "forwarded"
+    VIA_BOT = "via_bot"
+    EDITED = "edited"
+    IN_ALBUM = "in_album"
+    SCHEDULED = "scheduled"
+    NOT_THEIR_OWN = "not_their_own"
+    AS_FILE = "as_file"
+    NOT_A_SELFIE = "not_a_selfie"
+    NOT_A_ROUND_VIDEO = "not_a_round_video"
+    NOT_A_REPLY = "not_a_reply"
+    TOO_EARLY = "too_early"
+    TOO_LATE = "too_late"
+    SEEN_BEFORE = "seen_before"
+    BROKEN_CLIP = "broken_clip"
+    # what is on it,
+    SEVERAL_FACES = "several_faces"
+    FACE_TOO_FAR = "face_too_far"
+    FACE_UNCLEAR = "face_unclear"
+    FACE_BLURRED = "face_blurred"
+    TOO_DARK = "too_dark"
+    TOO_BRIGHT = "too_bright"
+    UNEVEN_LIGHT = "uneven_light"
+    TURNED_AWAY = "turned_away"
+    TILTED = "tilted"
+    SOMEBODY_ELSE = "somebody_else"
+    # and how the login stands.
+    NO_LOGIN = "no_login"
+    OVERTAKEN = "overtaken"
 
 
 PHOTO_IS_TO_BLAME = frozenset(
@@ -87,6 +130,20 @@ class Capture:
 
 
 Attachment = PhotoSize | Document
+LoginAttachment = PhotoSize | VideoNote
+
+
+@dataclass(frozen=True, slots=True)
+class LoginCapture:
+    """A picture or clip that the login asked for.
+
+    Attributes:
+        content: the file's bytes, kept for the time of an answer only.
+        file_unique_id: Telegram's name for it, by which it is known again.
+    """
+
+    content: bytes = field(repr=False)
+    file_unique_id: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +157,16 @@ class Rule:
 def route(update: Update) -> Request | None:
     """Whose request an update is; None for all that the bot leaves alone.
 
-    Left alone: edited messages, service messages, groups, channels, other bots, and updates whose
-    numbers are none.
+    Left alone: edited words, service messages, groups, channels, other bots, and updates whose
+    numbers are none. An edited picture is nobody's request either, unless a login waits for one.
     """
     if filters.StatusUpdate.ALL.check_update(update):
         return None  # "X pinned a message" and the like: nobody waits for an answer
     if update.message is not None:
         return _route_message(update, update.message)
+    edited = update.edited_message
+    if edited is not None and (edited.photo or edited.video_note):
+        return _route_message(update, edited)
     if update.callback_query is not None:
         return _route_callback(update, update.callback_query)
     return None
@@ -137,6 +197,82 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 """What a look-alike photo must be, in the order in which it is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """What the login waits for.
+
+    Attributes:
+        clip: whether it is a round video message; else it is a photo.
+        asked: Telegram's time of the message that asked for it.
+        until: Telegram's time after which it is too late; None where there is time.
+        reply_to: number of the message that it must reply to; None where it need not.
+    """
+
+    clip: bool
+    asked: datetime
+    until: datetime | None = None
+    reply_to: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRule:
+    """One thing that a capture must be to be judged: if `breaks` it, it is refused with `reason`.
+
+    What Telegram says of a message proves only what it says: that it does not call one forwarded
+    does not prove that it is not.
+    """
+
+    reason: Reason
+    breaks: Callable[[Message, Occasion], bool]
+
+
+LOGIN_RULES: tuple[LoginRule, ...] = (
+    LoginRule(Reason.EDITED, lambda message, _: message.edit_date is not None),
+    LoginRule(Reason.FORWARDED, lambda message, _: message.forward_origin is not None),
+    LoginRule(Reason.VIA_BOT, lambda message, _: message.via_bot is not None),
+    LoginRule(Reason.NOT_THEIR_OWN, lambda message, _: message.sender_chat is not None),
+    LoginRule(Reason.SCHEDULED, lambda message, _: bool(message.is_from_offline)),
+    LoginRule(Reason.IN_ALBUM, lambda message, _: message.media_group_id is not None),
+    LoginRule(
+        Reason.NOT_A_ROUND_VIDEO,
+        lambda message, occasion: occasion.clip and message.video_note is None,
+    ),
+    LoginRule(
+        Reason.AS_FILE,
+        lambda message, occasion: not occasion.clip and message.document is not None,
+    ),
+    LoginRule(
+        Reason.NOT_A_SELFIE, lambda message, occasion: not occasion.clip and not message.photo
+    ),
+    LoginRule(Reason.TOO_EARLY, lambda message, occasion: message.date < occasion.asked),
+    LoginRule(
+        Reason.TOO_LATE,
+        lambda message, occasion: occasion.until is not None and message.date > occasion.until,
+    ),
+    LoginRule(
+        Reason.NOT_A_REPLY,
+        lambda message, occasion: (
+            occasion.reply_to is not None
+            and (
+                message.reply_to_message is None
+                or message.reply_to_message.message_id != occasion.reply_to
+            )
+        ),
+    ),
+)
+"""What a capture for the login must be, in the order in which it is said."""
+
+
+def login_attachment(message: Message, occasion: Occasion) -> LoginAttachment | Refusal:
+    """The capture in a message, or the first rule that it breaks."""
+    for rule in LOGIN_RULES:
+        if rule.breaks(message, occasion):
+            return Refusal(rule.reason)
+    if message.video_note is not None:
+        return message.video_note
+    return max(message.photo, key=lambda size: size.width * size.height)
 
 
 class Intake:
@@ -172,6 +308,20 @@ class Intake:
         assert source is not None
         photo = await self.fetch(source.file_id, within_s, expected=source.file_size)
         return Capture(photo, source.file_id) if isinstance(photo, bytes) else photo
+
+    async def login_capture(
+        self, message: Message, occasion: Occasion, within_s: float
+    ) -> LoginCapture | Refusal:
+        """The picture or clip in a message that the login waits for: arguments as in `capture`."""
+        source = login_attachment(message, occasion)
+        if isinstance(source, Refusal):
+            return source
+        if (source.file_size or 0) > FILE_MAX_BYTES:
+            return TOO_LARGE
+        content = await self.fetch(source.file_id, within_s, expected=source.file_size)
+        if isinstance(content, Refusal):
+            return content
+        return LoginCapture(content, source.file_unique_id)
 
     async def fetch(
         self, file_id: str, within_s: float, *, expected: int | None = None
@@ -248,7 +398,7 @@ def _route_message(update: Update, message: Message) -> Request | None:
         return None
     if not (_is_number(message.message_id) and _is_number(message.chat.id)):
         return None
-    album = message.media_group_id
+    album = None if message.edit_date else message.media_group_id
     return Request(
         update,
         person=sender.id,
@@ -275,6 +425,8 @@ def _is_number(value: object) -> bool:
 
 
 def _kind(message: Message) -> str:
+    if message.edit_date:
+        return "edited"
     if message.media_group_id:
         return "album"
     if message.photo:

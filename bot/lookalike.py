@@ -7,9 +7,7 @@ from Telegram.
 import asyncio
 import contextlib
 import logging
-import math
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -22,18 +20,16 @@ from telegram import (
     Message,
     Update,
 )
-from telegram.constants import ChatAction
-from telegram.error import BadRequest, Forbidden, TelegramError
+from telegram.error import BadRequest, Forbidden
 from telegram.ext import ContextTypes
 
 from bot import captions
 from bot.answers import Answer, Answers
-from bot.intake import TOO_LARGE, Capture, Intake, Reason, Refusal
-from bot.replies import Language, reply, replying_to, toast, unchanged_is_fine
+from bot.intake import Intake, Reason, Refusal
+from bot.replies import Language, refused, reply, replying_to, toast, unchanged_is_fine, working
 from bot.request import Request, current
+from bot.seeing import Eyes
 from bot.texts import say
-from engine import errors
-from engine.client import Engine
 from engine.types import Analysis, Face
 
 logger = logging.getLogger(__name__)
@@ -47,23 +43,7 @@ MOST_BLUR = 0.78
 FACES_SHOWN = 6
 """The largest faces of a photo, which a card can tell apart."""
 
-_REFUSALS: tuple[tuple[type[errors.EngineError], Reason], ...] = (
-    (errors.EmptyImage, Reason.BROKEN_FILE),
-    (errors.NotAnImage, Reason.NOT_AN_IMAGE),
-    (errors.UnsupportedFormat, Reason.UNSUPPORTED_FORMAT),
-    (errors.BrokenImage, Reason.BROKEN_FILE),
-    (errors.FileTooLarge, Reason.TOO_LARGE),
-    (errors.TooManyPixels, Reason.TOO_MANY_PIXELS),
-    (errors.ImageError, Reason.BROKEN_FILE),
-    (errors.DeadlineExceeded, Reason.DEADLINE),
-    (errors.Unavailable, Reason.ENGINE_DOWN),
-    (errors.RequestError, Reason.ENGINE_DOWN),  # a wrong key or address: the operator's to mend
-)
-"""What an engine's fault is to a person; others are bugs, and reported as such."""
-
-_ACTION_EVERY_S = 4.0  # Telegram shows a chat action for five seconds
 _CARDS_AT_A_TIME = 2
-_SEND_SHARE = 0.25  # of the time that there is, kept for sending
 
 
 class Draw(Protocol):
@@ -117,36 +97,33 @@ class Lookalike:
     """Answers photos.
 
     Args:
-        engine: sees.
+        eyes: look at photos.
         intake: fetches pictures.
         draw: draws cards.
         answers: remembers what buttons need.
         language: see `replies.Language`.
         matches: how many people to name for each face, at most.
         faces_max: usable faces above which a photo is refused.
-        answer_timeout_s: after how long a person must have an answer.
     """
 
     def __init__(
         self,
         *,
-        engine: Engine,
+        eyes: Eyes,
         intake: Intake,
         draw: Draw,
         answers: Answers,
         language: Language,
         matches: int,
         faces_max: int,
-        answer_timeout_s: float,
     ) -> None:
-        self._engine = engine
+        self._eyes = eyes
         self._intake = intake
         self._draw = draw
         self._answers = answers
         self._language = language
         self._matches = matches
         self._faces_max = faces_max
-        self._send_s = _SEND_SHARE * answer_timeout_s
         # Drawing decodes the photo once more: only so many at a time, whoever asks.
         self._easels = asyncio.Semaphore(_CARDS_AT_A_TIME)
 
@@ -157,7 +134,7 @@ class Lookalike:
         assert update.effective_user is not None
         request = current.get()
         language = await self._language(update.effective_user)
-        async with _working(context.bot, request.messages[0].chat.id):
+        async with working(context.bot, request.messages[0].chat.id):
             if len(request.messages) == 1:
                 await self._answer_one(request, language)
             else:
@@ -168,7 +145,7 @@ class Lookalike:
         look = await self._look(request, message, language)
         if isinstance(look, Refusal):
             request.outcome = f"refused_{look.reason.value}"
-            await reply(message, _sentence(look, language))
+            await reply(message, refused(look, language))
         else:
             await self._send(request, message, look, language)
 
@@ -204,10 +181,11 @@ class Lookalike:
     async def _look(self, request: Request, message: Message, language: str) -> Look | Refusal:
         """Fetch, see, judge, draw."""
         with request.timed("download"):
-            capture = await self._intake.capture(message, self._time_left_s(request))
+            capture = await self._intake.capture(message, request.before_sending_s())
         if isinstance(capture, Refusal):
             return capture
-        analysis = await self._analyze(request, capture)
+        left_s = request.before_sending_s()
+        analysis = await self._eyes.look(request, capture.photo, left_s, top_k=self._matches)
         if isinstance(analysis, Refusal):
             return analysis
         chosen = usable(analysis, self._faces_max)
@@ -216,27 +194,6 @@ class Lookalike:
         shown, seen = chosen
         card = await self._card(request, capture.photo, shown, language)
         return Look(card, shown, seen, capture.file_id)
-
-    async def _analyze(self, request: Request, capture: Capture) -> Analysis | Refusal:
-        left_s = self._time_left_s(request)
-        start = time.perf_counter()
-        queue_s = 0.0
-        try:
-            async with asyncio.timeout(left_s):
-                analysis = await self._engine.analyze(
-                    capture.photo, top_k=self._matches, timeout_s=left_s
-                )
-            queue_s = analysis.queue_s
-        except TimeoutError:
-            return Refusal(Reason.DEADLINE)
-        except errors.Busy as busy:
-            return Refusal(Reason.BUSY, {"count": max(1, math.ceil(busy.retry_after_s))})
-        except errors.EngineError as error:
-            return _refusal_for(error)
-        finally:
-            request.add_ms("queue", queue_s)
-            request.add_ms("engine", max(0.0, time.perf_counter() - start - queue_s))
-        return analysis
 
     async def _card(
         self,
@@ -251,10 +208,6 @@ class Lookalike:
                 return await asyncio.to_thread(
                     self._draw, photo, analysis, language=language, face=face
                 )
-
-    def _time_left_s(self, request: Request) -> float:
-        """Seconds for fetching and seeing, so that some are left for sending."""
-        return max(0.0, request.remaining_s() - self._send_s)
 
     async def _send(self, request: Request, message: Message, look: Look, language: str) -> None:
         answer = Answer(request.person, look.file_id, look.analysis, look.seen, language)
@@ -346,9 +299,9 @@ class Lookalike:
         """
         request = current.get()
         chat_id, message_id = _place(query)
-        async with _working(bot, chat_id):
+        async with working(bot, chat_id):
             with request.timed("download"):
-                photo = await self._intake.fetch(answer.file_id, self._time_left_s(request))
+                photo = await self._intake.fetch(answer.file_id, request.before_sending_s())
             if isinstance(photo, Refusal):
                 request.outcome = f"refused_{photo.reason.value}"
                 return "toast.photo_gone"
@@ -359,27 +312,6 @@ class Lookalike:
                     media, chat_id, message_id, reply_markup=_buttons(key, answer, face)
                 )
         return None
-
-
-@contextlib.asynccontextmanager
-async def _working(bot: Bot, chat_id: int) -> AsyncIterator[None]:
-    """Show the person that something is being done, for as long as it is."""
-
-    async def show() -> None:
-        while True:
-            try:
-                await bot.send_chat_action(chat_id, ChatAction.UPLOAD_PHOTO)
-            except TelegramError as error:
-                logger.debug("no chat action: %s", type(error).__name__)
-            await asyncio.sleep(_ACTION_EVERY_S)
-
-    showing = asyncio.create_task(show())
-    try:
-        yield
-    finally:
-        showing.cancel()
-        # Waiting for it would take in a cancellation of our own; asyncio.wait does not.
-        await asyncio.wait([showing])
 
 
 async def _show_longer(
@@ -462,29 +394,11 @@ def _place(query: CallbackQuery) -> tuple[int, int]:
     return query.message.chat.id, query.message.message_id
 
 
-def _sentence(refusal: Refusal, language: str) -> str:
-    return say(language, f"refusal.{refusal.reason.value}", **refusal.values)
-
-
 def _sentences(refusals: Sequence[tuple[int, Refusal]], answered: int, language: str) -> str:
     """What to say about the refused photos of an album: one sentence where it fits all of them."""
     if not answered and len({refusal.reason for _, refusal in refusals}) == 1:
-        return _sentence(refusals[0][1], language)
+        return refused(refusals[0][1], language)
     return "\n".join(
-        say(language, "album.line", number=number, words=_sentence(refusal, language))
+        say(language, "album.line", number=number, words=refused(refusal, language))
         for number, refusal in refusals
     )
-
-
-def _refusal_for(error: errors.EngineError) -> Refusal:
-    """What a fault is to a person.
-
-    Raises:
-        EngineError: the fault itself, where it is a bug or the operator's to mend.
-    """
-    for kind, reason in _REFUSALS:
-        if isinstance(error, kind):
-            if reason is Reason.ENGINE_DOWN:
-                logger.error("the engine is down: %s", error)
-            return TOO_LARGE if reason is Reason.TOO_LARGE else Refusal(reason)
-    raise error

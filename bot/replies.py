@@ -3,20 +3,35 @@
 Knows nothing about photos.
 """
 
+import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from telegram import Bot, InlineKeyboardMarkup, Message, ReplyParameters, User
+from telegram import (
+    Bot,
+    ForceReply,
+    InlineKeyboardMarkup,
+    Message,
+    ReplyParameters,
+    User,
+)
+from telegram.constants import ChatAction
 from telegram.error import BadRequest, Forbidden, TelegramError
 from telegram.ext import ContextTypes
 
 from bot.fairness import Turned
+from bot.intake import Refusal
 from bot.request import Request, current
 from bot.texts import say
 
 logger = logging.getLogger(__name__)
+
+_ACTION_EVERY_S = 4.0  # Telegram shows a chat action for five seconds
+
+Markup = InlineKeyboardMarkup | ForceReply
+"""What may hang below a message of the bot: buttons, or the wish for a reply."""
 
 TOAST_MAX = 200
 """Telegram's limit on the text that answers a button."""
@@ -30,10 +45,32 @@ def replying_to(message: Message) -> ReplyParameters:
     return ReplyParameters(message.message_id, allow_sending_without_reply=True)
 
 
-async def reply(message: Message, text: str, buttons: InlineKeyboardMarkup | None = None) -> None:
-    """Answer a message with text, timing it for the log."""
+async def reply(
+    message: Message, text: str, markup: Markup | None = None, *, protected: bool = False
+) -> Message:
+    """Answer a message with text, timing it for the log.
+
+    Args:
+        message: whose answer it is.
+        text: what is said.
+        markup: what hangs below.
+        protected: whether Telegram's apps are to keep it from being forwarded and saved.
+
+    Returns:
+        The answer as Telegram has it.
+    """
     with current.get().timed("send"):
-        await message.reply_text(text, reply_parameters=replying_to(message), reply_markup=buttons)
+        return await message.reply_text(
+            text,
+            reply_parameters=replying_to(message),
+            reply_markup=markup,
+            protect_content=protected,
+        )
+
+
+def refused(refusal: Refusal, language: str) -> str:
+    """A refusal in words of a language, a key of `bot.texts.LANGUAGES`."""
+    return say(language, f"refusal.{refusal.reason.value}", **refusal.values)
 
 
 async def toast(bot: Bot, query_id: str, text: str | None = None) -> None:
@@ -43,6 +80,29 @@ async def toast(bot: Bot, query_id: str, text: str | None = None) -> None:
     except BadRequest as error:
         # Telegram takes answers for some minutes only; nobody waits for this one any more.
         logger.info("a button was answered too late: %s", error)
+
+
+@asynccontextmanager
+async def working(
+    bot: Bot, chat_id: int, action: ChatAction = ChatAction.UPLOAD_PHOTO
+) -> AsyncIterator[None]:
+    """Show the person that something is being done, for as long as it is."""
+
+    async def show() -> None:
+        while True:
+            try:
+                await bot.send_chat_action(chat_id, action)
+            except TelegramError as error:
+                logger.debug("no chat action: %s", type(error).__name__)
+            await asyncio.sleep(_ACTION_EVERY_S)
+
+    showing = asyncio.create_task(show())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        # Waiting for it would take in a cancellation of our own; asyncio.wait does not.
+        await asyncio.wait([showing])
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from telegram import Message, Update
 
+_SEND_SHARE = 0.27  # of the time for an answer
+
 
 @dataclass
 class Request:
@@ -43,6 +45,11 @@ class Request:
     def remaining_s(self) -> float:
         """Seconds until work on it ends, never below zero."""
         return max(0.0, self.cut_off_s - asyncio.get_running_loop().time())
+
+    def before_sending_s(self) -> float:
+        """Seconds for fetching and seeing, so that some are left for saying what came of it."""
+        kept_s = _SEND_SHARE * (self.cut_off_s - self.arrived_s)
+        return max(0.0, self.remaining_s() - kept_s)
 
     def add_ms(self, stage: str, seconds: float) -> None:
         """Add to the milliseconds of a stage."""

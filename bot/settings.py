@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -52,12 +53,14 @@ class _Unread:
     reason: str
 
 
-class EngineChoice(BaseSettings):
-    """Where the engine is; what is read by whoever needs an engine and no Telegram."""
-
+class _Choice(BaseSettings):
     model_config = SettingsConfigDict(
         env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
     )
+
+
+class EngineChoice(_Choice):
+    """Where the engine is; what is read by whoever needs an engine and no Telegram."""
 
     engine_url: str | None = Field(
         None,
@@ -106,7 +109,70 @@ class EngineChoice(BaseSettings):
         return () if self.engine_key is None else (self.engine_key,)
 
 
-class Settings(EngineChoice):
+class StoreChoice(_Choice):
+    """Where things are kept and how long; what is read by whoever needs the store alone."""
+
+    face_login: bool = Field(
+        True, description="Whether there are /enroll and /verify. Without it no face is kept."
+    )
+    database: Path = Field(
+        Path("run/face-matcher.db"),
+        description="SQLite file: languages, seen update numbers, and the face login's people.",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL instead, for several bots at once: "
+        "postgresql://user:password@host/name.",
+    )
+    ids_key: Path = Field(
+        Path("run/secrets/ids.key"),
+        description="Key under which people's ids are coded in the database; made at first start.",
+    )
+    updates_kept: int = Field(
+        10_000,
+        ge=100,
+        le=1_000_000,
+        description="Update numbers remembered, to ignore repetitions.",
+    )
+    challenge_hours: float = Field(24, gt=0, description="How long spent challenges are kept.")
+    capture_days: float = Field(
+        30, gt=0, description="How long it is remembered which photos and videos came."
+    )
+    audit_days: float = Field(180, gt=0, description="How long the audit trail is kept.")
+    idle_days: float = Field(
+        365, gt=0, description="After how long without use templates are deleted."
+    )
+    notice_days: float = Field(30, ge=0, description="How long before that people are told.")
+    template_keys_file: Path = Field(
+        Path("run/secrets/template.keys"),
+        description="Keys of the faces kept; python -m bot keys new makes it. Back it up, but not "
+        "with the database.",
+    )
+    template_keys: SecretStr | None = Field(
+        None, description="The same keys themselves, one a line, instead of the file."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        schemes = ("postgresql://", "postgres://", "postgresql+asyncpg://")
+        if url is not None and not url.get_secret_value().startswith(schemes):
+            raise ValueError("must begin with postgresql://; for SQLite name the file in DATABASE")
+        return url
+
+    @property
+    def store_secrets(self) -> tuple[str, ...]:
+        """What must never be printed or logged."""
+        own: list[str] = []
+        if self.database_url is not None:
+            url = self.database_url.get_secret_value()
+            own += [url, urlsplit(url).password or url]
+        if self.template_keys is not None:
+            own += self.template_keys.get_secret_value().split()
+        return tuple(own)
+
+
+class Settings(EngineChoice, StoreChoice):
     """What an operator can choose."""
 
     # Telegram
@@ -178,20 +244,32 @@ class Settings(EngineChoice):
         9, ge=1, le=60, description="Seconds for running answers to finish when the bot stops."
     )
 
+    # The face login
+    verify_level: Literal["video", "photo"] = Field(
+        "video",
+        description="What /verify asks for by default: a round video with movements drawn by lot, "
+        "or selfies, which prove less.",
+    )
+    enroll_selfies: int = Field(5, ge=3, le=5, description="Selfies that enrolling takes.")
+    verify_photos: int = Field(
+        3, ge=2, le=3, description="Selfies that verifying by photo takes, all different."
+    )
+    photo_challenge_s: float = Field(
+        60, ge=10, le=600, description="Seconds in which each selfie must come when verifying."
+    )
+    video_challenge_s: float = Field(
+        90, ge=20, le=600, description="Seconds in which the round video must come."
+    )
+    conversation_minutes: float = Field(
+        15, gt=0, le=1440, description="How long an unfinished enrolment or question waits."
+    )
+    reset_hours: float = Field(
+        24,
+        ge=1,
+        le=720,
+        description="Delay before a face may be replaced without /verify or the recovery code.",
+    )
     # This machine
-    database: Path = Field(
-        Path("run/face-matcher.db"), description="SQLite file: languages and seen update numbers."
-    )
-    ids_key: Path = Field(
-        Path("run/secrets/ids.key"),
-        description="Key under which people's ids are coded in the database; made at first start.",
-    )
-    updates_kept: int = Field(
-        10_000,
-        ge=100,
-        le=1_000_000,
-        description="Update numbers remembered, to ignore repetitions.",
-    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged."
     )
@@ -239,7 +317,7 @@ class Settings(EngineChoice):
     def secrets(self) -> tuple[str, ...]:
         """What must never be printed or logged."""
         own = (self.bot_token.get_secret_value(), self.webhook_secret.get_secret_value())
-        return own + super().secrets
+        return own + self.store_secrets + super().secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +342,16 @@ def load(**overrides: Any) -> Settings:
         return Settings(**overrides)
 
 
+def load_store_choice() -> StoreChoice:
+    """Read only where things are kept, from the environment and `.env`.
+
+    Raises:
+        SettingsError: with every mistake at once.
+    """
+    with _plain_problems():
+        return StoreChoice()
+
+
 def load_engine_choice() -> EngineChoice:
     """Read only where the engine is, from the environment and `.env`.
 
@@ -285,10 +373,11 @@ def _plain_problems() -> Iterator[None]:
 
 
 def table() -> Iterator[Row]:
-    """All settings: the bot's own in the order of the class, then where the engine is."""
+    """All settings: the bot's own in the order of the class, then the store's and the engine's."""
     fields = Settings.model_fields
-    own = [name for name in fields if name not in EngineChoice.model_fields]
-    for name in (*own, *EngineChoice.model_fields):
+    others = (*StoreChoice.model_fields, *EngineChoice.model_fields)
+    own = [name for name in fields if name not in others]
+    for name in (*own, *others):
         field = fields[name]
         if field.is_required():
             default = "required"

@@ -7,6 +7,7 @@ table with `one` and `other` chosen by the value of `count`.
 import functools
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def say(language: str, key: str, **values: object) -> str:
     if isinstance(sentence, Mapping):
         sentence = sentence["one" if values["count"] == 1 else "other"]
     return str(sentence).format(**values)
+
+
+def moment(when: datetime) -> str:
+    """A time to show to people, whose time zone Telegram does not tell: in UTC, to the minute."""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """docker-compose.yml and run/Dockerfile promise nothing that settings and code do not hold."""
 
 import ast
+import base64
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import pytest
 import yaml
 
 from bot import settings as bot_settings
+from bot import storing
 from engine import bundle
 from engine import settings as engine_settings
 from engine.listening import require_key
@@ -64,7 +66,11 @@ def test_every_variable_is_a_setting() -> None:
 
 def with_secrets(name: str, folder: Path) -> dict[str, str]:
     """A service's variables, its secrets' files in a folder of this machine."""
-    said = {"bot_token": "123456:AAbbCCddEEffGG", "engine_api_key": "k" * 64}
+    said = {
+        "bot_token": "123456:AAbbCCddEEffGG",
+        "engine_api_key": "k" * 64,
+        "template_keys": f"first {base64.b64encode(bytes(32)).decode()}",
+    }
     given = environment(name)
     for key, value in given.items():
         if key.endswith("_FILE"):
@@ -92,6 +98,7 @@ def test_the_bot_starts_on_these_settings(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv(key, value)
     settings = bot_settings.load()
     assert settings.bot_token.get_secret_value() == "123456:AAbbCCddEEffGG"
+    assert storing.keyring(settings).ids == ("first",)
     assert engine_settings.load(given).api_key == "k" * 64  # the bot's command reads both tables
 
 

@@ -19,8 +19,19 @@ from bot import app
 from bot.lookalike import Draw
 from bot.sandbox import Sandbox
 from bot.settings import Settings
-from engine.errors import BrokenImage, EmptyImage, NotAnImage
-from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
+from bot.store import add_key
+from engine.errors import BrokenImage, EmptyImage, NotAnImage, NotAVideo
+from engine.types import (
+    Analysis,
+    EngineInfo,
+    Face,
+    Frame,
+    Match,
+    Pose,
+    Quality,
+    Track,
+    Verdict,
+)
 
 NAMES = ("Ada Lovelace", "Grace Hopper", "Mary Shelley", "Emmy Noether", "Rosa Parks")
 
@@ -76,14 +87,24 @@ def analysis(*faces: Face) -> Analysis:
     return Analysis(faces, 320, 240, "fake@00000000", queue_s=0.001, compute_s=0.002)
 
 
-class FakeEngine:
-    """The engine protocol; `see` decides what a photo shows, and may raise or wait.
+def track(*frames: Frame) -> Track:
+    """A clip of ten frames a second."""
+    return Track(frames, 384, 384, len(frames) / 10, "fake@00000000", 0.001, 0.002)
 
-    Photos are served one at a time, as by one device: `gate` lets a test hold each of them.
+
+class FakeEngine:
+    """The engine protocol; `see` decides what a photo shows and `watch` a clip; both may raise.
+
+    Photos and clips are served one at a time, as by one device: `gate` lets a test hold each.
     """
 
-    def __init__(self, see: Callable[[bytes], Analysis] = lambda _photo: analysis(face())) -> None:
+    def __init__(
+        self,
+        see: Callable[[bytes], Analysis] = lambda _photo: analysis(face()),
+        watch: Callable[[bytes], Track] = lambda _clip: track(),
+    ) -> None:
         self.see = see
+        self.watch = watch
         self.served = 0
         self.asked = asyncio.Condition()
         self.waiting = 0
@@ -100,6 +121,17 @@ class FakeEngine:
         timeout_s: float | None = None,
     ) -> Analysis:
         decode(photo)
+        async with self._turn():
+            return self.see(photo)
+
+    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+        if not clip:
+            raise NotAVideo("empty")
+        async with self._turn():
+            return self.watch(clip)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
         async with self.asked:
             self.waiting += 1
             self.asked.notify_all()
@@ -107,10 +139,10 @@ class FakeEngine:
             if self.gate is not None:
                 await self.gate.acquire()
             self.served += 1
-            return self.see(photo)
+            yield
 
     async def until_asked(self, times: int) -> None:
-        """Wait until so many photos have come in."""
+        """Wait until so many photos and clips have come in."""
         async with asyncio.timeout(20), self.asked:
             await self.asked.wait_for(lambda: self.waiting >= times)
 
@@ -162,11 +194,15 @@ def face_of(card: bytes) -> int | None:
 
 def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
     """Settings for a bot in the sandbox: nothing from the environment, files in a folder."""
+    keys = folder / "secrets" / "template.keys"
+    if not keys.exists():
+        add_key(keys)
     values: dict[str, Any] = {
         "bot_token": sandbox.token,
         "telegram_api_url": sandbox.url,
         "database": folder / "bot.db",
         "ids_key": folder / "secrets" / "ids.key",
+        "template_keys_file": keys,
         "album_wait_s": 0.15,
         "send_rate": 1000,
         **changes,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bot import app
-from bot.account import COMMANDS
+from bot.account import COMMANDS, LOGIN_COMMANDS
 from bot.sandbox import Fault, FaultKind, Sandbox
 from bot.sandbox.client import Event
 from bot.texts import LANGUAGES, say
@@ -19,13 +19,41 @@ from tests.bot.fakes import bot, picture
 async def test_commands_answer_in_the_persons_language(
     tmp_path: Path, code: str | None, language: str
 ) -> None:
-    facts = {"minutes": 60, "faces_max": 12, "updates_kept": 10_000}
+    facts = {
+        "minutes": 60,
+        "faces_max": 12,
+        "updates_kept": 10_000,
+        "selfies": 5,
+        "capture_days": 30,
+        "audit_days": 180,
+        "idle_days": 365,
+        "notice_days": 30,
+    }
+    said = {
+        "start": ("start",),
+        "help": ("help", "help_login"),
+        "privacy": ("privacy", "privacy_login"),
+        "nonsense": ("unknown",),
+    }
     async with bot(tmp_path) as sandbox:
         ana = sandbox.person("ana")
         await ana.set_language(code)
-        for command in ("start", "help", "privacy", "unknown"):
+        for command, keys in said.items():
             await ana.send_text(f"/{command}")
-            assert (await ana.reply()).text == say(language, f"account.{command}", **facts).strip()
+            words = "".join(say(language, f"account.{key}", **facts) for key in keys)
+            assert (await ana.reply()).text == words.strip()
+
+
+async def test_without_a_login_nobody_hears_of_it(tmp_path: Path) -> None:
+    async with bot(tmp_path, face_login=False, template_keys_file=tmp_path / "none") as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_text("/help")
+        assert "/enroll" not in (await ana.reply()).text
+        await ana.send_text("/enroll")
+        assert (await ana.reply()).text == say("en", "account.unknown")
+        await ana.send_photo(picture())
+        assert (await ana.reply()).photo
 
 
 async def test_privacy_names_the_numbers_that_hold(tmp_path: Path) -> None:
@@ -61,7 +89,7 @@ async def test_everything_that_is_no_photo_gets_a_hint(tmp_path: Path) -> None:
     async with bot(tmp_path) as sandbox:
         ana = sandbox.person("ana")
         await ana.set_language("es")
-        kinds = ("sticker", "voice", "location", "contact", "video", "video_note", "animation")
+        kinds = ("sticker", "voice", "location", "contact", "video", "animation")
         for kind in kinds:
             await ana.send_other(kind)
             assert (await ana.reply()).text == say("es", "account.hint"), kind
@@ -81,7 +109,7 @@ async def test_the_menu_of_commands_is_published_in_each_language(tmp_path: Path
         for code, language in (("es", "es"), ("en", "en"), ("pt", "en")):
             await ana.set_language(code)
             assert await ana.commands() == {
-                name: say(language, f"commands.{name}") for name in COMMANDS
+                name: say(language, f"commands.{name}") for name in (*COMMANDS, *LOGIN_COMMANDS)
             }
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bot.account import COMMANDS
+from bot.account import COMMANDS, LOGIN_COMMANDS
 from bot.fairness import Turned
 from bot.intake import Reason
+from bot.liveness import FailureReason, Step
 from bot.replies import TOAST_MAX
 from bot.texts import LANGUAGES, language_of, say, sentences
 from engine.types import Verdict
@@ -23,7 +24,15 @@ FAMILIES = {
     "refusal.": {one.value for one in Reason},
     "lookalike.": {one.value for one in Verdict},
     "lookalike.brief_": {one.value for one in Verdict},
-    "commands.": set(COMMANDS),
+    "commands.": {*COMMANDS, *LOGIN_COMMANDS},
+    "liveness.": {one.value for one in FailureReason},
+    "challenge.": {one.name.lower() for one in Step},
+    "enroll.hint_": {"1", "2", "3", "4"},
+    "verify.passed_": {"photo", "video"},
+    "verify.failed_": {"photo", "video"},
+    "verify.barred_": {"delay", "locked", "spent", "expired"},
+    "buttons.": {"agree", "decline", "wait", "keep"},
+    "buttons.forget_": {"yes", "no"},
 }
 
 

@@ -9,6 +9,7 @@ from telegram import (
     BotCommand,
     BotCommandScopeAllPrivateChats,
     BotCommandScopeChat,
+    ForceReply,
     InlineKeyboardButton,
     InlineKeyboardMarkup,
     InputMediaDocument,
@@ -283,6 +284,41 @@ async def test_replies(bot: Bot, ana: Person, chat_id: int):
     lenient = ReplyParameters(999, allow_sending_without_reply=True)
     sent = await bot.send_message(chat_id, "yes", reply_parameters=lenient)
     assert sent.reply_to_message is None
+
+
+async def test_asking_for_a_reply(bot: Bot, ana: Person, chat_id: int):
+    markup = ForceReply(input_field_placeholder="A round video")
+    sent = await bot.send_message(chat_id, "show me", reply_markup=markup)
+    assert sent.reply_markup is None  # Telegram tells bots of inline keyboards only
+    question = await ana.reply()
+    assert question.asks_reply
+    assert question.raw["reply_markup"]["input_field_placeholder"] == "A round video"
+    await ana.send_text("here", reply_to=question)
+    answered = (await bot.get_updates(offset=-1, timeout=10))[-1].message
+    assert answered.reply_to_message.message_id == sent.message_id
+    assert answered.reply_to_message.reply_markup is None
+    with refused("can't be edited"):
+        await bot.edit_message_text("other", chat_id, sent.message_id)
+    with refused("REPLY_MARKUP_TOO_LONG"):
+        await bot.send_message(
+            chat_id,
+            "x",
+            reply_markup=json.dumps({"force_reply": True, "input_field_placeholder": "x" * 65}),
+        )
+    plain = await bot.send_message(chat_id, "plain")
+    with refused("inline keyboard expected"):
+        await bot.edit_message_text("x", chat_id, plain.message_id, reply_markup=markup)
+
+
+async def test_files_for_a_person(bot: Bot, ana: Person, chat_id: int):
+    export = json.dumps({"consents": [], "name": "Ñandú"}).encode()
+    await bot.send_document(
+        chat_id, export, filename="my-data.json", caption="All of it", protect_content=True
+    )
+    message = await ana.reply()
+    assert (message.text, message.protected) == ("All of it", True)
+    assert message.raw["document"]["file_name"] == "my-data.json"
+    assert await ana.download(message) == export
 
 
 async def test_tokens_and_unknown_methods(sandbox: Sandbox):

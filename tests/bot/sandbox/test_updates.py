@@ -86,13 +86,6 @@ async def test_other_kinds_of_messages(bot: Bot, ana: Person, kind: str):
     assert getattr(filters, kind.upper() if kind != "sticker" else "Sticker", None) is not None
 
 
-async def test_a_round_video_carries_its_bytes(bot: Bot, ana: Person):
-    await ana.send_video_note(b"moving pictures", duration_s=7, side_px=240)
-    note = (await bot.get_updates(offset=-1, timeout=10))[-1].message.video_note
-    assert note.length == 240
-    assert bytes(await (await note.get_file()).download_as_bytearray()) == b"moving pictures"
-
-
 async def test_forwards_say_where_they_come_from(bot: Bot, ana: Person, photo: bytes):
     async def received() -> Message:
         return (await bot.get_updates(offset=-1, timeout=10))[-1].message

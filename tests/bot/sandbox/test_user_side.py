@@ -121,9 +121,11 @@ def test_both_languages_say_the_same():
     for key, sentence in words["es"].items():
         assert set(re.findall(r"{\w+}", sentence)) == set(re.findall(r"{\w+}", words["en"][key]))
     page = (STATIC / "index.html").read_text("utf-8")
-    used = set(re.findall(r'data-(?:word|label)="(\w+)"', page))
-    scripts = "".join((STATIC / name).read_text("utf-8") for name in ("chat.js", "render.js"))
-    used |= set(re.findall(r'\bword\("(\w+)"', scripts))
+    used = set(re.findall(r'data-(?:word|label|placeholder)="(\w+)"', page))
+    scripts = "".join(
+        path.read_text("utf-8") for path in STATIC.glob("*.js") if path.name != "words.js"
+    )
+    used |= set(re.findall(r'\b(?:word|note)\("(\w+)"', scripts))
     assert used <= words["es"].keys()
 
 
@@ -218,6 +220,24 @@ async def test_replies_are_handed_out_once_and_waiting_ends(ana: Person, bot: Bo
     assert (await ana.reply()).text == "three"
     with pytest.raises(TimeoutError):
         await ana.reply(timeout_s=0.05)
+
+
+async def test_a_person_has_several_devices(sandbox: Sandbox, ana: Person, bot: Bot):
+    other = sandbox.person("ana")
+    await bot.send_message(7001, "to both")
+    assert [(await one.reply()).text for one in (ana, other)] == ["to both", "to both"]
+    question = (await ana.messages())[-1]
+    sent = await asyncio.gather(
+        *(
+            one.send_text(f"from {number}", reply_to=question)
+            for number, one in ((1, ana), (2, other))
+        )
+    )
+    assert len({one.message_id for one in sent}) == 2
+    updates = await bot.get_updates(timeout=10)
+    texts = {update.message.text: update.message.from_user.id for update in updates[1:]}
+    assert texts == {"from 1": 7001, "from 2": 7001}
+    assert await ana.messages() == await other.messages()
 
 
 async def test_pressing_waits_for_the_bots_answer(ana: Person, bot: Bot):

@@ -1,0 +1,307 @@
+"""/enroll: consent, a few selfies, and a face login is set up; or nothing is, ever, in part.
+
+The state of the conversation is in the database, sealed; photos are looked at and let go. Knows
+nothing about how faces are found, how templates are kept, or how they are compared later.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from telegram import (
+    Bot,
+    CallbackQuery,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    Message,
+    Update,
+)
+from telegram.constants import ChatAction
+from telegram.ext import ContextTypes
+
+from bot.captures import Captures, embedder_of
+from bot.intake import Occasion, Reason, Refusal
+from bot.packing import pack, unpack
+from bot.replies import Language, refused, reply, toast, unchanged_is_fine, working
+from bot.request import Request, current
+from bot.store import Enrolment, Flow, FlowKind, Membership, Store, new_recovery_code
+from bot.texts import LANGUAGES, moment, say, sentences
+from engine import decision
+from engine.decision import LoginCalibration
+
+logger = logging.getLogger(__name__)
+
+BUTTON = r"^enroll:"
+
+FRESH_S = 600
+"""Seconds for which a passed /verify allows to enroll anew."""
+
+_CONSENT = "consent"
+_CAPTURE = "capture"
+
+
+class Enrolling:
+    """Sets up face logins.
+
+    Args:
+        store: keeps conversations and templates.
+        captures: fetch and see what people send.
+        selfies: how many it takes.
+        language: see `replies.Language`.
+        lifetime_s: after how long an unfinished conversation is forgotten.
+        reset_delay_s: after how long somebody who can neither verify nor has the code may begin
+            anew.
+        idle_days: after how many days without use templates are deleted, for the consent.
+        clock: tells the time, with a zone.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        captures: Captures,
+        language: Language,
+        selfies: int,
+        lifetime_s: float,
+        reset_delay_s: float,
+        idle_days: int,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._captures = captures
+        self._language = language
+        self._selfies = selfies
+        self._lifetime_s = lifetime_s
+        self._reset_delay_s = reset_delay_s
+        self._idle_days = idle_days
+        self._clock = clock
+
+    # Asking for consent
+
+    async def command(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Begin, or say what it takes to replace what is there."""
+        message, user = update.message, update.effective_user
+        assert message is not None
+        assert user is not None
+        request = current.get()
+        language = await self._language(user)
+        calibration = await self._captures.calibration(request)
+        if isinstance(calibration, Refusal):
+            request.outcome = f"refused_{calibration.reason.value}"
+            await reply(message, refused(calibration, language))
+            return
+        member = await self._store.membership(user.id)
+        if member is None:
+            await self.ask_consent(message, user.id, language, new_code=True)
+        elif self._verified_lately(member):
+            await self.ask_consent(message, user.id, language, new_code=False)
+        else:
+            await self._offer_ways(message, user.id, language)
+
+    async def ask_consent(
+        self, message: Message, telegram_id: int, language: str, *, new_code: bool
+    ) -> None:
+        """Ask whether a face may be kept; whoever calls has made sure that it may be replaced.
+
+        Args:
+            message: what is answered.
+            telegram_id: the person.
+            language: a key of `bot.texts.LANGUAGES`.
+            new_code: whether a recovery code comes with it.
+        """
+        flow = await self._store.begin_flow(
+            telegram_id,
+            FlowKind.ENROLL,
+            {"stage": _CONSENT, "new_code": new_code},
+            lifetime_s=self._lifetime_s,
+        )
+        text = say(language, "enroll.consent", count=self._selfies, days=self._idle_days)
+        buttons = [
+            _button(language, "agree", flow.id),
+            _button(language, "decline", flow.id),
+        ]
+        await reply(message, text, InlineKeyboardMarkup([[button] for button in buttons]))
+
+    async def _offer_ways(self, message: Message, telegram_id: int, language: str) -> None:
+        due = await self._store.reset_due(telegram_id)
+        if due is None:
+            wait = InlineKeyboardMarkup([[_button(language, "wait", 0)]])
+            hours = round(self._reset_delay_s / 3600)
+            await reply(message, say(language, "enroll.already", hours=hours), wait)
+        elif due <= self._clock():
+            await self.ask_consent(message, telegram_id, language, new_code=True)
+        else:
+            keep = InlineKeyboardMarkup([[_button(language, "keep", 0)]])
+            await reply(message, say(language, "enroll.waiting", when=moment(due)), keep)
+
+    def _verified_lately(self, member: Membership) -> bool:
+        return member.last_used is not None and self._clock() - member.last_used <= timedelta(
+            seconds=FRESH_S
+        )
+
+    # Buttons
+
+    async def button(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Do what a button says; whatever happens, the button is answered."""
+        query = update.callback_query
+        assert query is not None
+        language = await self._language(query.from_user)
+        _, verb, number = ((query.data or "") + "::").split(":")[:3]
+        match verb:
+            case "agree" | "decline":
+                said = await self._decided(context.bot, query, language, verb, number)
+            case "wait":
+                said = await self._wait(query, language)
+            case "keep":
+                said = await self._keep(query, language)
+            case _:
+                said = "toast.button_expired"
+        await toast(context.bot, query.id, say(language, said) if said else None)
+
+    async def _decided(
+        self, bot: Bot, query: CallbackQuery, language: str, verb: str, number: str
+    ) -> str | None:
+        flow = await self._store.flow(query.from_user.id)
+        if (
+            flow is None
+            or flow.kind is not FlowKind.ENROLL
+            or str(flow.id) != number
+            or flow.state["stage"] != _CONSENT
+        ):
+            await _settle(query, None)
+            return "toast.button_expired"
+        if verb == "decline":
+            await self._store.end_flow(flow)
+            current.get().outcome = "declined"
+            await _settle(query, say(language, "enroll.declined"))
+            return None
+        assert query.message is not None
+        state = {
+            "stage": _CAPTURE,
+            "consent": consent_version(),
+            "new_code": flow.state["new_code"],
+            "asked": query.message.date.isoformat(),
+            "vectors": [],
+        }
+        if await self._store.advance_flow(flow, state, lifetime_s=self._lifetime_s) is None:
+            return "toast.button_expired"
+        await _settle(query, None)
+        text = say(language, "enroll.first", count=self._selfies)
+        await bot.send_message(query.message.chat.id, text)
+        return None
+
+    async def _wait(self, query: CallbackQuery, language: str) -> str | None:
+        if await self._store.membership(query.from_user.id) is None:
+            await _settle(query, None)
+            return "toast.button_expired"
+        due = await self._store.schedule_reset(query.from_user.id, delay_s=self._reset_delay_s)
+        keep = InlineKeyboardMarkup([[_button(language, "keep", 0)]])
+        await _settle(query, say(language, "enroll.waiting", when=moment(due)), keep)
+        return None
+
+    async def _keep(self, query: CallbackQuery, language: str) -> str | None:
+        cancelled = await self._store.cancel_reset(query.from_user.id)
+        if not cancelled:
+            await _settle(query, None)
+            return "toast.button_expired"
+        await _settle(query, say(language, "enroll.kept"))
+        return None
+
+    # Selfies
+
+    async def capture(self, request: Request, flow: Flow, language: str, bot: Bot) -> None:
+        """Take one selfie in.
+
+        Args:
+            request: its messages are what came.
+            flow: a live one, of the kind ENROLL.
+            language: a key of `bot.texts.LANGUAGES`.
+            bot: the way to Telegram.
+        """
+        message = request.messages[0]
+        if flow.state["stage"] == _CONSENT:
+            request.outcome = "refused_no_consent"
+            await reply(message, say(language, "enroll.consent_first"))
+            return
+        async with working(bot, message.chat.id, ChatAction.TYPING):
+            said = await self._take(request, message, flow, language)
+        if isinstance(said, Refusal):
+            request.outcome = f"refused_{said.reason.value}"
+            await reply(message, refused(said, language))
+
+    async def _take(
+        self, request: Request, message: Message, flow: Flow, language: str
+    ) -> Refusal | None:
+        calibration = await self._captures.calibration(request)
+        if isinstance(calibration, Refusal):
+            return calibration
+        occasion = Occasion(clip=False, asked=datetime.fromisoformat(flow.state["asked"]))
+        face = await self._captures.selfie(request, message, occasion)
+        if isinstance(face, Refusal):
+            return face
+        assert face.embedding is not None
+        vectors = [*flow.state["vectors"], pack(face.embedding)]
+        if not decision.agree(calibration, unpack(vectors)):
+            return Refusal(Reason.SOMEBODY_ELSE)
+        if len(vectors) < self._selfies:
+            state = {**flow.state, "vectors": vectors}
+            if await self._store.advance_flow(flow, state, lifetime_s=self._lifetime_s) is None:
+                return Refusal(Reason.OVERTAKEN)
+            request.outcome = f"captured_{len(vectors)}"
+            text = say(language, "enroll.next", number=len(vectors), of=self._selfies)
+            hint = say(language, f"enroll.hint_{len(vectors)}")
+            await reply(message, f"{text} {hint}")
+            return None
+        return await self._finish(request, message, flow, language, calibration, vectors)
+
+    async def _finish(
+        self,
+        request: Request,
+        message: Message,
+        flow: Flow,
+        language: str,
+        calibration: LoginCalibration,
+        vectors: list[str],
+    ) -> Refusal | None:
+        code = new_recovery_code() if flow.state["new_code"] else None
+        enrolment = Enrolment(
+            embedder=embedder_of(calibration),
+            vectors=unpack(vectors),
+            consent=flow.state["consent"],
+            recovery_code=code,
+            language=language,
+        )
+        if not await self._store.enroll(flow, enrolment):
+            return Refusal(Reason.OVERTAKEN)
+        request.outcome = "enrolled"
+        await reply(message, say(language, "enroll.done", days=self._idle_days))
+        if code is not None:
+            text = say(language, "enroll.code", code=code)
+            await reply(message, text, protected=True)
+        return None
+
+
+def consent_version() -> str:
+    """Which wording people agree to: it changes with the words, in any language."""
+    words = "\0".join(str(sentences(language)["enroll"]["consent"]) for language in LANGUAGES)
+    return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+def _button(language: str, verb: str, flow_id: int) -> InlineKeyboardButton:
+    return InlineKeyboardButton(
+        say(language, f"buttons.{verb}"), callback_data=f"enroll:{verb}:{flow_id}"
+    )
+
+
+async def _settle(
+    query: CallbackQuery, text: str | None, markup: InlineKeyboardMarkup | None = None
+) -> None:
+    """Take the buttons away, and put other words where there are any."""
+    if not isinstance(query.message, Message):
+        return
+    with unchanged_is_fine():
+        if text is None:
+            await query.message.edit_reply_markup(markup)
+        else:
+            await query.message.edit_text(text, reply_markup=markup)

@@ -1,0 +1,26 @@
+"""Vectors as text, for conversations that outlive a process. Knows nothing about what they mean."""
+
+import base64
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+
+
+def pack(vector: Vectors) -> str:
+    """A (d,) vector as base64 of its little-endian float32."""
+    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")
+
+
+def unpack(texts: Iterable[str]) -> Vectors:
+    """The (k, d) vectors that `pack` made texts of; (0, 0) of none.
+
+    Raises:
+        ValueError: a text is no vector, or they are of different lengths.
+    """
+    rows = [np.frombuffer(base64.b64decode(text, validate=True), "<f4") for text in texts]
+    if not rows:
+        return np.empty((0, 0), np.float32)
+    return np.stack(rows).astype(np.float32)

@@ -1,0 +1,87 @@
+"""/recover: the code that was shown once lets a person begin anew, locked or not.
+
+Knows nothing about what a code looks like inside or how failures are counted.
+"""
+
+from telegram import Bot, ForceReply, Message, Update
+from telegram.error import BadRequest
+from telegram.ext import ContextTypes
+
+from bot.enroll import Enrolling
+from bot.replies import Language, reply
+from bot.request import Request, current
+from bot.store import Flow, FlowKind, Store
+from bot.texts import moment, say
+
+
+class Recovering:
+    """Takes recovery codes.
+
+    Args:
+        store: checks them.
+        enrolling: goes on from there.
+        language: see `replies.Language`.
+        lifetime_s: seconds in which the code must come.
+    """
+
+    def __init__(
+        self, *, store: Store, enrolling: Enrolling, language: Language, lifetime_s: float
+    ) -> None:
+        self._store = store
+        self._enrolling = enrolling
+        self._language = language
+        self._lifetime_s = lifetime_s
+
+    async def command(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Ask for the code, or take the one that stands behind the command."""
+        message, user = update.message, update.effective_user
+        assert message is not None
+        assert user is not None
+        request = current.get()
+        language = await self._language(user)
+        if await self._store.membership(user.id) is None:
+            request.outcome = "not_enrolled"
+            await reply(message, say(language, "verify.not_enrolled"))
+        elif context.args:
+            await self._try(request, message, " ".join(context.args), language, context.bot)
+        else:
+            await self._store.begin_flow(user.id, FlowKind.RESET, {}, lifetime_s=self._lifetime_s)
+            await reply(message, say(language, "recover.ask"), ForceReply())
+
+    async def code(self, request: Request, flow: Flow, language: str, bot: Bot) -> None:
+        """Take words that came while a code was waited for.
+
+        Args:
+            request: its message is what came.
+            flow: a live one, of the kind RESET.
+            language: a key of `bot.texts.LANGUAGES`.
+            bot: the way to Telegram.
+        """
+        await self._store.end_flow(flow)
+        message = request.messages[0]
+        await self._try(request, message, message.text or "", language, bot)
+
+    async def _try(
+        self, request: Request, message: Message, code: str, language: str, bot: Bot
+    ) -> None:
+        # Nobody is to read it over a shoulder; a code that was used is worth nothing any more.
+        await _delete(bot, message)
+        barred = await self._store.recovery_barred(request.person)
+        if barred is not None:
+            request.outcome = f"barred_{barred.reason}"
+            when = "" if barred.until is None else moment(barred.until)
+            await reply(message, say(language, "recover.barred", when=when))
+        elif await self._store.use_recovery_code(request.person, code):
+            request.outcome = "recovered"
+            await reply(message, say(language, "recover.done"))
+            await self._enrolling.ask_consent(message, request.person, language, new_code=True)
+        else:
+            request.outcome = "wrong_code"
+            await reply(message, say(language, "recover.wrong"))
+
+
+async def _delete(bot: Bot, message: Message) -> None:
+    try:
+        await bot.delete_message(message.chat.id, message.message_id)
+    except BadRequest:  # gone already, or too old
+        return

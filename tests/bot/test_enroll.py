@@ -1,0 +1,311 @@
+"""Consent, selfies and what becomes of them, through real HTTP and a real database."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.enroll import consent_version
+from bot.sandbox import Sandbox
+from bot.texts import moment, say
+from engine import errors
+from engine.types import Analysis, Pose, Quality
+from tests.bot.fakes import picture
+from tests.bot.logins import (
+    SELFIES,
+    LoginEngine,
+    Shots,
+    agree,
+    code_of,
+    english,
+    enroll,
+    good_face,
+    login_bot,
+    verify,
+)
+
+
+def test_the_consents_version_follows_its_words() -> None:
+    assert len(consent_version()) == 12
+    assert consent_version() == consent_version()
+
+
+async def test_selfies_after_a_consent_make_a_login(tmp_path: Path) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await ana.send_text("/enroll")
+        asked = await ana.reply()
+        assert asked.text == say("en", "enroll.consent", count=SELFIES, days=365).strip()
+        await ana.press(asked, say("en", "buttons.agree"))
+        assert (await ana.reply()).text == say("en", "enroll.first", count=SELFIES)
+        for number in range(1, SELFIES):
+            await ana.send_photo(shots.new())
+            hint = say("en", f"enroll.hint_{number}")
+            said = say("en", "enroll.next", number=number, of=SELFIES)
+            assert (await ana.reply()).text == f"{said} {hint}"
+        await ana.send_photo(shots.new())
+        assert (await ana.reply()).text == say("en", "enroll.done", days=365)
+        code = await ana.reply()
+        assert code.protected
+        assert len(code_of(code).replace("-", "")) == 20
+        # Nothing is left open: the next photo is for fun again.
+        await ana.send_photo(shots.new())
+        assert (await ana.reply()).photo
+
+
+async def test_whoever_declines_leaves_nothing(tmp_path: Path) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await ana.send_text("/enroll")
+        asked = await ana.reply()
+        await ana.press(asked, say("en", "buttons.decline"))
+        settled = await ana.edited(asked)
+        assert settled.text == say("en", "enroll.declined")
+        assert not settled.buttons
+        await ana.send_photo(picture())
+        assert (await ana.reply()).photo
+        await ana.send_text("/verify")
+        assert (await ana.reply()).text == say("en", "verify.not_enrolled")
+
+
+async def test_no_selfie_counts_before_the_consent(tmp_path: Path) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await ana.send_text("/enroll")
+        await ana.reply()
+        await ana.send_photo(picture())
+        assert (await ana.reply()).text == say("en", "enroll.consent_first")
+
+
+async def test_a_button_of_an_older_question_is_of_no_use(tmp_path: Path) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await ana.send_text("/enroll")
+        older = await ana.reply()
+        await ana.send_text("/enroll")
+        await ana.reply()
+        said = await ana.press(older, say("en", "buttons.agree"))
+        assert said.text == say("en", "toast.button_expired")
+
+
+LIES = [
+    ({"origin": "user"}, "forwarded"),
+    ({"origin": "hidden_user"}, "forwarded"),
+    ({"origin": "channel"}, "forwarded"),
+    ({"via_bot": True}, "via_bot"),
+    ({"edited": True}, "edited"),
+    ({"in_album": True}, "in_album"),
+    ({"offline": True}, "scheduled"),
+    ({"as_channel": True}, "not_their_own"),
+    ({"age_s": 600}, "too_early"),
+]
+
+
+@pytest.mark.parametrize(("lie", "reason"), LIES)
+async def test_a_selfie_from_elsewhere_is_refused(
+    tmp_path: Path, lie: dict[str, object], reason: str
+) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await agree(ana)
+        await ana.send_photo(picture(1), **lie)  # type: ignore[arg-type]
+        assert (await ana.reply()).text == say("en", f"refusal.{reason}")
+        # It may be sent as it should: what was refused unseen is not held against it.
+        await ana.send_photo(picture(1))
+        assert say("en", "enroll.next", number=1, of=SELFIES) in (await ana.reply()).text
+
+
+async def test_a_true_album_a_file_and_a_video_are_refused(tmp_path: Path) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await agree(ana)
+        await ana.send_album([picture(1), picture(2)])
+        assert (await ana.reply()).text == say("en", "refusal.in_album")
+        await ana.send_document(picture(3), name="me.jpg", mime_type="image/jpeg")
+        assert (await ana.reply()).text == say("en", "refusal.as_file")
+        await ana.send_video_note()
+        assert (await ana.reply()).text == say("en", "refusal.not_a_selfie")
+        sent = await ana.send_photo(picture(4))
+        await ana.reply()
+        await ana.edit_photo(sent, picture(5))
+        assert (await ana.reply()).text == say("en", "refusal.edited")
+
+
+async def test_a_forward_that_hides_its_author_is_known_by_its_file(tmp_path: Path) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await agree(ana)
+        sent = await ana.send_photo(picture(1))
+        await ana.reply()
+        await ana.forward(sent)
+        assert (await ana.reply()).text == say("en", "refusal.forwarded")
+        await ana.forward(sent, copy=True)
+        assert (await ana.reply()).text == say("en", "refusal.seen_before")
+        # Uploaded anew the file has another name, but the same bytes.
+        await ana.send_photo(picture(1))
+        assert (await ana.reply()).text == say("en", "refusal.seen_before")
+
+
+UNFIT = [
+    ((), "no_face"),
+    ((good_face(), good_face(1)), "several_faces"),
+    ((replace(good_face(), quality=Quality(60, 0.2, 0.5, 0.1)),), "face_too_far"),
+    ((replace(good_face(), quality=Quality(120, 0.9, 0.5, 0.1)),), "face_blurred"),
+    ((replace(good_face(), quality=Quality(120, 0.2, 0.05, 0.1)),), "too_dark"),
+    ((replace(good_face(), quality=Quality(120, 0.2, 0.95, 0.1)),), "too_bright"),
+    ((replace(good_face(), quality=Quality(120, 0.2, 0.5, 0.8)),), "uneven_light"),
+    ((replace(good_face(), pose=Pose(-0.2, 0.56)),), "turned_away"),
+    ((replace(good_face(), pose=Pose(0.0, 0.8)),), "tilted"),
+    ((replace(good_face(), probability=0.95),), "face_unclear"),
+    ((replace(good_face(), pose=Pose(float("nan"), 0.56)),), "face_unclear"),
+]
+
+
+@pytest.mark.parametrize(("faces", "reason"), UNFIT)
+async def test_what_is_wrong_with_a_selfie_is_said(
+    tmp_path: Path, faces: tuple[object, ...], reason: str
+) -> None:
+    engine = LoginEngine()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await agree(ana)
+        engine.faces = faces  # type: ignore[assignment]
+        await ana.send_photo(picture(1))
+        assert (await ana.reply()).text == say("en", f"refusal.{reason}")
+        engine.faces = None
+        await ana.send_photo(picture(2))
+        assert say("en", "enroll.next", number=1, of=SELFIES) in (await ana.reply()).text
+
+
+async def test_somebody_else_between_the_selfies_is_refused(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await agree(ana)
+        await ana.send_photo(shots.new())
+        await ana.reply()
+        engine.person = 1
+        await ana.send_photo(shots.new())
+        assert (await ana.reply()).text == say("en", "refusal.somebody_else")
+        engine.person = 0
+        await ana.send_photo(shots.new())
+        assert say("en", "enroll.next", number=2, of=SELFIES) in (await ana.reply()).text
+
+
+async def test_a_fault_of_ours_costs_nothing(tmp_path: Path) -> None:
+    engine = LoginEngine()
+    look = engine.see
+
+    def broken(_photo: bytes) -> Analysis:
+        raise errors.Unavailable("gone")
+
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await agree(ana)
+        engine.see = broken
+        await ana.send_photo(picture(1))
+        assert (await ana.reply()).text == say("en", "refusal.engine_down")
+        engine.see = look
+        await ana.send_photo(picture(1))
+        assert say("en", "enroll.next", number=1, of=SELFIES) in (await ana.reply()).text
+
+
+async def test_cancelling_leaves_nothing_half_enrolled(tmp_path: Path) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await ana.send_text("/cancel")
+        assert (await ana.reply()).text == say("en", "account.nothing_to_cancel")
+        await agree(ana)
+        await ana.send_photo(shots.new())
+        await ana.reply()
+        await ana.send_text("/cancel")
+        assert (await ana.reply()).text == say("en", "account.cancelled")
+        await ana.send_text("/verify photo")
+        assert (await ana.reply()).text == say("en", "verify.not_enrolled")
+        await ana.send_photo(shots.new())
+        assert (await ana.reply()).photo
+
+
+async def test_an_enrolment_goes_on_after_a_restart_and_with_another_replica(
+    tmp_path: Path,
+) -> None:
+    shots = Shots()
+    async with Sandbox() as sandbox:
+        ana = await english(sandbox)
+        async with login_bot(tmp_path, LoginEngine(), sandbox):
+            await agree(ana)
+            await ana.send_photo(shots.new())
+            await ana.reply()
+        async with login_bot(tmp_path, LoginEngine(), sandbox):
+            await ana.send_photo(shots.new())
+            assert say("en", "enroll.next", number=2, of=SELFIES) in (await ana.reply()).text
+            await ana.send_photo(shots.new())
+            assert (await ana.reply()).text == say("en", "enroll.done", days=365)
+
+
+async def test_an_enrolment_expires(tmp_path: Path) -> None:
+    async with login_bot(tmp_path, LoginEngine(), conversation_minutes=1e-5) as sandbox:
+        ana = await english(sandbox)
+        await ana.send_text("/enroll")
+        asked = await ana.reply()
+        said = await ana.press(asked, say("en", "buttons.agree"))
+        assert said.text == say("en", "toast.button_expired")
+
+
+async def test_without_a_calibration_there_is_no_login(tmp_path: Path) -> None:
+    engine = LoginEngine()
+    engine.login = None
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        for command in ("/enroll", "/verify"):
+            await ana.send_text(command)
+            assert (await ana.reply()).text == say("en", "refusal.no_login")
+
+
+async def test_a_face_is_replaced_after_a_passed_verification(tmp_path: Path) -> None:
+    shots = Shots()
+    engine = LoginEngine()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/enroll")
+        assert (await ana.reply()).text == say("en", "enroll.already", hours=24)
+        assert (await verify(ana, shots)).text == say("en", "verify.passed_photo")
+        await agree(ana)
+        engine.person = 1
+        for _ in range(SELFIES - 1):
+            await ana.send_photo(shots.new())
+            await ana.reply()
+        await ana.send_photo(shots.new())
+        assert (await ana.reply()).text == say("en", "enroll.done", days=365)
+        assert (await verify(ana, shots)).text == say("en", "verify.passed_photo")
+        engine.person = 0
+        assert (await verify(ana, shots)).text == say("en", "verify.failed_photo")
+
+
+async def test_replacing_without_verifying_waits_and_can_be_cancelled(tmp_path: Path) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/enroll")
+        offer = await ana.reply()
+        before = datetime.now(UTC)
+        await ana.press(offer, say("en", "buttons.wait"))
+        notice = await ana.edited(offer)
+        latest = datetime.now(UTC)
+        dues = {
+            say("en", "enroll.waiting", when=moment(at + timedelta(hours=24)))
+            for at in (before, latest)
+        }
+        assert notice.text in dues
+        await ana.send_text("/enroll")
+        again = await ana.reply()
+        assert again.text == notice.text
+        await ana.press(again, say("en", "buttons.keep"))
+        assert (await ana.edited(again)).text == say("en", "enroll.kept")
+        await ana.send_text("/enroll")
+        assert (await ana.reply()).text == say("en", "enroll.already", hours=24)

@@ -1,0 +1,98 @@
+"""Keys, database and people from the command line; on real files."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bot import storing
+from bot.__main__ import main
+from bot.settings import StoreChoice
+from bot.store import Enrolment, FlowKind
+from tests.bot.logins import vector
+
+RUNNER = CliRunner()
+ANA = 4711
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("DATABASE", "DATABASE_URL", "IDS_KEY", "TEMPLATE_KEYS", "TEMPLATE_KEYS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def run(*words: str, code: int = 0) -> str:
+    result = RUNNER.invoke(main, list(words))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+async def enroll() -> None:
+    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+        flow = await store.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
+        vectors = vector(0)[None]
+        assert await store.enroll(flow, Enrolment("fake", vectors, "1", None, "en"))
+
+
+async def enrolled() -> bool:
+    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+        found = await store.templates(ANA)
+        return found is not None and bool(abs(found.vectors - vector(0)).max() < 1e-5)
+
+
+async def forget() -> None:
+    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+        await store.forget(ANA)
+
+
+def test_without_a_key_it_says_how_to_make_one() -> None:
+    assert "python -m bot keys new" in run("db", "check", code=1)
+
+
+def test_keys_are_made_listed_rotated_and_retired() -> None:
+    run("keys", "new")
+    asyncio.run(enroll())
+    (first,) = (line for line in run("keys", "list").splitlines() if "newest" in line)
+    assert "1 people" in first
+    old = first.split()[0]
+    run("keys", "new")
+    assert "still protects 1 people" in run("keys", "retire", old, code=1)
+    assert "1 people were moved" in run("keys", "rotate")
+    run("keys", "retire", old)
+    assert old not in run("keys", "list")
+    assert asyncio.run(enrolled())
+
+
+def test_a_backup_comes_back_without_the_erased() -> None:
+    run("keys", "new")
+    asyncio.run(enroll())
+    run("db", "backup", "copy.db")
+    run("db", "restore", "copy.db")
+    assert asyncio.run(enrolled())
+    asyncio.run(forget())
+    run("db", "restore", "copy.db")
+    assert not asyncio.run(enrolled())
+    run("db", "check")
+    run("db", "migrate")
+
+
+def test_unlocking_says_what_it_did() -> None:
+    run("keys", "new")
+    asyncio.run(enroll())
+    assert "Nothing keeps them" in run("unlock", str(ANA))
+
+
+def test_keys_from_the_environment_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("keys", "new")
+    text = Path("run/secrets/template.keys").read_text()
+    monkeypatch.setenv("TEMPLATE_KEYS", text)
+    assert "TEMPLATE_KEYS_FILE" in run("keys", "new", code=1)
+    assert "people" in run("keys", "list")
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://here")
+    assert "DATABASE_URL" in run("db", "check", code=2)

@@ -1,0 +1,317 @@
+"""Challenges, fresh selfies and clips, and what is said of them; through HTTP and a database."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bot.liveness import Challenge, draw
+from bot.sandbox import Sandbox
+from bot.texts import say
+from engine import errors
+from engine.types import Analysis, Track
+from tests.bot.fakes import picture
+from tests.bot.logins import (
+    LOT,
+    PHOTOS,
+    LoginEngine,
+    Shots,
+    english,
+    enroll,
+    login_bot,
+    vector,
+    verify,
+)
+from tests.bot.test_liveness import film, path
+
+FAILED, PASSED = say("en", "verify.failed_photo"), say("en", "verify.passed_photo")
+
+
+async def test_the_right_person_passes_and_another_does_not(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        assert (await verify(ana, shots)).text == PASSED
+        engine.person = 1
+        assert (await verify(ana, shots)).text == FAILED
+        engine.person = 0
+        assert (await verify(ana, shots)).text == PASSED
+
+
+async def test_nobody_verifies_as_somebody_else(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana, ben = await english(sandbox), await english(sandbox, "ben")
+        await enroll(ana, shots)
+        engine.person = 1
+        await enroll(ben, shots)
+        engine.person = 0
+        assert (await verify(ben, shots)).text == FAILED
+        assert (await verify(ana, shots)).text == PASSED
+
+
+async def test_whoever_is_not_enrolled_is_told_so(tmp_path: Path) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await ana.send_text("/verify")
+        assert (await ana.reply()).text == say("en", "verify.not_enrolled")
+        await ana.send_text("/verify dance")
+        assert (await ana.reply()).text == say("en", "verify.which")
+
+
+LIES = [
+    ({"origin": "user"}, "forwarded"),
+    ({"via_bot": True}, "via_bot"),
+    ({"edited": True}, "edited"),
+    ({"in_album": True}, "in_album"),
+    ({"offline": True}, "scheduled"),
+    ({"as_channel": True}, "not_their_own"),
+    ({"age_s": 5}, "too_early"),
+]
+
+
+@pytest.mark.parametrize(("lie", "reason"), LIES)
+async def test_a_capture_from_elsewhere_is_refused_and_not_charged(
+    tmp_path: Path, lie: dict[str, object], reason: str
+) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/verify photo")
+        asked = await ana.reply()
+        await ana.send_photo(shots.new(), reply_to=asked, **lie)  # type: ignore[arg-type]
+        assert (await ana.reply()).text == say("en", f"refusal.{reason}")
+        await ana.send_photo(shots.new(), reply_to=asked)
+        await ana.send_photo(shots.new(), reply_to=await ana.reply())
+        assert (await ana.reply()).text == PASSED
+
+
+async def test_it_must_be_a_reply_to_the_last_message_of_the_challenge(tmp_path: Path) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/verify photo")
+        asked = await ana.reply()
+        assert asked.asks_reply
+        await ana.send_photo(shots.new())
+        assert (await ana.reply()).text == say("en", "refusal.not_a_reply")
+        await ana.send_photo(shots.new(), reply_to=asked)
+        second = await ana.reply()
+        await ana.send_photo(shots.new(), reply_to=asked)
+        assert (await ana.reply()).text == say("en", "refusal.not_a_reply")
+        await ana.send_photo(shots.new(), reply_to=second)
+        assert (await ana.reply()).text == PASSED
+
+
+async def test_too_late_is_too_late(tmp_path: Path) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine(), photo_challenge_s=10) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/verify photo")
+        asked = await ana.reply()
+        await ana.send_photo(shots.new(), reply_to=asked, age_s=-30)
+        assert (await ana.reply()).text == say("en", "refusal.too_late")
+        # The challenge is over, whatever comes now.
+        await ana.send_photo(shots.new(), reply_to=asked)
+        assert (await ana.reply()).photo
+
+
+async def test_a_selfie_of_the_enrolment_is_known_again(tmp_path: Path) -> None:
+    shots = Shots()
+    engine = LoginEngine()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana, ben = await english(sandbox), await english(sandbox, "ben")
+        await enroll(ana, shots)
+        await ana.send_text("/verify photo")
+        asked = await ana.reply()
+        await ana.send_photo(picture(101), reply_to=asked)  # the first of the enrolment
+        assert (await ana.reply()).text == say("en", "refusal.seen_before")
+        engine.person = 1
+        await enroll(ben, shots)
+        await ben.send_text("/verify photo")
+        asked = await ben.reply()
+        await ben.send_photo(picture(102), reply_to=asked)  # another person's
+        assert (await ben.reply()).text == say("en", "refusal.seen_before")
+
+
+async def test_a_photo_does_where_a_video_is_wanted_as_little_as_the_reverse(
+    tmp_path: Path,
+) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/verify")
+        asked = await ana.reply()
+        assert asked.photo
+        assert asked.asks_reply
+        assert asked.protected
+        await ana.send_photo(shots.new(), reply_to=asked)
+        assert (await ana.reply()).text == say("en", "refusal.not_a_round_video")
+        await ana.send_video(reply_to=asked)
+        assert (await ana.reply()).text == say("en", "refusal.not_a_round_video")
+        await ana.send_text("/verify photo")
+        asked = await ana.reply()
+        await ana.send_video_note(reply_to=asked)
+        assert (await ana.reply()).text == say("en", "refusal.not_a_selfie")
+        await ana.send_text("/cancel")
+        await ana.reply()
+        await ana.send_video_note()
+        assert (await ana.reply()).text == say("en", "verify.no_challenge")
+
+
+async def test_failures_bring_delays(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        engine.person = 1
+        for _ in range(5):
+            assert (await verify(ana, shots)).text == FAILED
+        await ana.send_text("/verify photo")
+        waits = {say("en", "verify.barred_delay", count=seconds) for seconds in range(1, 31)}
+        assert (await ana.reply()).text in waits
+
+
+def broken(_photo: bytes) -> Analysis:
+    raise errors.InternalError("a bug")
+
+
+async def test_a_fault_denies_and_is_not_charged(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    look = engine.see
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        for _ in range(6):
+            await ana.send_text("/verify photo")
+            asked = await ana.reply()
+            engine.see = broken
+            await ana.send_photo(shots.new(), reply_to=asked)
+            assert "code" in (await ana.reply()).text
+            engine.see = look
+            await ana.send_photo(shots.new(), reply_to=asked)
+            await ana.send_photo(shots.new(), reply_to=await ana.reply())
+            assert (await ana.reply()).text == PASSED
+
+
+async def test_two_devices_at_once_have_one_attempt(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/verify photo")
+        asked = await ana.reply()
+        for _ in range(PHOTOS - 1):
+            await ana.send_photo(shots.new(), reply_to=asked)
+            asked = await ana.reply()
+        sent = [ana.send_photo(shots.new(), reply_to=asked) for _ in range(2)]
+        await asyncio.gather(*sent)
+        said = [await ana.reply() for _ in range(2)]
+        assert sum(one.text == PASSED for one in said) == 1
+
+
+async def test_another_model_wants_another_enrolment(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    async with Sandbox() as sandbox:
+        ana = await english(sandbox)
+        async with login_bot(tmp_path, engine, sandbox):
+            await enroll(ana, shots)
+        other = LoginEngine()
+        assert other.login is not None
+        other.login = replace(other.login, weights_sha256="1" * 64)
+        async with login_bot(tmp_path, other, sandbox):
+            await ana.send_text("/verify photo")
+            assert (await ana.reply()).text == say("en", "verify.other_embedder")
+
+
+def clip_of(person: int, challenge: Challenge) -> Callable[[bytes], Track]:
+    """An engine's eyes before which a person does a challenge's steps."""
+
+    def watch(clip: bytes) -> Track:
+        seen = film(path(challenge.steps))
+        frames = []
+        for index, frame in enumerate(seen.frames):
+            face = frame.face
+            if face is not None and face.embedding is not None:
+                face = replace(face, embedding=vector(person, index))
+            mark = hashlib.sha256(clip + bytes([index % 256])).digest()
+            frames.append(replace(frame, face=face, fingerprint=mark))
+        return replace(seen, frames=tuple(frames))
+
+    return watch
+
+
+async def test_by_video_the_steps_and_the_face_must_be_right(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    drawn = random.Random(LOT)
+    clips = [b"clip one", b"clip two", b"clip three", b"clip four"]
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+
+        async def answer(person: int, steps: Challenge | None = None) -> str:
+            await ana.send_text("/verify")
+            asked = await ana.reply()
+            challenge = draw(drawn)
+            engine.watch = clip_of(person, steps or challenge)
+            await ana.send_video_note(clips.pop(), reply_to=asked)
+            return (await ana.reply()).text
+
+        assert await answer(0) == say("en", "verify.passed_video")
+        assert await answer(1) == say("en", "verify.failed_video")
+        wrong = Challenge.parse("udud")
+        assert await answer(0, wrong) == say("en", "liveness.wrong_steps")
+        assert await answer(0) == say("en", "verify.passed_video")
+
+
+async def test_a_clip_is_known_again(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    drawn = random.Random(LOT)
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        for expected in ("verify.passed_video", "refusal.seen_before"):
+            await ana.send_text("/verify")
+            asked = await ana.reply()
+            engine.watch = clip_of(0, draw(drawn))
+            await ana.send_video_note(b"the same clip", reply_to=asked)
+            assert (await ana.reply()).text == say("en", expected)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (errors.BrokenVideo("x"), "refusal.broken_clip"),
+        (errors.Unavailable("x"), "refusal.engine_down"),
+        (errors.DeadlineExceeded("x"), "refusal.deadline"),
+    ],
+)
+async def test_a_clip_that_cannot_be_seen_is_not_charged(
+    tmp_path: Path, fault: errors.EngineError, sentence: str
+) -> None:
+    engine, shots = LoginEngine(), Shots()
+
+    def broken(_clip: bytes) -> Track:
+        raise fault
+
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/verify")
+        asked = await ana.reply()
+        engine.watch = broken
+        for number in range(6):
+            await ana.send_video_note(bytes([number]), reply_to=asked)
+            assert (await ana.reply()).text == say("en", sentence)
+        engine.watch = clip_of(0, draw(random.Random(LOT)))
+        await ana.send_video_note(b"a sound one", reply_to=asked)
+        assert (await ana.reply()).text == say("en", "verify.passed_video")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from engine.bundle import Bundle, Calibration, DatasetRecord
+from engine.decision import LoginCalibration
 
 _NAMES_SHOWN = 30
 _FEW_PEOPLE = 50
@@ -51,6 +52,8 @@ def card(bundle: Bundle) -> str:
     parts += ["## How good it is", _metrics(record.metrics, knows=knows)]
     if record.calibration is not None:
         parts.append(_calibration(record.calibration))
+    if record.login is not None:
+        parts += ["## As a login's second factor", _login(record.login)]
     parts += ["## Limits", _bullets(_limits(bundle))]
     parts += ["## What it is for", _bullets(_uses(knows=knows))]
     parts += ["## What it is not for", _bullets(_misuses(knows=knows))]
@@ -186,6 +189,30 @@ def _calibration(calibration: Calibration) -> str:
         + "\n\nTwo photos, one person or two:\n\n"
         + "| false match rate | similarity | true accepts | impostor pairs |\n|---|---|---|---|\n"
         + pairs
+    )
+
+
+def _login(login: LoginCalibration) -> str:
+    rows = "\n".join(
+        f"| {point.level} | {point.templates} | {point.probes} | {point.threshold:.3f} "
+        f"| {point.fmr:.4%} | {point.fmr_upper_95:.4%} | {point.fnmr:.2%} "
+        f"| {point.impostor_trials:,}, {point.genuine_trials:,} of {point.people} people |"
+        for point in login.points
+    )
+    whence = (
+        f"Measured on faces of the embedder {_plain(login.embedder)} ({_plain(login.source)})"
+        if login.source.startswith("own")
+        else f"Borrowed from {_plain(login.source)}, which has the same embedder"
+    )
+    return (
+        f"{whence}; version `{login.version}`. Advised: {login.captures} photos at enrolment, "
+        f"{login.probes} at a login by photo. The mean of the enrolled photos is compared with the "
+        "mean of the fresh ones. Strangers let in: of those who pick somebody else's account and "
+        f"have {login.attempts} attempts in a row, none of them with a prepared fake. A clip "
+        "counts as one photo of the right person, and as the worst number of photos of a stranger: "
+        "nobody has measured it on real clips.\n\n"
+        "| by | enrolled | fresh | similarity | strangers let in | at most (95 %) | right ones "
+        "refused, an attempt | tries |\n|---|---|---|---|---|---|---|---|\n" + rows
     )
 
 

@@ -19,6 +19,7 @@ from training.console import progress, say
 from training.data import Faces
 from training.fitting import Machine
 from training.gallery import Source
+from training.login import Lend, own_or_lent
 from training.recipes import CHOOSING_SHARE, FEWEST_PEOPLE, HELD_OUT_SHARE, Material, Plan, Recipe
 from training.runs import Run, fingerprint
 from training.tools import Tools
@@ -61,6 +62,7 @@ def make(
     *,
     thumbnails: bool,
     lender: Bundle | None,
+    lend_login: Lend | None = None,
 ) -> Made | None:
     """Train a classifier and write its bundle.
 
@@ -75,6 +77,7 @@ def make(
         source: what to say about the data.
         thumbnails: whether the bundle carries a small picture of each person.
         lender: whose calibration a head borrows where the faces are too few to measure.
+        lend_login: see `training.login.own_or_lent`.
 
     Returns:
         What was made; None in a process that only helps another one (DDP).
@@ -87,8 +90,12 @@ def make(
     with progress("Embedding faces", len(faces)) as advance:
         vectors = data.vectors(faces, tools.embedder, advance)
     if plan.recipe is Recipe.HEAD:
-        return _head(plan, faces, vectors, tools, run, machine, out, source, thumbnails, lender)
-    return _network(plan, faces, vectors, tools, weights, run, machine, out, source, thumbnails)
+        return _head(
+            plan, faces, vectors, tools, run, machine, out, source, thumbnails, lender, lend_login
+        )
+    return _network(
+        plan, faces, vectors, tools, weights, run, machine, out, source, thumbnails, lend_login
+    )
 
 
 def _head(
@@ -102,6 +109,7 @@ def _head(
     source: Source,
     thumbnails: bool,
     lender: Bundle | None,
+    lend_login: Lend | None,
 ) -> Made | None:
     fitted = recipes.length(plan, vectors, faces, run, machine)
     if fitted is None:
@@ -110,6 +118,7 @@ def _head(
     def directions(own: Vectors, owner: Owners, people: int) -> tuple[Vectors, Owners]:
         return recipes.fit_head(plan, own, owner, people, fitted.epoch, machine.alone())
 
+    login = own_or_lent(faces, vectors, tools, lend_login)
     with progress("Measuring on held-out people", rounds(len(faces.people))) as advance:
         built = gallery.build(
             faces,
@@ -124,6 +133,7 @@ def _head(
             ),
             thumbnails=thumbnails,
             borrow=lender,
+            login=login,
             advance=advance,
         )
     return Made(built, fitted.epoch, fitted.epochs)
@@ -140,6 +150,7 @@ def _network(
     out: Path,
     source: Source,
     thumbnails: bool,
+    lend_login: Lend | None,
 ) -> Made | None:
     owner, people = faces.owner, len(faces.people)
     network = recipes.start(plan, weights)
@@ -181,6 +192,7 @@ def _network(
     record = gallery.record("classifier", faces, form, source) | {
         "architecture": _architecture(plan, trained.epoch) | trained.network.architecture(),
         "calibration": calibration,
+        "login": own_or_lent(faces, vectors, tools, lend_login),
         "metrics": metrics,
     }
     return Made(save(out, record, tensors), trained.epoch, trained.epochs)

@@ -183,7 +183,7 @@ def vectors(faces: Faces, embedder: embed.Embedder, advance: Advance | None = No
     form = embedder.specification
     result = np.empty((len(faces), form.dimension), np.float32)
     ids = np.array([row.id for row in faces.rows])
-    with _usable(faces.home), closing(open_cache(faces.home)) as cache:
+    with usable(faces.home), closing(open_cache(faces.home)) as cache:
         known = _look_up(cache, form, ids, result)
         missing = np.flatnonzero(~known).tolist()
         if advance:
@@ -236,7 +236,7 @@ def open_cache(home: Path) -> sqlite3.Connection:
     Raises:
         OSError: it is damaged or cannot be written.
     """
-    with _usable(home):
+    with usable(home):
         cache = sqlite3.connect(home / CACHE)
         cache.execute("PRAGMA journal_mode = WAL")
         cache.execute(
@@ -247,7 +247,7 @@ def open_cache(home: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _usable(home: Path) -> Iterator[None]:
+def usable(home: Path) -> Iterator[None]:
     """Say what is to be done about a cache that does not work."""
     try:
         yield

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from engine import embed
 from engine.align import ARCFACE_TEMPLATE
 from engine.bundle import Bundle, Calibration, save
+from engine.decision import LoginCalibration
 from training.audit import mean_of_means, unit
 from training.calibration import Owners, Prototypes, Vectors, calibrate, grouped, scaled
 from training.console import Advance
@@ -158,6 +159,7 @@ def build(
     thumbnails: bool,
     borrow: Bundle | None,
     summary: Summary = CLUSTERS,
+    login: LoginCalibration | None = None,
     advance: Advance | None = None,
 ) -> Bundle:
     """Summarise and calibrate faces, and write the bundle.
@@ -171,6 +173,7 @@ def build(
         thumbnails: whether the bundle carries a small picture of each person.
         borrow: whose centre and calibration to use where these faces are too few to measure.
         summary: how people are summarised.
+        login: how it decides logins; None: it cannot.
         advance: told how far measuring has come; see `training.calibration.rounds`.
 
     Raises:
@@ -203,6 +206,7 @@ def build(
         }
         | dict(summary.architecture),
         "calibration": calibration,
+        "login": login,
         "metrics": metrics,
     }
     if borrowed is None and summary.prototypes is not prototypes:

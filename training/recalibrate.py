@@ -4,13 +4,15 @@ For a bundle whose calibration was borrowed, scaled or measured on other photos 
 what the bundle sees; knows nothing about files.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.bundle import Calibration, Manifest, PairRecord
-from training import verification
+from engine.decision import LoginCalibration
+from training import facing, login, verification
 from training.calibration import assemble
+from training.console import Advance
 from training.data import Vectors
 from training.evaluate import Seen, known_numbers
 from training.gallery import CALIBRATED_FOR
@@ -127,6 +129,78 @@ def recalibrate(
         stranger_people=stranger_people,
         pairs_measured=bool(records),
     )
+
+
+def login_people(data: Seen, strangers: Seen | None = None) -> int:
+    """How many people the faces are of that `recalibrate_login` measures on."""
+    parts = [_usable(seen) for seen in (data, strangers) if seen is not None]
+    return len({seen.probes.faces.people[i] for seen in parts for i in np.unique(seen.owner)})
+
+
+def recalibrate_login(
+    sight: Sight,
+    data: Seen,
+    *,
+    created: str,
+    strangers: Seen | None = None,
+    seed: int = 0,
+    advance: Advance | None = None,
+) -> LoginCalibration:
+    """Measure a login's thresholds for a bundle's embedder.
+
+    Everybody counts alike, whether the bundle knows them or not: people who log in are none of
+    its own.
+
+    Args:
+        sight: the bundle's.
+        data: faces with names.
+        created: the date to write down.
+        strangers: more of them.
+        seed: of the draws and bootstraps.
+        advance: told how many of `training.login.rounds` are done.
+
+    Raises:
+        ValueError: there are too few people or photos.
+    """
+    form = sight.tools.embedder.specification
+    parts = [_usable(seen) for seen in (data, strangers) if seen is not None]
+    if any(login.learned_from(form.id, seen.probes.faces) for seen in parts):
+        raise ValueError(
+            f"{form.id} was trained on data of this name: it tells those people apart better than "
+            "anybody who will log in. Give other people's photos."
+        )
+    seen_ids: set[str] = set()
+    names: list[str] = []
+    crowds: list[login.Crowd] = []
+    twins = 0
+    for seen in parts:
+        faces = seen.probes.faces
+        fresh = np.flatnonzero([row.id not in seen_ids for row in faces.rows])
+        seen_ids |= {row.id for row in faces.rows}
+        chosen = faces.part(fresh)
+        poses = facing.poses(chosen, sight.tools.detector)
+        own = login.crowd(chosen, seen.vectors[fresh], poses)
+        crowds.append(replace(own, group=own.group - own.group.min(initial=0) + twins))
+        twins = int(crowds[-1].group.max(initial=twins)) + 1
+        names += [faces.people[i] for i in own.owner]
+    _, owner = np.unique(names, return_inverse=True)
+    everybody = login.Crowd(
+        vectors=np.concatenate([part.vectors for part in crowds]),
+        owner=owner.astype(np.int64),
+        group=np.concatenate([part.group for part in crowds]),
+        frontal=np.concatenate([part.frontal for part in crowds]),
+        turned=np.concatenate([part.turned for part in crowds]),
+    )
+    found = login.measure(everybody, form, seed=seed, advance=advance)
+    if found is None:
+        photos = np.bincount(everybody.owner[everybody.frontal], minlength=everybody.people)
+        raise ValueError(
+            f"{everybody.people} people with {int(np.median(photos))} good frontal photos each "
+            f"(the median) cannot bound a login's false match rate by {login.FMR:g}. Give about 20 "
+            "people with 30 such photos each, or 50 with 15; more with --openset DIR."
+        )
+    source = " and ".join(part.probes.faces.name for part in parts)
+    return replace(found, source=f"own, measured {created} on {source}")
 
 
 def renewed(manifest: Manifest, calibration: Calibration) -> Manifest:

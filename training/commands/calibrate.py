@@ -1,4 +1,7 @@
-"""`python -m training calibrate`: a bundle's thresholds and probabilities, on held-out faces."""
+"""`python -m training calibrate`: a bundle's thresholds and probabilities, on held-out faces.
+
+Or those of a login, which are of the bundle's embedder and not of its people.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +15,10 @@ from training.console import emit, failures, progress, results, today
 
 if TYPE_CHECKING:
     from engine.bundle import Calibration
+    from engine.decision import LoginCalibration
     from training.evaluate import Seen
     from training.recalibrate import Recalibration
+    from training.sight import Sight
 
 
 def calibrate(
@@ -43,14 +48,30 @@ def calibrate(
         str | None,
         typer.Option(help="Date to write down. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstraps.")] = 0,
+    login: Annotated[
+        bool,
+        typer.Option(
+            "--login",
+            help="Measure the thresholds of a login instead: on everybody in DATA and DIR alike, "
+            "whether the bundle knows them or not.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of draws and bootstraps.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure temperature, thresholds and percentiles anew, and write them into the .json."""
     threads.configure()
     with failures():
-        found = _calibrate(bundle, data, openset, fmr, aligned, created or today(), seed)
-    if as_json:
+        if login:
+            measured = _login(bundle, data, openset, aligned, created or today(), seed)
+        else:
+            found = _calibrate(bundle, data, openset, fmr, aligned, created or today(), seed)
+    if login:
+        if as_json:
+            emit(_plain_login(measured))
+        else:
+            _show_login(bundle, measured)
+    elif as_json:
         emit({"before": _plain(found.before), "after": _plain(found.after)})
     else:
         _show(bundle, found)
@@ -65,34 +86,99 @@ def _calibrate(
     created: str,
     seed: int,
 ) -> "Recalibration":
-    from engine import bundle, recogniser
-    from training import probes, sight
-    from training.evaluate import Seen
+    from engine import bundle
     from training.recalibrate import recalibrate, renewed
 
-    chosen = bundle.load(name)
-    recogniser.require_people(chosen)
-    eyes = sight.for_bundle(chosen, name)
-
-    def see(path: Path) -> "Seen":
-        found = probes.of(path, lambda: eyes.tools, aligned=aligned)
-        with progress(f"Seeing {found.faces.name}", len(found.faces)) as advance:
-            return Seen(found, eyes.vectors(found.faces, advance))
-
+    eyes = _eyes(name)
     found = recalibrate(
         eyes,
-        see(source),
+        _seen(eyes, source, aligned),
         created=created,
-        strangers=see(openset) if openset else None,
+        strangers=_seen(eyes, openset, aligned) if openset else None,
         fmr=fmr,
         seed=seed,
     )
-    bundle.rewrite(bundle.locate(name), renewed(chosen.manifest, found.after))
+    bundle.rewrite(bundle.locate(name), renewed(eyes.bundle.manifest, found.after))
     return found
+
+
+def _login(
+    name: str, source: Path, openset: Path | None, aligned: bool, created: str, seed: int
+) -> "LoginCalibration":
+    from engine import bundle
+    from training.login import rounds
+    from training.recalibrate import login_people, recalibrate_login
+
+    eyes = _eyes(name)
+    data = _seen(eyes, source, aligned)
+    more = _seen(eyes, openset, aligned) if openset else None
+    with progress("Measuring logins", rounds(login_people(data, more))) as advance:
+        found = recalibrate_login(
+            eyes, data, created=created, strangers=more, seed=seed, advance=advance
+        )
+    manifest = eyes.bundle.manifest.model_copy(update={"login": found})
+    bundle.rewrite(bundle.locate(name), manifest)
+    return found
+
+
+def _eyes(name: str) -> "Sight":
+    from engine import bundle, recogniser
+    from training import sight
+
+    chosen = bundle.load(name)
+    recogniser.require_people(chosen)
+    return sight.for_bundle(chosen, name)
+
+
+def _seen(eyes: "Sight", path: Path, aligned: bool) -> "Seen":
+    from training import probes
+    from training.evaluate import Seen
+
+    found = probes.of(path, lambda: eyes.tools, aligned=aligned)
+    with progress(f"Seeing {found.faces.name}", len(found.faces)) as advance:
+        return Seen(found, eyes.vectors(found.faces, advance))
 
 
 def _plain(calibration: "Calibration") -> dict[str, Any]:
     return calibration.model_dump(mode="json", exclude={"stranger_quantiles"})
+
+
+def _plain_login(found: "LoginCalibration") -> dict[str, Any]:
+    from engine import decision
+
+    plain = decision.to_json(found)
+    del plain["centre"]
+    return plain | {"version": found.version}
+
+
+def _show_login(name: str, found: "LoginCalibration") -> None:
+    table = Table("by", "templates", "probes", "threshold", box=None, pad_edge=False)
+    for heading in ("strangers let in, 5 attempts", "at most (95 %)", "right ones refused"):
+        table.add_column(heading, justify="right")
+    for point in found.points:
+        table.add_row(
+            point.level,
+            str(point.templates),
+            str(point.probes),
+            f"{point.threshold:.3f}",
+            f"{point.fmr:.4%}",
+            f"{point.fmr_upper_95:.4%}",
+            f"{point.fnmr:.2%}",
+        )
+    results.print(table)
+    results.print(
+        f"Ask for {found.captures} photos at enrolment and {found.probes} at a login by photo."
+    )
+    if not any(point.level == "video" for point in found.points):
+        results.print(
+            "Too few faces are turned aside to measure a login by video: it stays off.",
+            soft_wrap=True,
+        )
+    results.print(
+        escape(f"Wrote the .json of {name}: {found.source} (version {found.version})."),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _show(name: str, found: "Recalibration") -> None:

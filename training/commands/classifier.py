@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from rich.markup import escape
 from engine import threads
 from engine.errors import WeightsError
 from training.console import emit, failures, results, say, today
-from training.lending import LENDER, lender
+from training.lending import LENDER, lender, login, login_line
 
 if TYPE_CHECKING:
     from training.classifier import Made
@@ -240,6 +241,7 @@ def _train(
             source,
             thumbnails=thumbnails,
             lender=None if own_calibration(faces) else lender(calibration_from),
+            lend_login=partial(login, calibration_from, eyes.embedder.specification),
         )
         if made is None:
             return None
@@ -286,6 +288,9 @@ def _show(made: "Made", stem: Path, plan: "Plan") -> None:
         f"{plan.recipe.value}, epoch {made.epoch} of {made.epochs}. "
         f"{stem}.pth and {stem}.json ({made.bundle.id})"
     )
+    decided = login_line(made.bundle)
+    if decided:
+        line(decided)
     if made.bundle.calibration.source != "own":
         line(
             "Too few faces to measure similarities; calibration borrowed from "

@@ -1,5 +1,6 @@
 """`python -m training gallery`: a folder of faces, or a prepared dataset, to a gallery bundle."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ from rich.table import Table
 
 from engine import threads
 from training.console import emit, failures, progress, results, today
-from training.lending import LENDER, lender
+from training.lending import LENDER, lender, login, login_line
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
@@ -88,10 +89,13 @@ def _build(
     from training import data
     from training.calibration import rounds
     from training.gallery import build, own_calibration
+    from training.login import own_or_lent
 
     borrow = None if own_calibration(faces) else lender(calibration_from)
     with progress("Embedding faces", len(faces)) as advance:
         vectors = data.vectors(faces, eyes.embedder, advance)
+    lend = partial(login, calibration_from, eyes.embedder.specification)
+    decided = own_or_lent(faces, vectors, eyes, lend)
     with progress("Measuring", None if borrow else rounds(len(faces.people))) as advance:
         return build(
             faces,
@@ -101,6 +105,7 @@ def _build(
             source,
             thumbnails=thumbnails,
             borrow=borrow,
+            login=decided,
             advance=advance,
         )
 
@@ -165,6 +170,9 @@ def _show(
         highlight=False,
         soft_wrap=True,
     )
+    line = login_line(built)
+    if line:
+        results.print(escape(line), soft_wrap=True, highlight=False)
     measured, metrics = built.calibration.identification, built.manifest.metrics
     if built.calibration.source != "own":
         results.print(

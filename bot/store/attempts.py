@@ -30,6 +30,7 @@ LOCK_WINDOW = timedelta(hours=24)
 
 _NONCE_BYTES = 16
 _RECOVERY = "recovery"
+_DRAWN_BY_LOT = "video"
 _CHARGED = ("open", "failed")
 _CHARGED_VERIFICATION = attempts.c.outcome.in_(_CHARGED) & (attempts.c.level != _RECOVERY)
 
@@ -80,11 +81,12 @@ async def new_challenge(
     person = await people.find_or_add(work, telegram_id)
     now = work.clock()
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    await work.connection.execute(
-        update(challenges)
-        .where(challenges.c.person == person.code, challenges.c.spent.is_(None))
-        .values(spent=now)
-    )
+    older = (challenges.c.person == person.code) & challenges.c.spent.is_(None)
+    drawn = select(func.count()).where(older, challenges.c.level == _DRAWN_BY_LOT)
+    unanswered = (await work.connection.execute(drawn)).scalar_one()
+    await work.connection.execute(update(challenges).where(older).values(spent=now))
+    for _ in range(unanswered):
+        await _charge_unanswered(work, person, now)
     await work.connection.execute(
         challenges.insert().values(
             nonce_hash=_hash(nonce),
@@ -136,9 +138,7 @@ async def begin(work: Work, flow: Flow, level: Level, nonce: bytes) -> Attempt |
     assert spent.rowcount == ended.rowcount == 1, "the person's row is locked"
     attempt_id = await _insert(work, person, level, now)
     await audit.append(work, "attempt", person, attempt=attempt_id, level=level)
-    if await _failures_of_late(work, person) >= FAILURES_UNTIL_LOCK:
-        await people.change(work, person, locked=now, locked_by=attempt_id)
-        await audit.append(work, "locked", person, attempt=attempt_id)
+    await _lock_if_due(work, person, attempt_id)
     return Attempt(attempt_id, flow.telegram_id, level, challenge.steps, now)
 
 
@@ -295,6 +295,23 @@ async def _insert(work: Work, person: Person, level: str, now: datetime) -> int:
     )
     result = await work.connection.execute(statement.returning(attempts.c.id))
     return result.scalar_one()
+
+
+async def _charge_unanswered(work: Work, person: Person, now: datetime) -> None:
+    """Count a challenge that was let lapse as a failure.
+
+    Or whoever has a clip of somebody's head would ask until the lot falls on what is in it.
+    """
+    attempt_id = await _insert(work, person, _DRAWN_BY_LOT, now)
+    await _end(work, _open(person, attempt_id), "failed", "unanswered")
+    await audit.append(work, "unanswered", person, attempt=attempt_id)
+    await _lock_if_due(work, person, attempt_id)
+
+
+async def _lock_if_due(work: Work, person: Person, attempt_id: int) -> None:
+    if await _failures_of_late(work, person) >= FAILURES_UNTIL_LOCK:
+        await people.change(work, person, locked=work.clock(), locked_by=attempt_id)
+        await audit.append(work, "locked", person, attempt=attempt_id)
 
 
 def _open(person: Person | None, attempt_id: int) -> ColumnElement[bool]:

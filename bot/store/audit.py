@@ -69,10 +69,10 @@ async def check(work: Work) -> int | None:
 
 
 async def prune(work: Work, before: datetime) -> int:
-    """Delete the entries from before a time, and say so in a new one; returns how many."""
+    """Delete the entries up to a time, and say so in a new one; returns how many."""
     ends = (await work.connection.execute(select(audit_ends).with_for_update())).one()
     first_kept = (
-        await work.connection.execute(select(func.min(audit.c.number)).where(audit.c.at >= before))
+        await work.connection.execute(select(func.min(audit.c.number)).where(audit.c.at > before))
     ).scalar_one()
     anchor = ends.last if first_kept is None else first_kept - 1
     if anchor <= ends.anchor:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from bot.store import people
 from bot.store.database import insert_of
-from bot.store.fingerprints import mask, nearly_same
+from bot.store.fingerprints import mask, mirrored, nearly_same
 from bot.store.people import Person
 from bot.store.schema import captures, fingerprints
 from bot.store.work import Work
@@ -66,6 +66,7 @@ async def add_fingerprints(
 async def _add(work: Work, person: Person, capture_id: int, prints: Sequence[bytes]) -> bool:
     pad = person.pad
     masked = [mask(each, pad) for each in prints]
+    flipped = [mask(mirrored(each), pad) for each in prints]
     query = (
         select(fingerprints.c.capture, fingerprints.c.masked)
         .join(captures, captures.c.id == fingerprints.c.capture)
@@ -74,7 +75,8 @@ async def _add(work: Work, person: Person, capture_id: int, prints: Sequence[byt
     )
     rows: Iterable[tuple[int, bytes]] = (tuple(row) for row in await work.connection.execute(query))
     for _, group in groupby(rows, itemgetter(0)):
-        if nearly_same(masked, [each for _, each in group]):
+        old = [each for _, each in group]
+        if nearly_same(masked, old) or nearly_same(flipped, old):
             return False
     for place, each in enumerate(masked):
         await work.connection.execute(

@@ -52,7 +52,6 @@ class Database:
         self.path = address if isinstance(address, Path) else None
         self._busy_timeout_s = busy_timeout_s
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._truncate_due = False
         if self.path is not None:
             self.name = str(self.path)
             self._engine = self._sqlite(self.path)
@@ -116,7 +115,7 @@ class Database:
         SQLite: `secure_delete` has overwritten them in the database; here the write-ahead log is
         emptied. PostgreSQL: the dead rows are vacuumed; its own write-ahead log and backups keep
         them, and what is a person's there is beyond reading once no key is left that wraps theirs.
-        What cannot be done now, because others are reading, is done the next time.
+        What cannot be done now, because others are reading, is left to the next time.
 
         Args:
             tables: which had the rows.
@@ -128,13 +127,7 @@ class Database:
                 else:
                     await self._vacuum(tables)
         except StoreError as error:
-            self._truncate_due = True
             logger.warning("deleted rows could not be wiped yet: %s", error)
-
-    async def wipe_what_is_left(self) -> None:
-        """Empty the write-ahead log where that could not be done before."""
-        if self._truncate_due and self.path is not None:
-            await self.wipe()
 
     def complain(self, reason: str) -> StoreError:
         """What to say when the database cannot be used at all."""
@@ -198,7 +191,8 @@ class Database:
             # On the driver's connection, because SQLAlchemy's would begin a transaction first.
             async with driver.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
                 busy, *_ = await cursor.fetchone()
-        self._truncate_due = bool(busy)
+        if busy:
+            logger.warning("the write-ahead log could not be emptied yet: others are reading")
 
     async def _vacuum(self, tables: tuple[Table, ...]) -> None:
         engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 
 FINGERPRINT_BYTES = 32
+_ROW_BYTES = 2
 # In bits of 256.
 PHOTO_DISTANCE = 40
 CLIP_DISTANCE = 40
@@ -23,6 +24,16 @@ def mask(fingerprint: bytes, pad: bytes) -> bytes:
     if len(fingerprint) != FINGERPRINT_BYTES:
         raise ValueError(f"a fingerprint of {len(fingerprint)} bytes, not {FINGERPRINT_BYTES}")
     return bytes(one ^ other for one, other in zip(fingerprint, pad, strict=True))
+
+
+def mirrored(fingerprint: bytes) -> bytes:
+    """What the mirror image of a picture has for a fingerprint, but for a few bits.
+
+    Left becomes right in each row of 16, and what became brighter becomes darker.
+    """
+    rows = (fingerprint[at : at + _ROW_BYTES] for at in range(0, FINGERPRINT_BYTES, _ROW_BYTES))
+    turned = (f"{int.from_bytes(row, 'big'):016b}"[::-1] for row in rows)
+    return b"".join((int(row, 2) ^ 0xFFFF).to_bytes(_ROW_BYTES, "big") for row in turned)
 
 
 def nearly_same(new: Sequence[bytes], old: Sequence[bytes]) -> bool:

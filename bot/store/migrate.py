@@ -4,8 +4,13 @@ Alembic does it, with the steps in `migrations/versions`. Two replicas that star
 after the other. Knows nothing about what is in the tables.
 """
 
+from functools import cache
 from pathlib import Path
 
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,39 +34,33 @@ async def migrate(connection: AsyncConnection) -> tuple[str | None, str]:
         StoreError: the database was made by a newer version.
     """
     if connection.dialect.name == "postgresql":
+        # Somebody else's migration may take longer than a verb may wait.
+        await connection.execute(text("SET LOCAL lock_timeout = '60s'"))
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     return await connection.run_sync(_migrate)
 
 
-def newest() -> str:
-    """The revision that this version of the bot expects."""
-    from alembic.script import ScriptDirectory
-
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return head
+@cache
+def revisions() -> tuple[str, ...]:
+    """The revisions that this version of the bot knows, the one that it expects first."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return tuple(script.revision for script in scripts)
 
 
 def require_not_newer(revision: str | None) -> None:
     """Nothing, or StoreError for the revision of a newer version's database."""
-    from alembic.script import ScriptDirectory
-
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in revisions():
         raise StoreError(
-            f"The database was made by a newer version of the bot (its tables are of revision "
-            f"{revision}, the newest known here is {newest()}): install that version again, or "
-            "restore a backup from before it."
+            "The database was made by a newer version of the bot (its tables are of revision "
+            f"{revision}, the newest known here is {revisions()[0]}): install that version again, "
+            "or restore a backup from before it."
         )
 
 
 def _migrate(connection: Connection) -> tuple[str | None, str]:
-    from alembic import command
-    from alembic.runtime.migration import MigrationContext
-
     before = MigrationContext.configure(connection).get_current_revision()
     require_not_newer(before)
-    head = newest()
+    head = revisions()[0]
     if before != head:
         config = _config()
         config.attributes["connection"] = connection
@@ -69,9 +68,7 @@ def _migrate(connection: Connection) -> tuple[str | None, str]:
     return before, head
 
 
-def _config():
-    from alembic.config import Config
-
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -34,10 +34,7 @@ from bot.store import (
 from bot.store.database import Database, make_private_file
 from bot.store.migrate import migrate
 from bot.store.schema import challenges as challenges_table
-from bot.store.schema import enrolments as enrolments_table
 from bot.store.schema import flows as flows_table
-from bot.store.schema import people as people_table
-from bot.store.schema import templates as templates_table
 from bot.store.types import (
     Attempt,
     Barred,
@@ -62,7 +59,6 @@ Arguments = ParamSpec("Arguments")
 _BUSY_TIMEOUT_S = 5.0
 _PRUNE_EVERY = 500
 _ROTATED_AT_ONCE = 100
-_OF_FACES = (templates_table, enrolments_table, flows_table, people_table)
 _RETENTION = Retention()
 
 
@@ -205,9 +201,7 @@ class Store:
             ValueError: the vectors are not (k, d), or not finite.
         """
         prepared = await asyncio.to_thread(faces.prepare, enrolment)
-        enrolled = await self._write(faces.enroll, flow, prepared)
-        await self._database.wipe(*_OF_FACES)
-        return enrolled
+        return await self._write(faces.enroll, flow, prepared)
 
     async def templates(self, telegram_id: int) -> Templates | None:
         """A person's templates; None for who is not enrolled."""
@@ -263,6 +257,9 @@ class Store:
         self, telegram_id: int, level: Level, steps: str, *, lifetime_s: float
     ) -> bytes:
         """Draw a challenge; older open ones of the person are spent.
+
+        One by video that was let lapse counts as a failed attempt: nobody may draw until the lot
+        falls on what suits them.
 
         Args:
             telegram_id: who is to meet it.
@@ -394,9 +391,7 @@ class Store:
         left = [await self._write(tidying.leave, code, self._retention) for code in leaving]
         counts["enrolments"] = sum(left)
         await self._bury()
-        if any(counts.values()):
-            await self._database.wipe(*people.ERASED)
-        await self._database.wipe_what_is_left()
+        await self._database.wipe(*people.ERASED if any(counts.values()) else ())
         return Tidied(counts, tuple(notices))
 
     async def mark_noticed(self, telegram_id: int) -> None:

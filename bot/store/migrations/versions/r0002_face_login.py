@@ -15,6 +15,7 @@ _CODE = sa.LargeBinary(32)
 def upgrade() -> None:
     """Make the tables and the triggers, and mark the languages that were chosen."""
     _mark_preferences()
+    _name_constraints()
     _people()
     _login()
     _captures()
@@ -45,6 +46,14 @@ def _mark_preferences() -> None:
         )
     with op.batch_alter_table("preferences") as batch:
         batch.alter_column("mark", existing_type=_CODE, nullable=False)
+
+
+def _name_constraints() -> None:
+    """What `create_all` left without a name gets the one that it has in new databases."""
+    if op.get_bind().dialect.name == "sqlite":
+        names = {"uq": "uq_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s"}
+        with op.batch_alter_table("updates", recreate="always", naming_convention=names):
+            pass
 
 
 def _people() -> None:

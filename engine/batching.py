@@ -11,6 +11,8 @@ when the device is free. The rules:
 * Nobody computes for nobody: what was cancelled or has expired is dropped from the queue.
 * A short batch waits at most `max_wait_s`, and only if another item is being prepared.
 * One bad item never fails its batch: after an unexpected error each item is tried alone.
+* What takes many items (a clip) is an errand: it is accepted once, as a whole, and submits a few at
+  a time, so that others come in between.
 
 All state lives in the event loop's thread, so there are no locks; the device's thread only looks
 whether an item is still wanted before it tries it alone. Knows nothing about photos or faces.
@@ -21,11 +23,12 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from engine.errors import Busy, DeadlineExceeded, EngineError, InternalError, Unavailable
 
@@ -49,12 +52,14 @@ class Answer(Generic[Result]):
         prepare_s: seconds that preparing took.
         queue_s: seconds spent waiting, for a preparing thread and for the device.
         compute_s: seconds that its batch took.
+        batch: the number of its batch: items of one batch share its seconds.
     """
 
     result: Result
     prepare_s: float
     queue_s: float
     compute_s: float
+    batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,18 @@ class _Entry(Generic[Item, Result]):
     def queue_s(self, started: float) -> float:
         """Seconds spent waiting, when its batch started then."""
         return max(0.0, started - self.arrived - self.prepare_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Errand(Generic[Raw, Result]):
+    """What takes many items, and was accepted as one.
+
+    Attributes:
+        submit: has one of its items prepared and computed; see `Batcher.submit` for what it raises,
+            other than `Busy`.
+    """
+
+    submit: Callable[[Raw], Coroutine[Any, Any, Answer[Result]]]
 
 
 class Batcher(Generic[Raw, Item, Result]):
@@ -139,6 +156,8 @@ class Batcher(Generic[Raw, Item, Result]):
         self._idle = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
         self._accepted = 0
+        self._errands = 0
+        self._batches = 0
         self._preparing = 0
         self._computing = 0
         self._item_s: float | None = None
@@ -202,21 +221,33 @@ class Batcher(Generic[Raw, Item, Result]):
             EngineError: whatever `prepare` raised or `compute` answered.
         """
         self.admit()
-        self._accepted += 1
-        scope = asyncio.timeout(timeout_s)
+        async with self._scope(timeout_s) as deadline:
+            return await self._accept(raw, deadline)
+
+    @asynccontextmanager
+    async def errand(self, *, timeout_s: float | None = None) -> AsyncIterator[Errand[Raw, Result]]:
+        """Have several items computed, one after another or a few at a time, as one.
+
+        It is refused at once or not at all, however full the queue becomes meanwhile; closing
+        waits for its end as for that of an item. Whoever runs it submits no more at a time than a
+        batch has, for the sake of everybody else.
+
+        Args:
+            timeout_s: after how long the whole of it is of no use any more; None waits for ever.
+
+        Raises:
+            Busy: too many items wait already.
+            DeadlineExceeded: `timeout_s` passed.
+            Unavailable: the batcher is closed, or was closed before the errand ended.
+        """
+        self.admit()
+        self._errands += 1
         try:
-            async with scope:
-                self._scopes.add(scope)
-                return await self._serve(raw, timeout_s)
-        except TimeoutError as error:
-            if self._given_up:
-                raise Unavailable("The engine was shut down before it could answer.") from error
-            raise _too_late() from error
+            async with self._scope(timeout_s) as deadline:
+                yield Errand(lambda raw: self._accept(raw, deadline))
         finally:
-            self._scopes.discard(scope)
-            self._accepted -= 1
-            if not self._accepted:
-                self._idle.set()
+            self._errands -= 1
+            self._tell_idle()
 
     def admit(self) -> None:
         """Raise what `submit` would raise at once: Unavailable when closed, Busy when full."""
@@ -253,9 +284,30 @@ class Batcher(Generic[Raw, Item, Result]):
             await asyncio.gather(self._dispatcher, return_exceptions=True)
 
     async def _drained(self) -> None:
-        while self._accepted:
+        while self._accepted or self._errands:
             self._idle.clear()
             await self._idle.wait()
+
+    def _tell_idle(self) -> None:
+        if not (self._accepted or self._errands):
+            self._idle.set()
+
+    @asynccontextmanager
+    async def _scope(self, timeout_s: float | None) -> AsyncIterator[float | None]:
+        """Ends what is in it when its time is over or the batcher gives up; the deadline."""
+        scope = asyncio.timeout(timeout_s)
+        try:
+            async with scope:
+                self._scopes.add(scope)
+                yield None if timeout_s is None else self._clock() + timeout_s
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            if self._given_up:
+                raise Unavailable("The engine was shut down before it could answer.") from error
+            raise _too_late() from error
+        finally:
+            self._scopes.discard(scope)
 
     def _retry_after_s(self) -> float:
         """When those who wait now will have been served, going by recent throughput."""
@@ -265,9 +317,16 @@ class Batcher(Generic[Raw, Item, Result]):
 
     # --- One item's way, in its caller's task ---
 
-    async def _serve(self, raw: Raw, timeout_s: float | None) -> Answer[Result]:
+    async def _accept(self, raw: Raw, deadline: float | None) -> Answer[Result]:
+        self._accepted += 1
+        try:
+            return await self._serve(raw, deadline)
+        finally:
+            self._accepted -= 1
+            self._tell_idle()
+
+    async def _serve(self, raw: Raw, deadline: float | None) -> Answer[Result]:
         arrived = self._clock()
-        deadline = None if timeout_s is None else arrived + timeout_s
         await self._ready.acquire()
         item, prepare_s = await self._prepared(raw)
         loop = asyncio.get_running_loop()
@@ -367,6 +426,7 @@ class Batcher(Generic[Raw, Item, Result]):
         results = await loop.run_in_executor(self._thread, self._compute_each, batch)
         ended = self._clock()
         self._started = None
+        self._batches += 1
         # From batch to batch while there is a backlog, so that slow preparing counts as well.
         spent = ended - max(self._last_end, min(entry.arrived for entry in batch))
         self._last_end = ended
@@ -380,8 +440,9 @@ class Batcher(Generic[Raw, Item, Result]):
             if isinstance(result, EngineError):
                 entry.answer.set_exception(result)
             else:
+                queue_s, compute_s = entry.queue_s(started), ended - started
                 entry.answer.set_result(
-                    Answer(result, entry.prepare_s, entry.queue_s(started), ended - started)
+                    Answer(result, entry.prepare_s, queue_s, compute_s, self._batches)
                 )
         told = Batch(
             prepare_s=tuple(entry.prepare_s for entry in batch),

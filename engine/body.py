@@ -1,7 +1,7 @@
-"""Bodies of HTTP requests: a photo, or a form of photos, with bounds on all that is held.
+"""Bodies of HTTP requests: a photo, a clip, or a form of photos, with bounds on all that is held.
 
 Reading stops where a bound is passed, whatever length was declared. Knows nothing about what is in
-a photo, or how long the caller waits.
+a photo or a clip, or how long the caller waits.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +11,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from engine.errors import Busy, FileTooLarge, InvalidRequest
+from engine.clip import too_large as clip_too_large
+from engine.decoder import Limits as ClipLimits
+from engine.errors import Busy, EngineError, FileTooLarge, InvalidRequest
 from engine.image import Limits
 
 FIELD = "photos"
@@ -49,8 +51,8 @@ class Allowance:
         """Hold that many bytes more, or raise `Busy`."""
         if self.held_bytes + count > self._limit_bytes:
             raise Busy(
-                "The photos that are being received and wait already take up all the memory that "
-                "they may: come back later.",
+                "What is being received and what waits already take up all the memory that they "
+                "may: come back later.",
                 retry_after_s=_RETRY_S,
             )
         self.held_bytes += count
@@ -78,7 +80,22 @@ async def read_photo(request: Request, share: Share, limits: Limits) -> bytes:
         ClientDisconnect: the caller left.
     """
     body = bytearray()
-    async for chunk in _bounded(request, share, limits.file_bytes, "photo"):
+    too_large = _too_large("photo", limits.file_bytes)
+    async for chunk in _bounded(request, share, limits.file_bytes, too_large):
+        body += chunk
+    return bytes(body)
+
+
+async def read_clip(request: Request, share: Share, limits: ClipLimits) -> bytes:
+    """The body as it is.
+
+    Raises:
+        ClipTooLarge: more than `limits.clip_bytes`, declared or sent.
+        Busy: more than there is room for at present.
+        ClientDisconnect: the caller left.
+    """
+    body = bytearray()
+    async for chunk in _bounded(request, share, limits.clip_bytes, clip_too_large(limits)):
         body += chunk
     return bytes(body)
 
@@ -94,7 +111,8 @@ async def read_photos(request: Request, share: Share, limits: Limits) -> list[by
     """
     form = _Form(_boundary(request), limits)
     try:
-        async for chunk in _bounded(request, share, MAX_FORM_BYTES, "form"):
+        too_large = _too_large("form", MAX_FORM_BYTES)
+        async for chunk in _bounded(request, share, MAX_FORM_BYTES, too_large):
             form.write(chunk)
     except FormParserError as error:
         raise _broken_form() from error
@@ -102,7 +120,7 @@ async def read_photos(request: Request, share: Share, limits: Limits) -> list[by
 
 
 async def _bounded(
-    request: Request, share: Share, limit_bytes: int, what: str
+    request: Request, share: Share, limit_bytes: int, too_large: EngineError
 ) -> AsyncIterator[bytes]:
     declared = request.headers.get("content-length", "")
     count = int(declared) if declared.isdecimal() else 0
@@ -116,7 +134,7 @@ async def _bounded(
             yield chunk
         else:
             return
-    raise _too_large(what, limit_bytes)
+    raise too_large
 
 
 class _Form:

@@ -7,15 +7,17 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from engine import clip, tracking
 from engine.batching import Batch, Batcher
-from engine.image import LIMITS, Limits, open_photo
-from engine.request import Analyzer, PhotoRequest
+from engine.image import LIMITS, Limits
+from engine.request import Analyzer
 from engine.settings import Settings
-from engine.types import MAX_TOP_K, Analysis, EngineInfo
+from engine.submission import PhotoFile, Prepared, Submission
+from engine.types import MAX_TOP_K, Analysis, EngineInfo, Track
 
 if TYPE_CHECKING:  # it loads torch, whose threads are set up first
     from engine.pipeline import Pipeline
@@ -51,6 +53,25 @@ class Engine(Protocol):
         """
         ...
 
+    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+        """Follow one face through a clip: the largest at first, then the nearest.
+
+        About ten frames a second are looked at, 384 pixels on their longer side. The face's
+        embedding is there in every second of them, from the first on, in which it is seen.
+
+        Args:
+            clip: a video file's bytes; see `engine.clip` for what is accepted.
+            timeout_s: after how long an answer is of no use any more; None waits for ever.
+
+        Raises:
+            ClipError: the bytes cannot become a track (one subclass per reason).
+            Busy: too many photos or clips wait.
+            DeadlineExceeded: `timeout_s` passed.
+            Unavailable: the engine is closed, out of reach, or was given another bundle meanwhile.
+            InternalError: a bug.
+        """
+        ...
+
     async def info(self) -> EngineInfo:
         """Tell what the engine is made of."""
         ...
@@ -65,16 +86,10 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Submission:
-    data: bytes
-    top_k: int
-    embed: bool
-    aligned: bool
-
-
 class EmbeddedEngine:
     """An engine in this process: photos are decoded in threads and computed in one thread.
+
+    Clips are decoded in processes of their own, and their frames computed in the same thread.
 
     `async with await EmbeddedEngine.open(settings) as engine:` builds everything; leaving it
     finishes what was accepted.
@@ -83,8 +98,9 @@ class EmbeddedEngine:
         analyzer: what sees faces; it is only ever called in the device's thread.
         queue_size: how many photos may wait; beyond that, `Busy`.
         max_batch: how many are computed together at most.
-        decode_threads: how many are decoded at a time.
+        decode_threads: how many photos, and how many clips, are decoded at a time.
         limits: how large a photo may be.
+        clip_limits: how much a clip may ask for.
         drain_s: how long closing waits for what was accepted.
         thread: the device's thread, where the analyzer was built; None starts one.
         clock: tells seconds.
@@ -98,6 +114,7 @@ class EmbeddedEngine:
         max_batch: int = 8,
         decode_threads: int = 2,
         limits: Limits = LIMITS,
+        clip_limits: clip.Limits = clip.LIMITS,
         drain_s: float = 10.0,
         thread: ThreadPoolExecutor | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -105,8 +122,10 @@ class EmbeddedEngine:
         self._analyzer = analyzer
         self._limits = limits
         self._drain_s = drain_s
-        self._batcher: Batcher[_Submission, PhotoRequest, Analysis] = Batcher(
-            self._decode,
+        self._max_batch = max_batch
+        self._decoders = clip.Decoders(decode_threads, limits=clip_limits, clock=clock)
+        self._batcher: Batcher[Submission, Prepared, Analysis] = Batcher(
+            _prepare,
             self._see,
             queue_size=queue_size,
             max_batch=max_batch,
@@ -155,9 +174,17 @@ class EmbeddedEngine:
     ) -> Analysis:
         """See `Engine.analyze`."""
         require_top_k(top_k)
-        submission = _Submission(photo, top_k, embed, aligned)
-        answer = await self._batcher.submit(submission, timeout_s=timeout_s)
+        file = PhotoFile(photo, top_k, embed, aligned, self._limits)
+        answer = await self._batcher.submit(file, timeout_s=timeout_s)
         return replace(answer.result, queue_s=answer.queue_s, compute_s=answer.compute_s)
+
+    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+        """See `Engine.track`."""
+        async with (
+            self._batcher.errand(timeout_s=timeout_s) as errand,
+            self._decoders.open(clip) as reel,
+        ):
+            return await tracking.track(reel, errand, at_a_time=self._max_batch)
 
     async def info(self) -> EngineInfo:
         """See `Engine.info`."""
@@ -176,10 +203,20 @@ class EmbeddedEngine:
         """Raise what `analyze` would raise at once, whatever the photo: Busy or Unavailable."""
         self._batcher.admit()
 
+    def admit_clip(self) -> None:
+        """Raise what `track` would raise at once, whatever the clip: Busy or Unavailable."""
+        self._batcher.admit()
+        self._decoders.admit()
+
     @property
     def waiting(self) -> int:
-        """How many photos wait, decoded or not."""
+        """How many photos and frames of clips wait, decoded or not."""
         return self._batcher.waiting
+
+    @property
+    def clips_waiting(self) -> int:
+        """How many clips wait for a decoder."""
+        return self._decoders.waiting
 
     @property
     def stalled_s(self) -> float:
@@ -191,7 +228,7 @@ class EmbeddedEngine:
         self._batcher.observe(observer)
 
     async def close(self, *, limit_s: float | None = None) -> None:
-        """Take no more photos and finish those that were accepted.
+        """Take no more photos and clips, and finish those that were accepted.
 
         Args:
             limit_s: after how long the unfinished is given up; None is `drain_s`.
@@ -210,14 +247,18 @@ class EmbeddedEngine:
     ) -> None:
         await self.close()
 
-    def _see(self, requests: list[PhotoRequest]) -> Sequence[Analysis]:
-        return self._analyzer.analyze(requests)
+    def _see(self, prepared: list[Prepared]) -> Sequence[Analysis]:
+        analyses = self._analyzer.analyze([entry.request for entry in prepared])
+        return [
+            analysis
+            if entry.fingerprint is None
+            else replace(analysis, fingerprint=entry.fingerprint)
+            for entry, analysis in zip(prepared, analyses, strict=True)
+        ]
 
-    def _decode(self, submission: _Submission) -> PhotoRequest:
-        photo = open_photo(submission.data, limits=self._limits)
-        return PhotoRequest.of(
-            photo, submission.top_k, embed=submission.embed, aligned=submission.aligned
-        )
+
+def _prepare(submission: Submission) -> Prepared:
+    return submission.prepare()
 
 
 def require_top_k(top_k: int) -> None:

@@ -9,6 +9,15 @@
     │   ├── FileTooLarge          file_too_large
     │   ├── TooManyPixels         too_many_pixels     decompression bombs included
     │   └── UnreadableFile        unreadable_file     missing, a folder, or not allowed
+    ├── ClipError                 the bytes cannot become a track; another clip may
+    │   ├── NotAVideo             not_a_video         a picture, only sound, nothing at all
+    │   ├── UnsupportedVideo      unsupported_video   a container or a codec not accepted
+    │   ├── BrokenVideo           broken_video        truncated or damaged
+    │   ├── ClipTooLarge          clip_too_large      more bytes than are accepted
+    │   ├── VideoTooLong          video_too_long
+    │   ├── TooManyFrames         too_many_frames
+    │   ├── TooManyVideoPixels    too_many_video_pixels
+    │   └── VideoTooDemanding     video_too_demanding more time or memory than is given to one
     ├── Busy                      busy                come back in `retry_after_s`
     ├── DeadlineExceeded          deadline_exceeded
     ├── Unavailable               unavailable         closed, draining or out of reach
@@ -88,6 +97,58 @@ class UnreadableFile(ImageError):
     """A file that cannot be opened."""
 
     code = "unreadable_file"
+
+
+class ClipError(EngineError):
+    """The bytes cannot become a track."""
+
+
+class NotAVideo(ClipError):
+    """There are no moving pictures in the bytes, or no bytes."""
+
+    code = "not_a_video"
+
+
+class UnsupportedVideo(ClipError):
+    """A video, in a container or with a codec that is not on the allow-list."""
+
+    code = "unsupported_video"
+
+
+class BrokenVideo(ClipError):
+    """A video whose data is truncated or damaged."""
+
+    code = "broken_video"
+
+
+class ClipTooLarge(ClipError):
+    """More bytes than are accepted."""
+
+    code = "clip_too_large"
+
+
+class VideoTooLong(ClipError):
+    """More seconds than are accepted, by the header or by decoding."""
+
+    code = "video_too_long"
+
+
+class TooManyFrames(ClipError):
+    """More frames than are accepted, by decoding."""
+
+    code = "too_many_frames"
+
+
+class TooManyVideoPixels(ClipError):
+    """More pixels in a frame than are accepted, by the header or by decoding."""
+
+    code = "too_many_video_pixels"
+
+
+class VideoTooDemanding(ClipError):
+    """Decoding took more time or memory than one clip is given."""
+
+    code = "video_too_demanding"
 
 
 class Busy(EngineError):

@@ -2,7 +2,7 @@
 
 Knows the service's headers and how answers end badly: nobody there, a connection lost, a proxy's
 page, broken JSON, a body without end. Of an answer never more is read than `ANSWER_MAX_BYTES`.
-Knows nothing about asking twice, nor about what is asked. Neither keys nor photos get into a
+Knows nothing about asking twice, nor about what is asked. Neither keys nor files get into a
 sentence.
 """
 
@@ -43,13 +43,13 @@ class Question:
         method: of HTTP.
         path: the route.
         query: its parameters.
-        photo: a picture file's bytes, sent as they are.
+        file: a photo's or a clip's bytes, sent as they are.
     """
 
     method: HTTPMethod
     path: str
     query: Mapping[str, str] | None = None
-    photo: bytes | None = field(default=None, repr=False)
+    file: bytes | None = field(default=None, repr=False)
 
 
 class Failed(Exception):
@@ -128,7 +128,7 @@ class Exchange:
                 question.method,
                 f"{self._address.base_url}{question.path}",
                 params=question.query,
-                data=None if question.photo is None else io.BytesIO(question.photo),
+                data=None if question.file is None else io.BytesIO(question.file),
                 headers={"X-Timeout-Ms": str(_told_ms(left_s))},
                 allow_redirects=False,  # the key is for this address alone
             ) as response:
@@ -174,7 +174,7 @@ class Exchange:
             f"The engine at {self._address.name} cannot be reached ({reason}): start it, or "
             "correct its address."
         )
-        # A photo can be sent twice: looking at it changes nothing.
+        # A file can be sent twice: looking at it changes nothing.
         return Failed(Unavailable(message), again=True)
 
     def _nonsense(self, what: str) -> Failed:

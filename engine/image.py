@@ -125,9 +125,7 @@ def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMI
             image = _to_rgb(image).reduce(shrink)
         else:
             image = _to_rgb(image)
-        upright = _TRANSPOSITIONS.get(orientation)
-        if upright is not None:
-            image = image.transpose(upright)
+        image = upright(image, orientation)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(_too_many_pixels(None, limits)) from error
     except ImageError:
@@ -139,8 +137,7 @@ def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMI
         ) from error
     # Nothing of the file stays with the picture, so nothing of it can be saved with one either.
     image.info = {}
-    width, height = size if orientation < 5 or upright is None else size[::-1]
-    return Photo(image, width, height)
+    return Photo(image, *upright_size(size, orientation))
 
 
 def open_photo(data: bytes, *, limits: Limits = LIMITS) -> Photo:
@@ -214,6 +211,17 @@ def _identify(data: bytes) -> str:
                 f"This is a {kind} file, which is not accepted: send it as {ACCEPTED}."
             )
     raise NotAnImage(f"This is not a picture: send a {ACCEPTED} picture.")
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether a file begins like a picture, of a format that is read here or not."""
+    try:
+        _identify(data)
+    except UnsupportedFormat:
+        return True
+    except NotAnImage:
+        return False
+    return True
 
 
 # --- One reader a format: bytes to (loaded picture, size of the original, EXIF orientation) ---
@@ -385,6 +393,17 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """A picture turned as an EXIF orientation says; what is none of 1 to 8 turns nothing."""
+    turn = _TRANSPOSITIONS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height of what `upright` makes of a picture of that size."""
+    return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
 
 
 def _orientation(exif: bytes) -> int:

@@ -31,7 +31,12 @@ class Measured(Protocol):
 
     @property
     def waiting(self) -> int:
-        """How many photos wait."""
+        """How many photos, and frames of clips, wait."""
+        ...
+
+    @property
+    def clips_waiting(self) -> int:
+        """How many clips wait for a decoder."""
         ...
 
     @property
@@ -67,6 +72,12 @@ class Metrics:
             ("code",),
             registry=registry,
         )
+        self.clips = Counter(
+            "engine_clips",
+            "Clips by the fault's code (or ok).",
+            ("code",),
+            registry=registry,
+        )
         self.reloads = Counter(
             "engine_reloads",
             "Reloads of the bundle by the fault's code (or ok).",
@@ -75,7 +86,7 @@ class Metrics:
         )
         self._batch_photos = Histogram(
             "engine_batch_photos",
-            "Photos computed together.",
+            "Photos, and frames of clips, computed together.",
             buckets=_SIZES,
             registry=registry,
         )
@@ -114,7 +125,12 @@ class _Gauges(Collector):
             return
         made_of = self.engine.made_of
         yield GaugeMetricFamily(
-            "engine_queue_photos", "Photos that wait for the device.", value=self.engine.waiting
+            "engine_queue_photos",
+            "Photos, and frames of clips, that wait for the device.",
+            value=self.engine.waiting,
+        )
+        yield GaugeMetricFamily(
+            "engine_queue_clips", "Clips that wait.", value=self.engine.clips_waiting
         )
         bundle = InfoMetricFamily("engine_bundle", "What answers at present.")
         bundle.add_metric(

@@ -13,6 +13,7 @@ from engine import __version__, align, bundle, embed, recogniser
 from engine.align import Template
 from engine.bundle import Bundle
 from engine.classify import Classifier
+from engine.crew import Crew
 from engine.detect import Detections, Detector, whole_crop
 from engine.device import choose_device
 from engine.errors import BundleError
@@ -20,7 +21,7 @@ from engine.pose import pose
 from engine.quality import quality
 from engine.request import PhotoRequest
 from engine.settings import Settings
-from engine.types import Analysis, EngineInfo, Face, Landmarks
+from engine.types import Analysis, EngineInfo, Face, Landmarks, Match
 
 
 class Pipeline:
@@ -42,6 +43,8 @@ class Pipeline:
         self._recogniser = recogniser.load(bundle, device)
         self._bundle = bundle
         self._device = device
+        # A GPU has its own crowd: what is started there from one thread overlaps already.
+        self._crew = Crew(torch.get_num_threads() if device.type == "cpu" else 1)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Pipeline":
@@ -91,22 +94,22 @@ class Pipeline:
         Returns:
             One analysis per request, in order; without faces where nobody was found.
         """
+        return self._crew.map(self._see, requests, _cost)
+
+    def _see(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
         detections = self._detect(requests)
         owners = [(i, k) for i, found in enumerate(detections) for k in range(len(found))]
         crops = self._cut(requests, detections, owners, self._embedder.specification.template)
-        top_k = max((request.top_k for request in requests), default=1)
+        asked = [requests[i] for i, _ in owners]
+        named = [j for j, request in enumerate(asked) if request.top_k]
         # Vectors are not needed where a classifier looks at the crops itself and nobody asks.
-        wanted = any(request.embed for request in requests)
-        vectors = None
-        if wanted or not isinstance(self._recogniser, Classifier):
-            vectors = embed.embed_crops(self._embedder, crops)
-        if isinstance(self._recogniser, Classifier):
-            own = self._cut(requests, detections, owners, self._recogniser.template)
-            matches = self._recogniser.search(own, top_k)
-        else:
-            assert vectors is not None
-            matches = self._recogniser.search(vectors, top_k)
-        kept = None if vectors is None else vectors.cpu().numpy()
+        by_crop = isinstance(self._recogniser, Classifier)
+        embedded = [
+            j for j, request in enumerate(asked) if request.embed or (request.top_k and not by_crop)
+        ]
+        vectors = embed.embed_crops(self._embedder, crops[embedded]) if embedded else None
+        kept = {} if vectors is None else dict(zip(embedded, vectors.cpu().numpy(), strict=True))
+        matches = self._name(requests, detections, owners, named, embedded, vectors)
         faces: list[list[Face]] = [[] for _ in requests]
         for j, (i, k) in enumerate(owners):
             found, request = detections[i], requests[i]
@@ -120,8 +123,8 @@ class Pipeline:
                     probability=float(found.probabilities[k]),
                     quality=quality((x1, y1, x2, y2), crops[j]),
                     pose=pose(points),
-                    matches=matches[j][: request.top_k],
-                    embedding=kept[j] if request.embed and kept is not None else None,
+                    matches=matches.get(j, ())[: request.top_k],
+                    embedding=kept[j] if request.embed else None,
                 )
             )
         return [
@@ -135,11 +138,49 @@ class Pipeline:
         ]
 
     def _detect(self, requests: Sequence[PhotoRequest]) -> list[Detections]:
-        photos = iter(self._detector.detect([r.image for r in requests if not r.aligned]))
-        return [
-            whole_crop(request.image.size) if request.aligned else next(photos)
-            for request in requests
-        ]
+        unseen = [r.image for r in requests if r.face is None and not r.aligned]
+        photos = iter(self._detector.detect(unseen))
+        detections = []
+        for request in requests:
+            if request.face is not None:
+                detections.append(_found_before(request.face, _scale(request)))
+            elif request.aligned:
+                detections.append(whole_crop(request.image.size))
+            else:
+                detections.append(next(photos))
+        return detections
+
+    def _name(
+        self,
+        requests: Sequence[PhotoRequest],
+        detections: Sequence[Detections],
+        owners: Sequence[tuple[int, int]],
+        named: Sequence[int],
+        embedded: Sequence[int],
+        vectors: torch.Tensor | None,
+    ) -> dict[int, tuple[Match, ...]]:
+        """Whom the faces to be `named` resemble, by the number of the face.
+
+        Args:
+            requests: what was asked.
+            detections: of each request.
+            owners: of each face, its request's number and its own in that.
+            named: numbers of faces.
+            embedded: of which faces there are `vectors`.
+            vectors: their embeddings, in order.
+        """
+        if not named:
+            return {}
+        top_k = max(request.top_k for request in requests)
+        if isinstance(self._recogniser, Classifier):
+            of_named = [owners[j] for j in named]
+            own = self._cut(requests, detections, of_named, self._recogniser.template)
+            found = self._recogniser.search(own, top_k)
+        else:
+            assert vectors is not None
+            row = {j: place for place, j in enumerate(embedded)}
+            found = self._recogniser.search(vectors[[row[j] for j in named]], top_k)
+        return dict(zip(named, found, strict=True))
 
     def _cut(
         self,
@@ -155,6 +196,12 @@ class Pipeline:
         return crops
 
 
+def _cost(request: PhotoRequest) -> float:
+    """About how much work a photo is: a canvas, and reading its pixels."""
+    width, height = request.image.size
+    return 1.0 if request.aligned or request.face is not None else 4.0 + width * height / 1e6
+
+
 def _original(request: PhotoRequest) -> tuple[int, int]:
     return request.original_px or request.image.size
 
@@ -162,6 +209,15 @@ def _original(request: PhotoRequest) -> tuple[int, int]:
 def _scale(request: PhotoRequest) -> NDArray[np.float64]:
     """(2,) x and y: pixels of the original in one of the decoded photo's."""
     return np.array(_original(request), np.float64) / request.image.size
+
+
+def _found_before(face: Face, scale: NDArray[np.float64]) -> Detections:
+    """A face in pixels of the original, as if it had been found just now."""
+    return Detections(
+        boxes=(np.array([face.box]) / np.tile(scale, 2)).astype(np.float32),
+        landmarks=(np.array([face.landmarks]) / scale).astype(np.float32),
+        probabilities=np.array([face.probability], np.float32),
+    )
 
 
 def _landmarks(points: NDArray[np.float64]) -> Landmarks:

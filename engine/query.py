@@ -1,4 +1,4 @@
-"""What an analysis may be asked, over HTTP: queries, headers and bodies, and their descriptions.
+"""What the engine may be asked, over HTTP: queries, headers and bodies, and their descriptions.
 
 Stricter than pydantic is by itself: what the OpenAPI description does not allow is refused.
 """
@@ -66,6 +66,17 @@ PHOTO_BODY: dict[str, Any] = {
         "content": {
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+CLIP_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "An MP4, MOV or WebM file as it is, whatever its type: H.264, HEVC, VP8, "
+        "VP9, AV1 or MPEG-4 pictures.",
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "video/mp4": {"schema": {"type": "string", "format": "binary"}},
         },
     }
 }

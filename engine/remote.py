@@ -1,8 +1,8 @@
 """An engine behind HTTP, used like one in this process.
 
-Photos go out as raw bytes over kept connections; faults come back as the exceptions that the
-embedded engine raises. A question that found nobody, or whose connection was lost, is asked again
-where that can still help; an engine that does not answer at all is left in peace for a while.
+Photos and clips go out as raw bytes over kept connections; faults come back as the exceptions that
+the embedded engine raises. A question that found nobody, or whose connection was lost, is asked
+again where that can still help; an engine that does not answer at all is left in peace for a while.
 Whatever happens, a caller gets a value or an `EngineError` with a sentence, in time.
 
 Knows the service's routes; what is said over a connection is `engine.exchange`'s, what bodies mean
@@ -23,11 +23,12 @@ from typing import Any, Self, TypeVar
 from engine.address import Address
 from engine.breaker import Breaker, Open
 from engine.client import require_top_k
+from engine.clip import check_length as check_clip_length
 from engine.errors import DeadlineExceeded, Unavailable
 from engine.exchange import Exchange, Failed, Question
 from engine.image import LIMITS, check_length
-from engine.types import Analysis, EngineInfo
-from engine.wire import analysis_from_json, info_from_json
+from engine.types import Analysis, EngineInfo, Track
+from engine.wire import analysis_from_json, info_from_json, track_from_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -123,6 +124,17 @@ class RemoteEngine:
         }
         question = Question(HTTPMethod.POST, "/v1/analyze", query, photo)
         return await self._call(exchange, question, analysis_from_json, timeout_s)
+
+    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+        """See `engine.client.Engine.track`.
+
+        Raises:
+            Unauthorized: the service wants another key.
+        """
+        exchange = self._opened()
+        check_clip_length(clip)  # what can be told here needs no journey
+        question = Question(HTTPMethod.POST, "/v1/track", file=clip)
+        return await self._call(exchange, question, track_from_json, timeout_s)
 
     async def info(self) -> EngineInfo:
         """See `engine.client.Engine.info`.

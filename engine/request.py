@@ -10,7 +10,7 @@ from typing import Protocol
 from PIL import Image
 
 from engine.image import Photo
-from engine.types import Analysis, EngineInfo
+from engine.types import Analysis, EngineInfo, Face
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,13 @@ class PhotoRequest:
 
     Attributes:
         image: upright, mode "RGB".
-        top_k: how many people to name for each face, at least 1.
+        top_k: how many people to name for each face; 0 is nobody, and nobody is looked for.
         embed: whether each face carries its embedding.
         aligned: whether the picture is a face already, cut on the ArcFace template.
         original_px: width and height of the original, where `image` is it shrunk; answers are in
             pixels of the original.
+        face: the one face to look at, where it was found before, in pixels of the original; None
+            looks for faces.
     """
 
     image: Image.Image
@@ -31,6 +33,7 @@ class PhotoRequest:
     embed: bool = False
     aligned: bool = False
     original_px: tuple[int, int] | None = None
+    face: Face | None = None
 
     @classmethod
     def of(

@@ -69,7 +69,34 @@ class AnalysisSchema(_Part):
     height_px: int
     queue_s: float
     compute_s: float
+    fingerprint: str = Field(
+        "", description="A perceptual hash in hexadecimal, when embeddings were asked for."
+    )
     faces: list[FaceSchema] = Field(description="Largest first.")
+
+
+class FrameSchema(_Part):
+    """One moment of a clip."""
+
+    time_s: float = Field(description="Since the clip's first frame.")
+    face: FaceSchema | None = Field(
+        description="The face that is followed, in pixels of the upright clip; null where it is "
+        "not seen. Every second frame's has its embedding."
+    )
+    others: int = Field(description="Further faces, of those at least half as large.")
+    fingerprint: str = Field(description="A perceptual hash in hexadecimal.")
+
+
+class TrackSchema(_Part):
+    """What was seen in a clip: one face, about ten times a second."""
+
+    bundle: str = Field(description="Which one answered: its name and the start of its sha256.")
+    width_px: int
+    height_px: int
+    duration_s: float
+    queue_s: float
+    compute_s: float
+    frames: list[FrameSchema]
 
 
 class ProblemSchema(_Part):

@@ -6,23 +6,24 @@ the engine's threads.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.requests import ClientDisconnect
 
 from engine import __version__, answers, refusals, schemas
-from engine.body import Allowance, read_photo, read_photos
+from engine.attendance import attended, until
+from engine.body import Allowance, read_clip, read_photo, read_photos
+from engine.clip import LIMITS as CLIP_LIMITS
 from engine.counting import Counting
-from engine.errors import DeadlineExceeded, EngineError, Unavailable
+from engine.errors import ClipError, EngineError, Unavailable
 from engine.guards import KeyGuard, keep_web_pages_out
 from engine.health import OK, Health
 from engine.image import LIMITS
 from engine.metrics import CONTENT_TYPE, Metrics
-from engine.query import FORM_BODY, PHOTO_BODY, TimeoutMs, Wanted
+from engine.query import CLIP_BODY, FORM_BODY, PHOTO_BODY, TimeoutMs, Wanted
 from engine.schemas import answer, problems
 from engine.serving import Served
 from engine.settings import Settings
@@ -31,11 +32,12 @@ from engine.wire import PROBLEMS, info_to_json
 
 _JSON = "application/json"
 _ALWAYS = ("invalid_request", "internal")
-_LIMITED = ("busy", "unavailable", "deadline_exceeded", "file_too_large")
+_LIMITED = ("busy", "unavailable", "deadline_exceeded")
+_FILE = ("file_too_large",)
 _IMAGE = ("empty_image", "not_an_image", "unsupported_format", "broken_image", "too_many_pixels")
+_CLIP = tuple(code for code, kind in PROBLEMS.items() if issubclass(kind.error, ClipError))
 _RELOAD = tuple(code for code, kind in PROBLEMS.items() if kind.status == 409)
 
-Result = TypeVar("Result")
 Opener = Callable[[], AbstractAsyncContextManager[Served]]
 """Opens what is served: `engine.served.open_engine`."""
 
@@ -53,7 +55,7 @@ def application(
     service = _Service(open_engine, settings, health or Health())
     app = FastAPI(
         title="face-matcher engine",
-        description="Photos in, faces and whom they resemble out.",
+        description="Photos in, faces and whom they resemble out; clips in, one face's way out.",
         version=__version__,
         lifespan=service.lifespan,
         docs_url=None,  # its page would be fetched from elsewhere
@@ -118,7 +120,7 @@ class _Service:
             "POST",
             "/v1/analyze",
             self.analyze,
-            answer(schemas.AnalysisSchema) | problems(*always, *_LIMITED, *_IMAGE),
+            answer(schemas.AnalysisSchema) | problems(*always, *_LIMITED, *_FILE, *_IMAGE),
             dependencies=guards,
             openapi_extra=PHOTO_BODY,
         )
@@ -126,9 +128,17 @@ class _Service:
             "POST",
             "/v1/analyze:batch",
             self.analyze_batch,
-            answer(schemas.ResultsSchema) | problems(*always, *_LIMITED),
+            answer(schemas.ResultsSchema) | problems(*always, *_LIMITED, *_FILE),
             dependencies=guards,
             openapi_extra=FORM_BODY,
+        )
+        add(
+            "POST",
+            "/v1/track",
+            self.track,
+            answer(schemas.TrackSchema) | problems(*always, *_LIMITED, *_CLIP),
+            dependencies=guards,
+            openapi_extra=CLIP_BODY,
         )
         add(
             "GET",
@@ -165,9 +175,9 @@ class _Service:
         served, deadline = self._admit(timeout_ms)
         with self._allowance.share() as share:
             try:
-                async with _until(deadline):
+                async with until(deadline):
                     photo = await read_photo(request, share, LIMITS)
-                analysis = await _attended(request, self._analysis(served, photo, wanted, deadline))
+                analysis = await attended(request, self._analysis(served, photo, wanted, deadline))
                 # In a thread: a crowd with pictures of whom it resembles is tens of megabytes.
                 encoded = await asyncio.to_thread(
                     answers.encode, analysis, thumbnails=wanted.thumbnails
@@ -184,9 +194,9 @@ class _Service:
         """Analyse the photos of a form; each has its own analysis or problem, in order."""
         served, deadline = self._admit(timeout_ms)
         with self._allowance.share() as share:
-            async with _until(deadline):
+            async with until(deadline):
                 photos = await read_photos(request, share, LIMITS)
-            results = await _attended(request, self._each(served, photos, wanted, deadline))
+            results = await attended(request, self._each(served, photos, wanted, deadline))
             encoded = await asyncio.to_thread(
                 answers.encode_each, results, thumbnails=wanted.thumbnails
             )
@@ -194,6 +204,25 @@ class _Service:
             code = result.code if isinstance(result, EngineError) else OK
             self.metrics.photos.labels(code).inc()
         return Response(answers.join(encoded), media_type=_JSON)
+
+    async def track(self, request: Request, timeout_ms: TimeoutMs = None) -> Response:
+        """Follow one face through a clip: where it looks and who it is, ten times a second."""
+        served = self._open()
+        served.engine.admit_clip()
+        deadline = self._deadline(timeout_ms)
+        with self._allowance.share() as share:
+            try:
+                async with until(deadline):
+                    clip = await read_clip(request, share, CLIP_LIMITS)
+                timeout_s = deadline - asyncio.get_running_loop().time()
+                work = served.engine.track(clip, timeout_s=timeout_s)
+                track = await attended(request, work)
+                encoded = await asyncio.to_thread(answers.encode_track, track)
+            except EngineError as error:
+                self.metrics.clips.labels(error.code).inc()
+                raise
+        self.metrics.clips.labels(OK).inc()
+        return Response(encoded, media_type=_JSON)
 
     async def info(self) -> Response:
         """Tell what the engine is made of."""
@@ -230,9 +259,13 @@ class _Service:
         """Refuse at once, before a byte of the body is read; or tell until when to answer."""
         served = self._open()
         served.engine.admit()
+        return served, self._deadline(timeout_ms)
+
+    def _deadline(self, timeout_ms: int | None) -> float:
+        """Until when to answer, in the event loop's time."""
         wanted_s = self._settings.engine_timeout_s if timeout_ms is None else timeout_ms / 1000
         timeout_s = min(wanted_s, self._settings.engine_max_timeout_s)
-        return served, asyncio.get_running_loop().time() + timeout_s
+        return asyncio.get_running_loop().time() + timeout_s
 
     async def _analysis(
         self, served: Served, photo: bytes, wanted: Wanted, deadline: float
@@ -265,38 +298,3 @@ class _Service:
                     return error
 
         return await asyncio.gather(*map(one, photos))
-
-
-@asynccontextmanager
-async def _until(deadline: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            "The request's body took longer than the answer may take: send it faster, or allow "
-            "more time."
-        ) from error
-
-
-async def _attended(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What the work comes to, unless the caller leaves: then the work ends as well.
-
-    Starlette goes on with a handler whose client has gone, so somebody has to look.
-    """
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_departure(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _departure(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -64,7 +64,10 @@ class Settings(BaseModel):
         8, ge=1, le=256, description="Photos that are computed together at most."
     )
     engine_decode_threads: int = Field(
-        2, ge=1, le=64, description="Photos that are decoded at the same time at most."
+        2,
+        ge=1,
+        le=64,
+        description="Photos, and clips besides, that are decoded at the same time at most.",
     )
     face_weights_dir: Path = Field(
         Path("run/weights"), description="Folder where downloaded model weights are kept."

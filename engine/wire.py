@@ -15,10 +15,23 @@ from numpy.typing import NDArray
 
 from engine import decision, errors
 from engine.errors import Busy, EngineError
-from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
+from engine.types import (
+    Analysis,
+    EngineInfo,
+    Face,
+    Frame,
+    Match,
+    Pose,
+    Quality,
+    Track,
+    Verdict,
+)
 
 PROBLEM_PREFIX = "urn:face-matcher:problem:"
 """Before a fault's code, in a problem's `type` (RFC 9457)."""
+
+FINGERPRINT_BYTES = 32
+"""See `engine.fingerprint`."""
 
 ANSWER_MAX_BYTES = 48 * 2**20
 """Of an answer's JSON: a service sends no more, a client reads no more.
@@ -51,22 +64,61 @@ def face_to_json(face: Face, *, thumbnails: bool = False) -> dict[str, Any]:
 
 def analysis_to_json(analysis: Analysis, *, thumbnails: bool = False) -> dict[str, Any]:
     """An analysis as the service answers it."""
-    return {
+    record: dict[str, Any] = {
         "bundle": analysis.bundle,
         "width_px": analysis.width_px,
         "height_px": analysis.height_px,
         "queue_s": analysis.queue_s,
         "compute_s": analysis.compute_s,
-        "faces": [face_to_json(face, thumbnails=thumbnails) for face in analysis.faces],
     }
+    if analysis.fingerprint is not None:
+        record["fingerprint"] = analysis.fingerprint.hex()
+    record["faces"] = [face_to_json(face, thumbnails=thumbnails) for face in analysis.faces]
+    return record
 
 
 def analysis_from_json(record: Mapping[str, Any]) -> Analysis:
     """The analysis that `analysis_to_json` made it of; boxes and landmarks in hundredths."""
+    fingerprint = record.get("fingerprint")
     return Analysis(
         faces=tuple(map(_face_from_json, _list(record["faces"]))),
         width_px=int(_number(record["width_px"])),
         height_px=int(_number(record["height_px"])),
+        bundle=_text(record["bundle"]),
+        queue_s=_number(record["queue_s"]),
+        compute_s=_number(record["compute_s"]),
+        fingerprint=None if fingerprint is None else _fingerprint(fingerprint),
+    )
+
+
+def track_to_json(track: Track) -> dict[str, Any]:
+    """A track as the service answers it."""
+    return {
+        "bundle": track.bundle,
+        "width_px": track.width_px,
+        "height_px": track.height_px,
+        "duration_s": track.duration_s,
+        "queue_s": track.queue_s,
+        "compute_s": track.compute_s,
+        "frames": [
+            {
+                "time_s": frame.time_s,
+                "face": None if frame.face is None else face_to_json(frame.face),
+                "others": frame.others,
+                "fingerprint": frame.fingerprint.hex(),
+            }
+            for frame in track.frames
+        ],
+    }
+
+
+def track_from_json(record: Mapping[str, Any]) -> Track:
+    """The track that `track_to_json` made it of; boxes and landmarks in hundredths."""
+    return Track(
+        frames=tuple(map(_frame_from_json, _list(record["frames"]))),
+        width_px=int(_number(record["width_px"])),
+        height_px=int(_number(record["height_px"])),
+        duration_s=_number(record["duration_s"]),
         bundle=_text(record["bundle"]),
         queue_s=_number(record["queue_s"]),
         compute_s=_number(record["compute_s"]),
@@ -123,6 +175,16 @@ def _match_from_json(record: Mapping[str, Any]) -> Match:
     )
 
 
+def _frame_from_json(record: Mapping[str, Any]) -> Frame:
+    face = record["face"]
+    return Frame(
+        time_s=_number(record["time_s"]),
+        face=None if face is None else _face_from_json(face),
+        others=int(_number(record["others"])),
+        fingerprint=_fingerprint(record["fingerprint"]),
+    )
+
+
 def _face_from_json(record: Mapping[str, Any]) -> Face:
     x1, y1, x2, y2 = map(_number, record["box"])
     a, b, c, d, e = ((_number(x), _number(y)) for x, y in record["landmarks"])
@@ -164,6 +226,13 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} where a text belongs")
     return value
+
+
+def _fingerprint(value: object) -> bytes:
+    fingerprint = bytes.fromhex(_text(value))
+    if len(fingerprint) != FINGERPRINT_BYTES:
+        raise ValueError("a fingerprint of another length")
+    return fingerprint
 
 
 def _list(value: object) -> list[Any]:
@@ -214,6 +283,14 @@ PROBLEMS: Mapping[str, Problem] = {
     "unsupported_format": Problem(415, "Unsupported image format", errors.UnsupportedFormat),
     "broken_image": Problem(422, "Broken image", errors.BrokenImage),
     "too_many_pixels": Problem(422, "Too many pixels", errors.TooManyPixels),
+    "clip_too_large": Problem(413, "Clip too large", errors.ClipTooLarge),
+    "not_a_video": Problem(415, "Not a video", errors.NotAVideo),
+    "unsupported_video": Problem(415, "Unsupported video format", errors.UnsupportedVideo),
+    "broken_video": Problem(422, "Broken video", errors.BrokenVideo),
+    "video_too_long": Problem(422, "Video too long", errors.VideoTooLong),
+    "too_many_frames": Problem(422, "Too many frames", errors.TooManyFrames),
+    "too_many_video_pixels": Problem(422, "Too many video pixels", errors.TooManyVideoPixels),
+    "video_too_demanding": Problem(422, "Video too demanding", errors.VideoTooDemanding),
     "settings_invalid": Problem(409, "Invalid settings", errors.ConfigurationError),
     "bundle_missing": Problem(409, "Bundle missing", errors.BundleError),
     "bundle_incomplete": Problem(409, "Bundle incomplete", errors.BundleError),

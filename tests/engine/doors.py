@@ -173,13 +173,13 @@ class Gate:
 
 
 class Held:
-    """Sees what a `seers.Seer` does; photos of one width are held up, of another a bug.
+    """Sees what a `seers.Seer` does; pictures of one width are held up, of another a bug.
 
     Args:
         gate: where.
     """
 
-    GATE_PX = 97
+    GATE_PX = 94
     BUG_PX = 98
 
     def __init__(self, gate: Gate) -> None:

@@ -47,6 +47,9 @@ class Seer:
             Match("Ana", 0.9, 0.8, 99.5, Verdict.IS, THUMBNAIL),
             Match("Ben", 0.1, 0.2, 30.0, Verdict.NONE, None),
         )
+        if request.face is not None:
+            x1, y1, x2, y2 = request.face.box
+            x, y = (x1 + x2) / 2, (y1 + y2) / 2
         face = Face(
             box=(x - 10, y - 10, x + 10, y + 10),
             landmarks=((x - 5, y - 5), (x + 5, y - 5), (x, y), (x - 5, y + 5), (x + 5, y + 5)),

@@ -428,7 +428,7 @@ async def test_tells_where_the_time_went() -> None:
     works.during_compute = compute_slowly
     async with batching(works, clock) as batcher:
         answer = await batcher.submit(1)
-    assert answer == Answer(2, prepare_s=3.0, queue_s=0.0, compute_s=7.0)
+    assert answer == Answer(2, prepare_s=3.0, queue_s=0.0, compute_s=7.0, batch=1)
 
 
 async def test_time_spent_waiting_for_the_device_is_queueing() -> None:
@@ -567,3 +567,98 @@ async def test_says_beforehand_whether_it_would_take_an_item() -> None:
         await asyncio.gather(first, second)
     with pytest.raises(Unavailable):
         batcher.admit()
+
+
+# --- Errands ---
+
+
+async def test_an_errand_is_accepted_once_however_full_it_becomes() -> None:
+    works = Works(before_compute=Gate(shut=True))
+    async with batching(works, queue_size=1, max_batch=1) as batcher:
+        async with batcher.errand() as errand:
+            first = asyncio.create_task(errand.submit(1))
+            await works.before_compute.arrival()
+            others = asyncio.create_task(batcher.submit(2))
+            await asyncio.sleep(0)
+            with pytest.raises(Busy):
+                await batcher.submit(3)
+            with pytest.raises(Busy):
+                async with batcher.errand():
+                    pass
+            second = asyncio.create_task(errand.submit(4))
+            works.before_compute.open()
+            answers = await asyncio.gather(first, others, second)
+        assert [answer.result for answer in answers] == [2, 4, 8]
+        assert works.batches == [[1], [2], [4]]
+
+
+async def test_answers_of_one_batch_share_its_number() -> None:
+    works = Works(before_compute=Gate(shut=True))
+    async with batching(works, max_batch=4) as batcher:
+        tasks = [asyncio.create_task(batcher.submit(0))]
+        await works.before_compute.arrival()
+        tasks += [asyncio.create_task(batcher.submit(n)) for n in (1, 2)]
+        await settled(lambda: batcher.ready == 2)
+        works.before_compute.open()
+        first, second, third = await asyncio.gather(*tasks)
+    assert first.batch != second.batch == third.batch
+    assert second.compute_s == third.compute_s
+
+
+async def test_closing_waits_for_an_errand_between_its_items() -> None:
+    works = Works()
+    async with batching(works) as batcher:
+        async with batcher.errand() as errand:
+            await errand.submit(1)
+            closing = asyncio.create_task(batcher.close())
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable):
+                await batcher.submit(2)
+            with pytest.raises(Unavailable):
+                async with batcher.errand():
+                    pass
+            assert (await errand.submit(3)).result == 6
+            assert not closing.done()
+        await closing
+
+
+async def test_closing_gives_up_an_errand_after_its_limit() -> None:
+    works, waiting = Works(), asyncio.Event()
+
+    async def run(batcher: Batcher[int, int, int]) -> None:
+        async with batcher.errand():
+            waiting.set()
+            await asyncio.Event().wait()
+
+    async with batching(works) as batcher:
+        running = asyncio.create_task(run(batcher))
+        await waiting.wait()
+        await batcher.close(limit_s=0)
+        with pytest.raises(Unavailable):
+            await running
+
+
+async def test_an_errand_has_one_deadline_for_all_of_its_items() -> None:
+    works, clock = Works(before_compute=Gate(shut=True)), Clock()
+    async with batching(works, clock, max_batch=1) as batcher:
+        held = asyncio.create_task(batcher.submit(0))
+        await works.before_compute.arrival()
+        async with batcher.errand(timeout_s=3600) as errand:
+            late = asyncio.create_task(errand.submit(1))
+            await settled(lambda: batcher.ready == 1)
+            clock.now += 3600
+            works.before_compute.open()
+            with pytest.raises(DeadlineExceeded):
+                await late
+        await held
+        with pytest.raises(DeadlineExceeded):
+            async with batcher.errand(timeout_s=0):
+                await asyncio.Event().wait()
+    assert works.batches == [[0]]
+
+
+async def test_a_timeout_within_an_errand_is_its_own() -> None:
+    async with batching(Works()) as batcher:
+        with pytest.raises(TimeoutError):
+            async with batcher.errand(timeout_s=3600):
+                raise TimeoutError

@@ -5,7 +5,7 @@ import io
 import socket
 import struct
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,9 +15,14 @@ import skimage.data
 from PIL import Image
 
 from engine.client import Engine, build_analyzer
+from engine.clip import LIMITS as CLIP_LIMITS
+from engine.clip import Decoders
 from engine.errors import (
     BrokenImage,
+    BrokenVideo,
     Busy,
+    ClipError,
+    ClipTooLarge,
     DeadlineExceeded,
     EmptyImage,
     EngineError,
@@ -25,18 +30,24 @@ from engine.errors import (
     ImageError,
     InternalError,
     NotAnImage,
+    NotAVideo,
+    TooManyFrames,
     TooManyPixels,
+    TooManyVideoPixels,
     Unauthorized,
     Unavailable,
     UnsupportedFormat,
+    UnsupportedVideo,
+    VideoTooLong,
 )
+from engine.fingerprint import fingerprint
 from engine.image import LIMITS, open_photo
 from engine.pipeline import Pipeline
 from engine.remote import RemoteEngine
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Analysis, Verdict
-from tests.engine import rays, seers
+from tests.engine import clips, rays, seers
 from tests.engine.doors import DOORS, BuildHeld, Door, Gate, Held, OverRay, service
 from tests.engine.seers import photo
 
@@ -109,6 +120,42 @@ async def test_a_mistake_of_the_caller_is_theirs(engine: Engine, top_k: int) -> 
         await engine.analyze(photo(), top_k=top_k)
 
 
+@cache
+def clip() -> bytes:
+    return clips.encode(clips.pictures(40))
+
+
+async def test_all_of_a_track_comes(engine: Engine) -> None:
+    track = await engine.track(clip())
+    assert (track.width_px, track.height_px) == (96, 64)
+    assert track.duration_s == pytest.approx(4 / 3)
+    assert track.bundle == seers.INFO.bundle
+    assert track.compute_s > 0
+    assert track.queue_s >= 0
+    assert [frame.time_s for frame in track.frames] == pytest.approx(np.arange(14) / 10)
+    async with Decoders(1).open(clip()) as reel:
+        stills = await reel.take(20)
+    for k, (frame, still) in enumerate(zip(track.frames, stills, strict=True)):
+        asked = PhotoRequest(still.image, top_k=0, embed=True, original_px=(96, 64))
+        (expected,) = seers.seer().analyze([asked])
+        assert frame.face == expected.faces[0]
+        assert frame.face is not None
+        assert frame.others == 0
+        assert frame.fingerprint == fingerprint(still.image)
+        if k % 2:
+            assert frame.face.embedding is None
+        else:
+            assert frame.face.embedding is not None
+            assert frame.face.embedding.dtype == np.float32
+            assert frame.face.embedding.tolist() == expected.faces[0].embedding.tolist()
+
+
+async def test_a_fingerprint_comes_with_embeddings(engine: Engine) -> None:
+    analysis = await engine.analyze(photo(), embed=True)
+    assert analysis.fingerprint == fingerprint(open_photo(photo()).image)
+    assert (await engine.analyze(photo())).fingerprint is None
+
+
 # --- Faults ---
 
 
@@ -147,6 +194,32 @@ async def test_a_bad_file_is_told_in_the_same_words(engine: Engine, kind: type[I
     assert caught.value.code == expected.value.code
     assert caught.value.message == expected.value.message
     assert (await engine.analyze(photo())).faces  # nobody else suffers
+
+
+BAD_CLIPS = {
+    NotAVideo: lambda: photo(),
+    UnsupportedVideo: lambda: clips.encode(clips.pictures(5), container="avi"),
+    BrokenVideo: lambda: clip()[:32],
+    ClipTooLarge: lambda: clip() + bytes(CLIP_LIMITS.clip_bytes),
+    VideoTooLong: lambda: clips.encode(clips.pictures(80), rate=5),
+    TooManyFrames: lambda: clips.encode(clips.pictures(1001, (16, 16)), rate=1000),
+    TooManyVideoPixels: lambda: clips.encode(clips.pictures(1, (2560, 1600))),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CLIPS, ids=lambda kind: kind.code)
+async def test_a_bad_clip_is_told_in_the_same_words(engine: Engine, kind: type[ClipError]) -> None:
+    data = BAD_CLIPS[kind]()
+    with pytest.raises(ClipError) as expected:
+        async with Decoders(1).open(data) as reel:
+            await reel.take(1000)
+    with pytest.raises(ClipError) as caught:
+        await engine.track(data)
+    assert type(caught.value) is type(expected.value) is kind
+    assert caught.value.code == expected.value.code
+    assert caught.value.message == expected.value.message
+    assert clips.children() == []
+    assert (await engine.track(clip())).frames  # nobody else suffers
 
 
 async def test_a_bug_is_told_without_its_traceback(engine: Engine) -> None:
@@ -217,6 +290,35 @@ async def test_a_late_answer_is_none(engine: Engine, gate: Gate) -> None:
     await held
 
 
+async def test_a_late_track_is_none_and_nothing_goes_on(engine: Engine, gate: Gate) -> None:
+    held = asyncio.create_task(engine.analyze(photo(Held.GATE_PX)))
+    await gate.begun()
+    with pytest.raises(DeadlineExceeded) as caught:
+        await engine.track(clip(), timeout_s=1)
+    assert caught.value.message == (
+        "The answer would have come too late: ask again, or allow more time."
+    )
+    await gate.go_on()
+    await held
+    assert (await engine.track(clip())).frames
+
+
+async def test_whoever_leaves_a_clip_leaves_no_decoder(engine: Engine) -> None:
+    leaving = asyncio.create_task(engine.track(clips.endless()))
+    await until(lambda: len(clips.children()) == 1)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await until(lambda: clips.children() == [])
+    assert (await engine.track(clip())).frames
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Look until it is so: a process elsewhere tells nobody."""
+    async with asyncio.timeout(seers.PATIENCE_S):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_a_closed_engine_is_unavailable(door: Door, gate: Gate, tmp_path: Path) -> None:
     async with door(SETTINGS, BuildHeld(gate), tmp_path) as engine:
         await engine.analyze(photo())
@@ -225,6 +327,8 @@ async def test_a_closed_engine_is_unavailable(door: Door, gate: Gate, tmp_path: 
     assert caught.value.message == "The engine is shut down: ask again when it is back."
     with pytest.raises(Unavailable):
         await engine.analyze(b"")
+    with pytest.raises(Unavailable):
+        await engine.track(clip())
 
 
 @pytest.mark.parametrize("size", [10, 15 * 2**20])
@@ -239,7 +343,10 @@ async def test_a_wrong_key_is_told_however_much_is_being_sent(size: int) -> None
         ):
             with pytest.raises(Unauthorized, match="ENGINE_API_KEY"):
                 await stranger.analyze(bytes(size))
+            with pytest.raises(Unauthorized, match="ENGINE_API_KEY"):
+                await stranger.track(bytes(size))
             assert (await friend.analyze(photo())).faces
+            assert (await friend.track(clip())).frames
 
 
 # --- The real networks ---
@@ -295,3 +402,24 @@ async def test_the_same_face_and_matches_are_seen(
     assert face.embedding is not None
     assert known.embedding is not None
     assert float(face.embedding @ known.embedding) == pytest.approx(1, abs=1e-5)
+
+
+async def test_the_same_face_is_followed(door: Door, tmp_path: Path) -> None:
+    moving = clips.astronaut(30, step_px=3)
+    (known,) = pipeline().analyze([PhotoRequest(moving[0], top_k=0, embed=True)])
+    async with door(Settings(engine_device="cpu"), see_really, tmp_path) as engine:
+        track = await engine.track(clips.encode(moving, options={"crf": "18"}))
+    assert (track.width_px, track.height_px) == (384, 384)
+    assert track.bundle == pipeline().info().bundle
+    faces = [frame.face for frame in track.frames]
+    assert len(faces) == 10
+    for k, face in enumerate(faces):
+        assert face is not None
+        assert face.matches == ()
+        assert np.allclose(face.box, np.add(known.faces[0].box, (9 * k, 0, 9 * k, 0)), atol=6)
+        assert abs(face.pose.yaw - known.faces[0].pose.yaw) < 0.1
+        assert (face.embedding is None) == bool(k % 2)
+        if face.embedding is not None:
+            assert known.faces[0].embedding is not None
+            assert float(face.embedding @ known.faces[0].embedding) > 0.95
+    assert {frame.others for frame in track.frames} == {0}

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,43 @@ def test_no_requests(pipeline):
 def test_an_embedding_comes_only_when_asked_for(pipeline, astronaut):
     (analysis,) = pipeline.analyze([PhotoRequest(astronaut)])
     assert analysis.faces[0].embedding is None
+
+
+def test_nobody_is_named_where_nobody_is_asked_for(pipeline, astronaut):
+    requests = [
+        PhotoRequest(astronaut, top_k=0),
+        PhotoRequest(astronaut, top_k=2),
+        PhotoRequest(astronaut, top_k=0, embed=True),
+    ]
+    bare, named, embedded = (analysis.faces[0] for analysis in pipeline.analyze(requests))
+    assert bare.matches == embedded.matches == ()
+    assert bare.embedding is None
+    assert len(named.matches) == 2
+    assert embedded.embedding.shape == (128,)
+    assert bare.box == named.box == embedded.box
+
+
+def test_a_face_that_was_found_before_is_looked_at_again(pipeline, astronaut):
+    shrunk = Photo(astronaut.resize((256, 256)), width_px=512, height_px=512)
+    asked = PhotoRequest.of(shrunk, embed=True)
+    (analysis,) = pipeline.analyze([asked])
+    (face,) = analysis.faces
+    # Beside other requests, whose faces have to be found.
+    beside = [PhotoRequest(astronaut, top_k=0), replace(asked, top_k=0, face=face)]
+    (known,) = pipeline.analyze(beside)[1].faces
+    np.testing.assert_allclose(known.box, face.box, rtol=1e-5)
+    np.testing.assert_allclose(known.landmarks, face.landmarks, rtol=1e-5)
+    assert known.probability == pytest.approx(face.probability)
+    assert known.embedding @ face.embedding > 0.9999
+    assert known.matches == ()
+    # It is believed, whatever is there.
+    away = replace(face, landmarks=moved(face.landmarks, -150, 250))
+    (other,) = pipeline.analyze([replace(asked, face=away)])[0].faces
+    assert other.embedding @ face.embedding < 0.95
+
+
+def moved(landmarks, x, y):
+    return tuple((a + x, b + y) for a, b in landmarks)
 
 
 def test_an_aligned_crop_is_its_own_face(pipeline, astronaut):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,25 @@ import pytest
 from engine import exchange
 from engine.breaker import Breaker
 from engine.client import Engine
+from engine.clip import LIMITS as CLIP_LIMITS
 from engine.errors import (
+    BrokenVideo,
     Busy,
+    ClipTooLarge,
     DeadlineExceeded,
     EngineError,
     FileTooLarge,
     InternalError,
     NotAnImage,
+    NotAVideo,
     Unauthorized,
     Unavailable,
 )
 from engine.image import LIMITS
 from engine.remote import Patience, RemoteEngine
 from engine.request import PhotoRequest
-from engine.wire import analysis_to_json, info_to_json, problem
+from engine.types import Frame, Track
+from engine.wire import analysis_to_json, info_to_json, problem, track_to_json
 from tests.engine import seers
 from tests.engine.strangers import (
     Says,
@@ -55,6 +60,16 @@ def seen() -> Any:
 
 ANALYSIS = seen()
 GOOD = says(200, analysis_to_json(ANALYSIS, thumbnails=True))
+
+CLIP = b"a clip of somebody, frame by frame \x00\xff"
+TRACK = Track(
+    (
+        Frame(0.0, replace(ANALYSIS.faces[0], matches=()), 1, bytes(32)),
+        Frame(0.1, None, 0, b"\xff" * 32),
+    ),
+    *(120, 80, 0.2, "tests@0", 0.01, 0.02),
+)
+GOOD_TRACK = says(200, track_to_json(TRACK))
 
 
 def told(error: EngineError, **headers: str) -> Says:
@@ -118,6 +133,18 @@ async def test_a_photo_goes_out_as_it_is_and_the_answer_comes_back(time: Time) -
     assert 7900 <= heard.timeout_ms < 8000  # a little less: the way back takes time
 
 
+async def test_a_clip_goes_out_as_it_is_and_its_track_comes_back(time: Time) -> None:
+    async with stranger(GOOD_TRACK) as server, asking(server.url, time, key=KEY) as engine:
+        track = await engine.track(CLIP, timeout_s=8)
+    assert track == TRACK
+    assert list(track.frames[0].face.embedding) == list(TRACK.frames[0].face.embedding)
+    (heard,) = server.heard
+    assert heard.line == "POST /v1/track HTTP/1.1"
+    assert heard.body == CLIP
+    assert heard.headers["authorization"] == f"Bearer {KEY}"
+    assert 7900 <= heard.timeout_ms < 8000
+
+
 async def test_a_large_photo_is_sent_whole(time: Time) -> None:
     photo = bytes(range(256)) * (LIMITS.file_bytes // 256)
     async with stranger(GOOD) as server, asking(server.url, time) as engine:
@@ -133,6 +160,12 @@ async def test_what_can_be_told_here_makes_no_journey(time: Time) -> None:
             await engine.analyze(PHOTO, timeout_s=0)
         with pytest.raises(ValueError, match="top_k"):
             await engine.analyze(PHOTO, top_k=0)
+        with pytest.raises(ClipTooLarge):
+            await engine.track(bytes(CLIP_LIMITS.clip_bytes + 1))
+        with pytest.raises(NotAVideo):
+            await engine.track(b"")
+        with pytest.raises(DeadlineExceeded):
+            await engine.track(CLIP, timeout_s=0)
     assert server.connections == 0
 
 
@@ -288,6 +321,29 @@ async def test_what_was_lost_is_asked_again(time: Time, answer: Says) -> None:
     assert time.pauses == [0.2, 0.4]
 
 
+@pytest.mark.parametrize("answer", LOST.values(), ids=LOST)
+async def test_what_was_lost_of_a_clip_is_asked_again(time: Time, answer: Says) -> None:
+    async with stranger(answer, GOOD_TRACK) as server, asking(server.url, time) as engine:
+        assert await engine.track(CLIP) == TRACK
+    assert [heard.body for heard in server.heard] == [CLIP] * 2
+
+
+async def test_a_refused_clip_is_not_asked_again(time: Time) -> None:
+    refusal = BrokenVideo("Record it again.")
+    async with stranger(told(refusal)) as server, asking(server.url, time) as engine:
+        with pytest.raises(BrokenVideo, match=r"Record it again\."):
+            await engine.track(CLIP)
+    assert len(server.heard) == 1
+
+
+async def test_a_track_that_is_none_is_a_sentence(time: Time) -> None:
+    record = track_to_json(TRACK) | {"frames": [{}]}
+    async with stranger(says(200, record)) as server, asking(server.url, time) as engine:
+        with pytest.raises(Unavailable, match="cannot be read"):
+            await engine.track(CLIP)
+    assert len(server.heard) == 1
+
+
 async def test_it_is_asked_three_times_and_no_more(time: Time) -> None:
     async with stranger(resets) as server, asking(server.url, time) as engine:
         with pytest.raises(Unavailable, match="cannot be reached"):
@@ -421,6 +477,16 @@ async def test_who_leaves_closes_the_request(time: Time) -> None:
     assert len(server.heard) == 1
 
 
+async def test_who_leaves_a_clip_closes_the_request(time: Time) -> None:
+    async with stranger(is_silent) as server, asking(server.url, time) as engine:
+        asked = asyncio.create_task(engine.track(CLIP))
+        await server.until_heard(1)
+        asked.cancel()
+        await server.until_gone()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+
 async def test_closing_waits_for_calls_under_way(time: Time) -> None:
     go_on = asyncio.Event()
 
@@ -547,9 +613,9 @@ async def test_neither_key_nor_photo_is_ever_written(
     caplog.set_level(logging.DEBUG)
     written: list[str] = []
     async with stranger(answer) as server, asking(server.url, time, key=KEY) as engine:
-        for _ in range(6):
+        for ask in 6 * (lambda: engine.analyze(PHOTO), lambda: engine.track(PHOTO)):
             try:
-                await engine.analyze(PHOTO)
+                await ask()
             except EngineError as error:
                 written += traced(error)
         written += [repr(engine), str(vars(engine).get("_exchange"))]

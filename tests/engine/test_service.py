@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 import httpx
 import pytest
@@ -13,6 +14,8 @@ from fastapi import FastAPI
 
 from engine import answers, body
 from engine.client import EmbeddedEngine
+from engine.clip import LIMITS as CLIP_LIMITS
+from engine.clip import MAX_WAITING
 from engine.errors import BundleError
 from engine.health import MAX_STALL_S, Health
 from engine.image import LIMITS
@@ -20,14 +23,20 @@ from engine.reload import Reloader
 from engine.service import application
 from engine.serving import Served
 from engine.settings import Settings
-from engine.wire import PROBLEM_PREFIX, PROBLEMS, analysis_from_json
-from tests.engine import seers
+from engine.wire import PROBLEM_PREFIX, PROBLEMS, analysis_from_json, track_from_json
+from tests.engine import clips, seers
 from tests.engine.seers import PATIENCE_S, THUMBNAIL, Seer, photo
 
 
 @pytest.fixture
 def seer():
     return seers.seer()
+
+
+@cache
+def clip() -> bytes:
+    """One second: ten frames."""
+    return clips.encode(clips.pictures(30))
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +142,24 @@ async def test_a_form_of_many_does_not_fill_the_queue(seer):
     assert len(response.json()["results"]) == body.MAX_PHOTOS
 
 
+async def test_track(seer):
+    async with calling(seer) as client:
+        response = await client.post("/v1/track", content=clip())
+    assert response.status_code == 200
+    record = response.json()
+    assert (record["width_px"], record["height_px"], record["bundle"]) == (96, 64, "tests@0")
+    assert record["duration_s"] == 1
+    assert [frame["time_s"] for frame in record["frames"]] == pytest.approx(
+        [k / 10 for k in range(10)]
+    )
+    for k, frame in enumerate(record["frames"]):
+        assert frame["face"]["box"] == [38, 22, 58, 42]
+        assert frame["face"]["matches"] == []
+        assert ("embedding" in frame["face"]) == (k % 2 == 0)
+        assert (frame["others"], len(frame["fingerprint"])) == (0, 64)
+    assert len(track_from_json(record).frames) == 10
+
+
 async def test_answers_are_written_beside_the_event_loop(seer, monkeypatch):
     threads = []
 
@@ -180,6 +207,7 @@ async def test_info(seer):
         "embedder": "none",
         "people": 2,
         "device": "cpu",
+        "login": None,
     }
 
 
@@ -193,6 +221,28 @@ async def test_info(seer):
 async def test_what_is_no_picture(seer, content, code):
     async with calling(seer) as client:
         assert code_of(await client.post("/v1/analyze", content=content)) == code
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "not_a_video"),
+        (b"hello", "not_a_video"),
+        (b"RIFF\0\0\0\0AVI LIST", "unsupported_video"),
+        (b"\0\0\0\x20ftypisom" + bytes(100), "broken_video"),
+    ],
+)
+async def test_what_is_no_clip(seer, content, code):
+    async with calling(seer) as client:
+        assert code_of(await client.post("/v1/track", content=content)) == code
+    assert not seer.seen
+
+
+async def test_a_clip_is_asked_nothing(seer):
+    """What the description does not name is ignored by the framework, and changes nothing."""
+    async with calling(seer) as client:
+        response = await client.post("/v1/track?top_k=5", content=clip())
+    assert response.json()["frames"][0]["face"]["matches"] == []
 
 
 async def test_a_broken_picture(seer):
@@ -281,6 +331,7 @@ async def test_a_form_that_is_none(seer):
 WAYS_IN = [
     ("POST", "/v1/analyze"),
     ("POST", "/v1/analyze:batch"),
+    ("POST", "/v1/track"),
     ("GET", "/v1/info"),
     ("POST", "/v1/reload"),
     ("GET", "/metrics"),
@@ -401,6 +452,20 @@ async def test_a_body_without_length_is_read_no_further_than_the_limit(seer):
     assert talk.taken <= LIMITS.file_bytes + 2**20
 
 
+async def test_a_clip_is_bounded_declared_or_sent(seer):
+    headers = [("Content-Length", str(CLIP_LIMITS.clip_bytes + 1))]
+    async with serving(seer) as app:
+        sized = Conversation(app, "/v1/track", headers)
+        status, _, record = await sized.answer()
+        assert (status, record["code"], sized.taken) == (413, "clip_too_large", 0)
+        chunked = Conversation(app, "/v1/track")
+        for _ in range(30):
+            chunked.say(bytes(2**20))
+        status, _, record = await chunked.answer()
+    assert (status, record["code"]) == (413, "clip_too_large")
+    assert chunked.taken <= CLIP_LIMITS.clip_bytes + 2**20
+
+
 async def test_a_form_is_bounded_in_all_and_for_each_photo(seer, monkeypatch):
     monkeypatch.setattr(body, "MAX_FORM_BYTES", 25 * 2**20)
     kind = ("Content-Type", "multipart/form-data; boundary=x")
@@ -515,6 +580,53 @@ async def test_abandoned_photos_are_not_computed(seer):
     assert sum(map(len, seer.seen)) == 1
 
 
+async def test_abandoned_clips_are_not_computed(seer):
+    seer.go_on.clear()
+    async with serving(seer, max_batch=1, decode_threads=1) as app:
+        first = Conversation(app, "/v1/analyze")
+        first.say(photo(), more=False)
+        assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
+        leavers = [Conversation(app, "/v1/track") for _ in range(2)]
+        for talk in leavers:
+            talk.say(clips.endless(), more=False)
+        async with asyncio.timeout(PATIENCE_S):
+            while not clips.children():  # noqa: ASYNC110 (nobody announces it)
+                await asyncio.sleep(0)
+        for talk in leavers:
+            talk.leave()
+            await talk.task
+            assert talk.sent[0]["status"] == 499
+        assert clips.children() == []
+        seer.go_on.set()
+        assert (await first.answer())[0] == 200
+    assert sum(map(len, seer.seen)) <= 2
+
+
+async def test_the_deadline_holds_for_a_clip_too(seer):
+    async with calling(seer) as client:
+        headers = {"X-Timeout-Ms": "300"}
+        response = await client.post("/v1/track", content=clips.endless(), headers=headers)
+        assert code_of(response) == "deadline_exceeded"
+    assert clips.children() == []
+
+
+async def test_clips_beyond_measure_are_refused_at_once_and_unread(seer):
+    seer.go_on.clear()
+    async with serving(seer, decode_threads=1) as app:
+        waiting = [Conversation(app, "/v1/track") for _ in range(MAX_WAITING + 1)]
+        for talk in waiting:
+            talk.say(clip(), more=False)
+        assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
+        surplus = Conversation(app, "/v1/track")
+        status, headers, record = await surplus.answer()
+        assert (status, record["code"], surplus.taken) == (503, "busy", 0)
+        assert int(headers["retry-after"]) >= record["retry_after_s"] > 0
+        for talk in waiting:
+            talk.leave()
+            await talk.task
+        seer.go_on.set()
+
+
 # --- Health and numbers ---
 
 
@@ -571,6 +683,8 @@ async def test_metrics(seer):
     async with calling(seer) as client:
         await client.post("/v1/analyze", content=photo())
         await client.post("/v1/analyze", content=b"hello")
+        await client.post("/v1/track", content=clip())
+        await client.post("/v1/track", content=b"hello")
         await client.post("/v1/reload")
         for path in ("a", "b", "c"):
             await client.get(f"/strangers/made/{path}/up")
@@ -584,11 +698,14 @@ async def test_metrics(seer):
         'engine_photos_total{code="ok"} 1.0',
         'engine_photos_total{code="not_an_image"} 1.0',
         'engine_reloads_total{code="ok"} 1.0',
-        "engine_batch_photos_sum 1.0",
-        'engine_stage_seconds_count{stage="prepare"} 1.0',
-        'engine_stage_seconds_count{stage="queue"} 1.0',
-        'engine_stage_seconds_count{stage="compute"} 1.0',
+        'engine_requests_total{code="not_a_video",path="/v1/track",status="415"} 1.0',
+        'engine_clips_total{code="ok"} 1.0',
+        'engine_clips_total{code="not_a_video"} 1.0',
+        "engine_batch_photos_sum 16.0",  # ten frames are searched, and five faces embedded
+        'engine_stage_seconds_count{stage="prepare"} 16.0',
+        'engine_stage_seconds_count{stage="queue"} 16.0',
         "engine_queue_photos 0.0",
+        "engine_queue_clips 0.0",
         'engine_bundle_info{bundle="tests@0",device="cpu",embedder="none",version="1"} 1.0',
     ):
         assert line in text.splitlines(), line
@@ -631,6 +748,9 @@ async def test_keys_and_photos_are_not_logged(seer, caplog):
     async with calling(seer, Settings(engine_api_key="the-key")) as client:
         await client.post("/v1/analyze", content=photo(), headers=headers)
         await client.post("/v1/analyze", content=b"my-secret-face", headers=headers)
+        await client.post("/v1/track", content=clip(), headers=headers)
+        await client.post("/v1/track", content=b"my-secret-face", headers=headers)
+        await client.post("/v1/track", content=clip()[:32] + b"my-secret-face", headers=headers)
     assert caplog.records
     own = [record.getMessage() for record in caplog.records if record.name.startswith("engine")]
     assert not any("the-key" in line or "secret-face" in line for line in own)

@@ -23,6 +23,7 @@ from engine.reload import Reloader
 from engine.service import application
 from engine.serving import Served
 from engine.settings import Settings
+from tests.engine import clips
 from tests.engine.seers import seer
 
 KEY = "the-key-of-the-tests"
@@ -46,6 +47,15 @@ def pictures():
 
 
 schemathesis.openapi.media_type("image/jpeg", pictures())
+
+
+def videos():
+    """Few and short: each good one takes a process."""
+    clip = clips.encode(clips.pictures(3, (16, 16)))
+    return st.sampled_from([clip, clip[:-40], clip[:32], clips.sound_only(0.1), b"", b"video"])
+
+
+schemathesis.openapi.media_type("video/mp4", videos())
 
 
 def configuration():

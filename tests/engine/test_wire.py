@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from PIL import Image
 from engine import errors
 from engine.errors import Busy, EngineError, InternalError
 from engine.request import PhotoRequest
-from engine.types import EngineInfo
+from engine.types import EngineInfo, Frame, Track
 from engine.wire import (
+    FINGERPRINT_BYTES,
     PROBLEMS,
     analysis_from_json,
     analysis_to_json,
@@ -17,7 +19,10 @@ from engine.wire import (
     info_from_json,
     info_to_json,
     problem,
+    track_from_json,
+    track_to_json,
 )
+from tests.engine.logins import calibration
 from tests.engine.seers import THUMBNAIL, seer
 
 
@@ -36,6 +41,60 @@ def test_an_analysis_comes_back_as_it_was():
     assert restored.faces[0].embedding.dtype == np.float32
 
 
+def test_a_fingerprint_comes_back_as_it_was():
+    (analysis,) = seer().analyze([PhotoRequest(Image.new("RGB", (120, 80)))])
+    printed = replace(analysis, fingerprint=bytes(range(FINGERPRINT_BYTES)))
+    record = through_json(analysis_to_json(printed, thumbnails=True))
+    assert analysis_from_json(record) == printed
+    assert analysis_from_json(through_json(analysis_to_json(analysis))).fingerprint is None
+
+
+def a_track():
+    request = PhotoRequest(Image.new("RGB", (120, 80)), top_k=0, embed=True, aligned=True)
+    (analysis,) = seer().analyze([request])
+    (face,) = analysis.faces
+    frames = (
+        Frame(0.0, face, 2, bytes(FINGERPRINT_BYTES)),
+        Frame(0.1, replace(face, embedding=None), 0, b"\xff" * FINGERPRINT_BYTES),
+        Frame(0.2, None, 0, bytes(range(FINGERPRINT_BYTES))),
+    )
+    return Track(frames, 120, 80, 0.3, "tests@0", 0.01, 0.02)
+
+
+def test_a_track_comes_back_as_it_was():
+    track = a_track()
+    restored = track_from_json(through_json(track_to_json(track)))
+    assert restored == replace(track, frames=restored.frames)
+    for frame, own in zip(restored.frames, track.frames, strict=True):
+        assert (frame.time_s, frame.others) == (own.time_s, own.others)
+        assert frame.fingerprint == own.fingerprint
+    first, second, third = (frame.face for frame in restored.frames)
+    np.testing.assert_array_equal(first.embedding, track.frames[0].face.embedding)
+    assert first.box == second.box == track.frames[0].face.box
+    assert math.isnan(first.pose.yaw)
+    assert second.embedding is None
+    assert third is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": {}},
+        {"frames": [None]},
+        {"frames": [{"time_s": 0}]},
+        {"duration_s": None},
+        {"duration_s": "1"},
+        {"frames": [{"time_s": 0, "face": None, "others": 0, "fingerprint": "ff"}]},
+        {"frames": [{"time_s": 0, "face": None, "others": 0, "fingerprint": "xy" * 32}]},
+        {"frames": [{"time_s": 0, "face": None, "others": True, "fingerprint": "00" * 32}]},
+        {"frames": [{"time_s": 0, "face": [], "others": 0, "fingerprint": "00" * 32}]},
+    ],
+)
+def test_what_is_no_track_is_not_taken_for_one(change):
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        track_from_json(through_json(track_to_json(a_track())) | change)
+
+
 def test_what_was_not_asked_for_is_not_there():
     (analysis,) = seer().analyze([PhotoRequest(Image.new("RGB", (120, 80)), aligned=True)])
     restored = analysis_from_json(through_json(analysis_to_json(analysis)))
@@ -48,6 +107,16 @@ def test_what_was_not_asked_for_is_not_there():
 def test_info_comes_back_as_it_was():
     info = EngineInfo("1", "tests@0", "none", 2, "cuda:0")
     assert info_from_json(through_json(info_to_json(info))) == info
+    record = through_json(info_to_json(info))
+    del record["login"]  # as an engine said it that knew of no login
+    assert info_from_json(record) == info
+
+
+def test_a_login_comes_with_the_info():
+    info = EngineInfo("1", "tests@0", "none", 2, "cpu", login=calibration())
+    restored = info_from_json(through_json(info_to_json(info)))
+    assert restored == info
+    np.testing.assert_array_equal(restored.login.centre, info.login.centre)
 
 
 @pytest.mark.parametrize("code", PROBLEMS)

@@ -1,0 +1,87 @@
+"""What waits in an engine's queue, and how each becomes a request for whoever sees.
+
+A photo file has to be decoded first; a clip's frames come as pictures. Preparing happens in
+threads. Knows nothing about queues or how faces are seen.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from PIL import Image
+
+from engine.fingerprint import fingerprint
+from engine.image import Limits, open_photo
+from engine.request import PhotoRequest
+from engine.types import Face
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request, and what about its photo is known without seeing faces.
+
+    Attributes:
+        request: for whoever sees.
+        fingerprint: of the whole photo, where one is wanted.
+    """
+
+    request: PhotoRequest
+    fingerprint: bytes | None = None
+
+
+class Submission(Protocol):
+    """What waits in the queue."""
+
+    def prepare(self) -> Prepared:
+        """Make a request of it; an `EngineError` that it raises is the answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFile:
+    """A picture file's bytes, and what is wanted of it: see `engine.client.Engine.analyze`."""
+
+    data: bytes = field(repr=False)
+    top_k: int
+    embed: bool
+    aligned: bool
+    limits: Limits
+
+    def prepare(self) -> Prepared:
+        """Decode it.
+
+        Raises:
+            ImageError: the bytes cannot become a picture.
+        """
+        photo = open_photo(self.data, limits=self.limits)
+        request = PhotoRequest.of(photo, self.top_k, embed=self.embed, aligned=self.aligned)
+        return Prepared(request, fingerprint(photo.image) if self.embed else None)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameToSearch:
+    """A frame of a clip in which faces are looked for, and nobody's name."""
+
+    image: Image.Image
+    original_px: tuple[int, int]
+
+    def prepare(self) -> Prepared:
+        """Take its fingerprint."""
+        request = PhotoRequest(self.image, top_k=0, original_px=self.original_px)
+        return Prepared(request, fingerprint(self.image))
+
+
+@dataclass(frozen=True, slots=True)
+class FaceToEmbed:
+    """A face that was found in a frame before, to be embedded."""
+
+    image: Image.Image
+    original_px: tuple[int, int]
+    face: Face
+
+    def prepare(self) -> Prepared:
+        """There is nothing to be done."""
+        return Prepared(
+            PhotoRequest(
+                self.image, top_k=0, embed=True, original_px=self.original_px, face=self.face
+            )
+        )

@@ -11,13 +11,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import httpx
 
+from bot.sandbox.envelope import Lies
 from bot.sandbox.errors import UserError
 
 DEADLINE_S = 30.0
+_VIDEOS = ("video", "video_note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,10 @@ class Message:
         buttons: rows of buttons.
         photo: file id of the largest size, or None.
         document: file id, or None.
+        video: file id of an ordinary or a round video, or None.
         group_id: what the messages of an album share, or None.
         reply_to: id of the message that is answered, or None.
+        asks_reply: whether the next thing that is written is to be a reply to it.
         protected: whether it may not be forwarded.
         raw: the whole Bot API object.
     """
@@ -52,8 +56,10 @@ class Message:
     buttons: tuple[tuple[Button, ...], ...]
     photo: str | None
     document: str | None
+    video: str | None
     group_id: str | None
     reply_to: int | None
+    asks_reply: bool
     protected: bool
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
@@ -94,7 +100,10 @@ class Person:
     """One of the sandbox's people ("ana" or "ben"); close it, or use `async with`.
 
     Messages of the bot are handed out once and in order: `await ana.replies()` gives those that
-    no earlier call gave.
+    no earlier call gave. Another object with the same name is another device of the same person.
+
+    Whatever is sent is honest unless told otherwise: see `bot.sandbox.envelope.Lies`, for instance
+    `ana.send_photo(photo, age_s=90, via_bot=True)`.
 
     Args:
         url: the sandbox's.
@@ -129,22 +138,36 @@ class Person:
 
     # Writing
 
-    async def send_text(self, text: str, *, reply_to: Message | None = None) -> Message:
+    async def send_text(
+        self, text: str, *, reply_to: Message | None = None, **lies: Unpack[Lies]
+    ) -> Message:
         """Write to the bot; the (last) message that came of it."""
-        fields = {"text": text, **_reply(reply_to)}
+        fields = {"text": text, **_around(reply_to, lies)}
         return (await self._send("texts", json=fields))[-1]
 
     async def send_photo(
-        self, photo: bytes | Path, *, caption: str = "", reply_to: Message | None = None
+        self,
+        photo: bytes | Path,
+        *,
+        caption: str = "",
+        reply_to: Message | None = None,
+        **lies: Unpack[Lies],
     ) -> Message:
         """Send a photo, which Telegram re-encodes."""
-        return (await self._send_files("photos", [photo], caption, reply_to))[0]
+        fields = {"caption": caption, **_around(reply_to, lies)}
+        return (await self._send_files("photos", [photo], fields))[0]
 
     async def send_album(
-        self, photos: Sequence[bytes | Path], *, caption: str = ""
+        self,
+        photos: Sequence[bytes | Path],
+        *,
+        caption: str = "",
+        reply_to: Message | None = None,
+        **lies: Unpack[Lies],
     ) -> tuple[Message, ...]:
         """Send 2 to 10 photos as one album."""
-        return await self._send_files("photos", photos, caption, None)
+        fields = {"caption": caption, **_around(reply_to, lies)}
+        return await self._send_files("photos", photos, fields)
 
     async def send_document(
         self,
@@ -154,12 +177,63 @@ class Person:
         mime_type: str = "",
         caption: str = "",
         reply_to: Message | None = None,
+        **lies: Unpack[Lies],
     ) -> Message:
         """Send a file, which is kept byte for byte."""
-        sent = await self._send_files(
-            "documents", [data], caption, reply_to, name=name, mime_type=mime_type
-        )
+        fields = {"caption": caption, **_around(reply_to, lies)}
+        sent = await self._send_files("documents", [data], fields, name=name, mime_type=mime_type)
         return sent[0]
+
+    async def send_video_note(
+        self,
+        data: bytes | Path | None = None,
+        *,
+        duration_s: int | None = None,
+        side_px: int | None = None,
+        reply_to: Message | None = None,
+        **lies: Unpack[Lies],
+    ) -> Message:
+        """Send a round video; without data, a placeholder.
+
+        Args:
+            data: the video; nobody checks that it is square, or a video.
+            duration_s: what the client claims; None is what the file says.
+            side_px: likewise, of its width and height.
+            reply_to: the message that is answered.
+            lies: see `Lies`.
+        """
+        return await self.send_other(
+            "video_note",
+            data,
+            duration_s=duration_s,
+            width_px=side_px,
+            height_px=side_px,
+            reply_to=reply_to,
+            **lies,
+        )
+
+    async def send_video(
+        self,
+        data: bytes | Path | None = None,
+        *,
+        duration_s: int | None = None,
+        width_px: int | None = None,
+        height_px: int | None = None,
+        caption: str = "",
+        reply_to: Message | None = None,
+        **lies: Unpack[Lies],
+    ) -> Message:
+        """Send an ordinary video; without data, a placeholder."""
+        return await self.send_other(
+            "video",
+            data,
+            duration_s=duration_s,
+            width_px=width_px,
+            height_px=height_px,
+            caption=caption,
+            reply_to=reply_to,
+            **lies,
+        )
 
     async def send_sticker(self) -> Message:
         """Send a sticker."""
@@ -177,35 +251,61 @@ class Person:
         """Send a contact."""
         return await self.send_other("contact")
 
-    async def send_video(self, data: bytes | None = None, *, duration_s: int = 3) -> Message:
-        """Send a video."""
-        return await self.send_other("video", data, duration_s=duration_s)
-
-    async def send_video_note(
-        self, data: bytes | None = None, *, duration_s: int = 3, side_px: int = 384
-    ) -> Message:
-        """Send a round video."""
-        return await self.send_other("video_note", data, duration_s=duration_s, side_px=side_px)
-
     async def send_other(
-        self, kind: str, data: bytes | None = None, *, duration_s: int = 3, side_px: int = 384
+        self,
+        kind: str,
+        data: bytes | Path | None = None,
+        *,
+        duration_s: int | None = None,
+        width_px: int | None = None,
+        height_px: int | None = None,
+        caption: str = "",
+        reply_to: Message | None = None,
+        **lies: Unpack[Lies],
     ) -> Message:
-        """Send any other kind: also "audio" and "animation"; without data, a placeholder."""
-        fields = {"kind": kind, "duration_s": str(duration_s), "side_px": str(side_px)}
+        """Send any other kind: also "audio" and "animation"; without data, a placeholder.
+
+        The claims are for what moves; None is what the file says.
+        """
+        claims = {"duration_s": duration_s, "width_px": width_px, "height_px": height_px}
+        told = {name: value for name, value in claims.items() if value is not None}
+        fields = {"kind": kind, "caption": caption, **told, **_around(reply_to, lies)}
         if data is None:
             return (await self._send("others", json=fields))[0]
-        return (await self._send("others", data=fields, files={"file": ("file", data)}))[0]
+        return (await self._send_files("others", [data], fields))[0]
 
-    async def forward(self, message: Message, *, hidden: bool = False) -> Message:
-        """Forward a message of the chat to the bot, its author hidden or not."""
-        fields = {"message_id": message.message_id, "hidden": hidden}
-        return (await self._send("forwards", json=fields))[0]
+    async def forward(
+        self,
+        message: Message,
+        *,
+        hidden: bool = False,
+        copy: bool = False,
+        reply_to: Message | None = None,
+        **lies: Unpack[Lies],
+    ) -> Message:
+        """Forward a message to the bot: one of the chat, or one of another person's.
+
+        Args:
+            message: which one.
+            hidden: whether only the author's name is told, as their privacy settings may have it.
+            copy: whether nothing tells that it is a forward; the file's ids stay.
+            reply_to: the message that is answered; official clients do not offer it.
+            lies: see `Lies`; `origin` takes the place of the true one.
+        """
+        fields = {"message_id": message.message_id, "hidden": hidden, "copy": copy}
+        return (await self._send("forwards", json={**fields, **_around(reply_to, lies)}))[0]
 
     async def edit(self, message: Message, text: str) -> Message:
         """Change the text or caption of an own message."""
         answer = await self._ask(
             "PATCH", f"{self._home}/messages/{message.message_id}", json={"text": text}
         )
+        return _messages(answer)[0]
+
+    async def edit_photo(self, message: Message, photo: bytes | Path) -> Message:
+        """Put another photo into an own message."""
+        where = f"{self._home}/messages/{message.message_id}"
+        answer = await self._ask("PATCH", where, files=await _parts([photo]))
         return _messages(answer)[0]
 
     async def delete(self, message: Message) -> None:
@@ -308,8 +408,11 @@ class Person:
         return {entry["command"]: entry["description"] for entry in menu}
 
     async def download(self, message: Message | str) -> bytes:
-        """The bytes of a message's photo (largest size) or file, or of a file id."""
-        file_id = message if isinstance(message, str) else message.photo or message.document
+        """The bytes of a message's photo (largest size), file or video, or of a file id."""
+        if isinstance(message, str):
+            file_id: str | None = message
+        else:
+            file_id = message.photo or message.document or message.video
         if file_id is None:
             raise LookupError("This message has neither a photo nor a file.")
         response = await self._http.get(f"/api/files/{file_id}")
@@ -333,20 +436,15 @@ class Person:
         self,
         where: str,
         files: Sequence[bytes | Path],
-        caption: str,
-        reply_to: Message | None,
+        fields: Mapping[str, Any],
         *,
         name: str = "",
         mime_type: str = "",
     ) -> tuple[Message, ...]:
-        parts = []
-        for number, one in enumerate(files, 1):
-            data = await asyncio.to_thread(one.read_bytes) if isinstance(one, Path) else one
-            title = name or (one.name if isinstance(one, Path) else f"file_{number}")
-            kind = mime_type or mimetypes.guess_type(title)[0] or "application/octet-stream"
-            parts.append(("file", (title, data, kind)))
-        fields = {"caption": caption, **{key: str(one) for key, one in _reply(reply_to).items()}}
-        return await self._send(where, data=fields, files=parts)
+        parts = await _parts(files, name=name, mime_type=mime_type)
+        return await self._send(
+            where, data={key: str(value) for key, value in fields.items()}, files=parts
+        )
 
     async def _send(self, where: str, **body: Any) -> tuple[Message, ...]:
         return _messages(await self._ask("POST", f"{self._home}/{where}", **body))
@@ -401,8 +499,10 @@ def message_from(raw: Mapping[str, Any]) -> Message:
         ),
         photo=raw["photo"][-1]["file_id"] if "photo" in raw else None,
         document=raw["document"]["file_id"] if "document" in raw else None,
+        video=next((raw[kind]["file_id"] for kind in _VIDEOS if kind in raw), None),
         group_id=raw.get("media_group_id"),
         reply_to=raw.get("reply_to_message", {}).get("message_id"),
+        asks_reply="force_reply" in raw.get("reply_markup", {}),
         protected=raw.get("has_protected_content", False),
         raw=raw,
     )
@@ -412,8 +512,21 @@ def _messages(answer: Mapping[str, Any]) -> tuple[Message, ...]:
     return tuple(message_from(raw) for raw in answer["messages"])
 
 
-def _reply(message: Message | None) -> dict[str, int]:
-    return {} if message is None else {"reply_to": message.message_id}
+def _around(reply_to: Message | None, lies: Lies) -> dict[str, Any]:
+    return {**({} if reply_to is None else {"reply_to": reply_to.message_id}), **lies}
+
+
+async def _parts(
+    files: Sequence[bytes | Path], *, name: str = "", mime_type: str = ""
+) -> list[tuple[str, tuple[str, bytes, str]]]:
+    """Files as the parts of a form."""
+    parts = []
+    for number, one in enumerate(files, 1):
+        data = await asyncio.to_thread(one.read_bytes) if isinstance(one, Path) else one
+        title = name or (one.name if isinstance(one, Path) else f"file_{number}")
+        kind = mime_type or mimetypes.guess_type(title)[0] or "application/octet-stream"
+        parts.append(("file", (title, data, kind)))
+    return parts
 
 
 def _refusal(response: httpx.Response) -> UserError:

@@ -15,7 +15,8 @@ class StoredFile:
 
     Attributes:
         file_id: names this file; every upload gets its own.
-        unique_id: names the content; the same bytes always get the same one.
+        unique_id: names the upload: who forwards it shares it, who uploads the same bytes again
+            does not.
         path: where it is downloaded from, relative ("photos/file_3.jpg").
         data: the bytes.
         mime_type: as declared or made by the sandbox.
@@ -49,7 +50,7 @@ class FileStore:
     ) -> StoredFile:
         """Keep bytes under a new id in a folder such as "photos"."""
         self._serial += 1
-        unique_id = _short_hash(folder.encode() + b"\0" + data, 12)
+        unique_id = _short_hash(f"{folder}/{self._serial}:".encode() + data, 12)
         file = StoredFile(
             file_id="AgAC" + _short_hash(f"{self._serial}:{unique_id}".encode(), 30),
             unique_id="AQAD" + unique_id,

@@ -1,4 +1,4 @@
-"""Telegram's rules for the buttons under a message.
+"""Telegram's rules for the buttons under a message, and for a message that asks for a reply.
 
 Knows the shape of a reply markup; nothing about what a button does.
 """
@@ -9,6 +9,7 @@ from bot.sandbox.errors import bad_request
 
 MAX_DATA_BYTES = 64
 MAX_BUTTONS = 100
+MAX_PLACEHOLDER = 64
 _ACTIONS = (
     "callback_data",
     "url",
@@ -21,13 +22,26 @@ _ACTIONS = (
     "callback_game",
     "pay",
 )
-_OTHER_MARKUP = ("keyboard", "remove_keyboard", "force_reply")
+_OTHER_MARKUP = ("keyboard", "remove_keyboard")
+
+
+def reply_markup(markup: object) -> dict[str, Any] | None:
+    """What a new message carries below it, checked: inline keyboard, forced reply, or None.
+
+    Reply keyboards are accepted and not shown.
+
+    Raises:
+        ApiError: 400, as Telegram words it.
+    """
+    if isinstance(markup, dict) and markup.get("force_reply") is True:
+        return _forced_reply(markup)
+    if isinstance(markup, dict) and any(key in markup for key in _OTHER_MARKUP):
+        return None
+    return inline_keyboard(markup)
 
 
 def inline_keyboard(markup: object) -> dict[str, Any] | None:
-    """The inline keyboard of a reply markup, checked; None where there is none.
-
-    Reply keyboards and forced replies are accepted and not shown.
+    """The inline keyboard of a reply markup, the only kind for edits; None where there is none.
 
     Raises:
         ApiError: 400, as Telegram words it.
@@ -37,8 +51,8 @@ def inline_keyboard(markup: object) -> dict[str, Any] | None:
     if not isinstance(markup, dict):
         raise bad_request("object expected as reply markup")
     if "inline_keyboard" not in markup:
-        if any(key in markup for key in _OTHER_MARKUP):
-            return None
+        if any(key in markup for key in (*_OTHER_MARKUP, "force_reply")):
+            raise bad_request("inline keyboard expected")
         raise bad_request("can't parse reply keyboard markup JSON object")
     rows = markup["inline_keyboard"]
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
@@ -47,6 +61,14 @@ def inline_keyboard(markup: object) -> dict[str, Any] | None:
     if sum(len(row) for row in checked) > MAX_BUTTONS:
         raise bad_request("reply markup is too long")
     return {"inline_keyboard": checked} if checked else None
+
+
+def _forced_reply(markup: dict[str, Any]) -> dict[str, Any]:
+    placeholder = markup.get("input_field_placeholder", "")
+    if not isinstance(placeholder, str) or len(placeholder) > MAX_PLACEHOLDER:
+        raise bad_request("REPLY_MARKUP_TOO_LONG")
+    asked: dict[str, Any] = {"force_reply": True}
+    return {**asked, "input_field_placeholder": placeholder} if placeholder else asked
 
 
 def _button(button: object) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from bot.sandbox.errors import ApiError, bad_request
 from bot.sandbox.forms import Form, Upload, is_utf8
-from bot.sandbox.keyboard import inline_keyboard
+from bot.sandbox.keyboard import inline_keyboard, reply_markup
 from bot.sandbox.markup import rich_text
 from bot.sandbox.pictures import NotAPicture, dimensions
 from bot.sandbox.updates import Webhook
-from bot.sandbox.world import Account, Json, World
+from bot.sandbox.world import Account, Claims, Json, World, inside_reply, seen_by_bot
 
 MAX_TEXT = 4096
 MAX_CAPTION = 1024
@@ -42,7 +42,8 @@ ACTIONS = frozenset(
         "upload_video_note",
     )
 )
-_CONTENT = frozenset({"text", "entities", "photo", "document", "caption", "caption_entities"})
+MEDIA = ("photo", "document", "video", "video_note")
+_CONTENT = frozenset({"text", "entities", "caption", "caption_entities", *MEDIA})
 _COMMAND = re.compile(r"[a-z0-9_]{1,32}")
 _LANGUAGE = re.compile(r"[a-z]{2}")
 
@@ -112,6 +113,8 @@ class Methods:
                 "sendMessage": self._send_message,
                 "sendPhoto": self._send_photo,
                 "sendDocument": self._send_document,
+                "sendVideo": self._send_video,
+                "sendVideoNote": self._send_video_note,
                 "sendMediaGroup": self._send_media_group,
                 "sendChatAction": self._send_chat_action,
                 "editMessageText": self._edit_text,
@@ -219,6 +222,13 @@ class Methods:
         media = await self._media("document", call.text("document"), call)
         return self._send(call, {**media, **_caption(call)})
 
+    async def _send_video(self, call: Call) -> Json:
+        media = await self._media("video", call.text("video"), call)
+        return self._send(call, {**media, **_caption(call)})
+
+    async def _send_video_note(self, call: Call) -> Json:
+        return self._send(call, await self._media("video_note", call.text("video_note"), call))
+
     async def _send_media_group(self, call: Call) -> list[Json]:
         items = call.structure("media")
         if not isinstance(items, list) or not 2 <= len(items) <= MAX_ALBUM:
@@ -232,15 +242,15 @@ class Methods:
     def _send(self, call: Call, content: Json) -> Json:
         account = self._reachable(call)
         content.update(self._reply(call, account))
-        keyboard = inline_keyboard(call.structure("reply_markup"))
-        if keyboard is not None:
-            content["reply_markup"] = keyboard
+        markup = reply_markup(call.structure("reply_markup"))
+        if markup is not None:
+            content["reply_markup"] = markup
         if call.flag("protect_content"):
             content["has_protected_content"] = True
         if call.text("message_effect_id"):
             content["effect_id"] = call.text("message_effect_id")
         message = self._world.draft(account, from_bot=True, content=content)
-        return self._world.post(account, message)
+        return seen_by_bot(self._world.post(account, message))
 
     def _reply(self, call: Call, account: Account) -> Json:
         parameters = call.structure("reply_parameters")
@@ -257,7 +267,7 @@ class Methods:
             if optional:
                 return {}
             raise bad_request("message to be replied not found")
-        return {"reply_to_message": without_reply(message)}
+        return {"reply_to_message": inside_reply(message)}
 
     async def _send_chat_action(self, call: Call) -> bool:
         account = self._reachable(call)
@@ -269,7 +279,7 @@ class Methods:
     # Media
 
     async def _media(self, kind: str, reference: str, call: Call) -> Json:
-        """{"photo": ...} or {"document": ...} from an upload, attach://name or a file_id."""
+        """{"photo": ...}, {"document": ...} or the like from an upload, attach:// or a file_id."""
         upload = call.upload(kind)
         if reference.startswith("attach://"):
             upload = call.upload(reference.removeprefix("attach://"))
@@ -281,9 +291,16 @@ class Methods:
             return self._media_again(kind, reference)
         if not upload.data:
             raise bad_request("file must be non-empty")
+        if kind != "photo" and len(upload.data) > MAX_DOCUMENT_BYTES:
+            raise ApiError(413, "Request Entity Too Large")
+        if kind in {"video", "video_note"}:
+            claims = Claims(
+                call.integer("duration"),
+                call.integer("length" if kind == "video_note" else "width"),
+                call.integer("height"),
+            )
+            return {kind: await self._world.clip(kind, upload.data, claims)}
         if kind == "document":
-            if len(upload.data) > MAX_DOCUMENT_BYTES:
-                raise ApiError(413, "Request Entity Too Large")
             return {
                 "document": await self._world.document(
                     upload.data, name=upload.name, mime_type=upload.mime_type
@@ -298,8 +315,8 @@ class Methods:
         if known is None:
             raise bad_request("wrong file identifier/HTTP URL specified")
         if kind not in known:
-            other = next(iter(known)).capitalize()
-            raise bad_request(f"can't use file of type {other} as {kind.capitalize()}")
+            other, wanted = (one.title().replace("_", "") for one in (next(iter(known)), kind))
+            raise bad_request(f"can't use file of type {other} as {wanted}")
         return known
 
     async def _photo(self, data: bytes) -> list[Json]:
@@ -338,7 +355,9 @@ class Methods:
         content = _caption(call)
         if "text" in message:
             raise bad_request("there is no caption in the message to edit")
-        media: Json = {key: message[key] for key in ("photo", "document") if key in message}
+        if "video_note" in message:
+            raise bad_request("message can't be edited")
+        media: Json = {key: message[key] for key in MEDIA if key in message}
         return self._edit(call, account, message, {**media, **content})
 
     async def _edit_media(self, call: Call) -> Json:
@@ -360,7 +379,7 @@ class Methods:
         message = account.messages.get(call.integer("message_id") or 0)
         if message is None:
             raise bad_request("message to edit not found")
-        if not message["from"]["is_bot"]:
+        if not message["from"]["is_bot"] or "force_reply" in message.get("reply_markup", ()):
             raise bad_request("message can't be edited")
         return account, message
 
@@ -380,7 +399,7 @@ class Methods:
                 "exactly the same as a current content and reply markup of the message"
             )
         edited["edit_date"] = int(self._world.clock())
-        return self._world.change(account, edited)
+        return seen_by_bot(self._world.change(account, edited))
 
     async def _delete_message(self, call: Call) -> bool:
         account = self._reachable(call)
@@ -503,11 +522,6 @@ def _whole(value: Any) -> Any:
     if not is_utf8(value):
         raise bad_request("strings must be encoded in UTF-8")
     return value
-
-
-def without_reply(message: Json) -> Json:
-    """A message as it stands inside another one's reply_to_message."""
-    return {key: value for key, value in message.items() if key != "reply_to_message"}
 
 
 def _kinds(call: Call) -> list[str] | None:

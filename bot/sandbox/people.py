@@ -1,18 +1,19 @@
 """What people can do: write, send, forward, edit, press, block.
 
-The other side of `methods`: it changes chats and puts updates into the bot's inbox. Knows nothing
-about HTTP. A refusal is a `UserError`.
+The other side of `methods`: it changes chats and puts updates into the bot's inbox. Whatever is
+sent goes in an `Envelope`, which may lie. Knows nothing about HTTP. A refusal is a `UserError`.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bot.sandbox.envelope import HONEST, Envelope, Origin
 from bot.sandbox.errors import UserError
 from bot.sandbox.markup import finish
-from bot.sandbox.methods import MAX_ALBUM, MAX_CAPTION, MAX_TEXT, without_reply
+from bot.sandbox.methods import MAX_ALBUM, MAX_CAPTION, MAX_TEXT
 from bot.sandbox.pictures import NotAPicture
-from bot.sandbox.world import Account, Json, World
+from bot.sandbox.world import Account, Claims, Json, World, inside_reply, seen_by_bot
 
 _COPIED = (
     "text",
@@ -30,6 +31,7 @@ _COPIED = (
     "location",
     "contact",
 )
+CLIPS = ("video", "video_note", "animation")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
 
@@ -59,14 +61,14 @@ class People:
         except KeyError:
             raise UserError("nobody", f"There is nobody called {name!r} here.", 404) from None
 
-    def send_text(self, account: Account, text: str, reply_to: int | None = None) -> list[Json]:
+    def send_text(self, account: Account, text: str, envelope: Envelope = HONEST) -> list[Json]:
         """Write; what is too long for one message becomes several, as in Telegram's clients."""
         text = text.strip()
         if not text:
             raise UserError("empty", "There is nothing to send.")
         pieces = [text[start : start + MAX_TEXT] for start in range(0, len(text), MAX_TEXT)]
         return [
-            self._deliver(account, _with_entities("text", "entities", piece), reply_to)
+            self._deliver(account, _with_entities("text", "entities", piece), envelope)
             for piece in pieces
         ]
 
@@ -75,7 +77,7 @@ class People:
         account: Account,
         photos: Sequence[Attachment],
         caption: str = "",
-        reply_to: int | None = None,
+        envelope: Envelope = HONEST,
     ) -> list[Json]:
         """Send photos; several make an album, whose caption stands under the first.
 
@@ -83,24 +85,15 @@ class People:
             UserError: "not_a_photo" when a file cannot be shown as a photo (it can be sent as a
                 file), "too_many" for more than ten.
         """
-        content: list[Json] = []
-        for attachment in _checked(photos):
-            try:
-                content.append({"photo": await self._world.photo(attachment.data)})
-            except NotAPicture:
-                raise UserError(
-                    "not_a_photo",
-                    f"{attachment.name} cannot be sent as a photo, only as a file.",
-                    415,
-                ) from None
-        return self._deliver_all(account, content, caption, reply_to)
+        content = [{"photo": await self._photo(one)} for one in _checked(photos)]
+        return self._deliver_all(account, content, caption, envelope)
 
     async def send_documents(
         self,
         account: Account,
         files: Sequence[Attachment],
         caption: str = "",
-        reply_to: int | None = None,
+        envelope: Envelope = HONEST,
     ) -> list[Json]:
         """Send files as they are; the caption stands under the first."""
         keep = self._world.document
@@ -108,77 +101,104 @@ class People:
             {"document": await keep(one.data, name=one.name, mime_type=one.mime_type)}
             for one in _checked(files)
         ]
-        return self._deliver_all(account, content, caption, reply_to)
+        return self._deliver_all(account, content, caption, envelope)
 
-    def send_other(
-        self, account: Account, kind: str, *, data: bytes, duration_s: int, side_px: int
+    async def send_clip(
+        self,
+        account: Account,
+        kind: str,
+        clip: Attachment,
+        claims: Claims,
+        *,
+        caption: str = "",
+        envelope: Envelope = HONEST,
     ) -> Json:
-        """Send what is neither text, photo nor file: a sticker, voice, video, location, contact.
+        """Send a video.
 
         Args:
             account: who sends.
-            kind: "sticker", "voice", "video", "video_note", "audio", "animation", "location" or
-                "contact".
+            kind: "video", "video_note" (a round one, which has no caption) or "animation".
+            clip: the file, which is kept byte for byte: official clients only record round
+                videos, but nobody checks.
+            claims: what the sender's client says of it.
+            caption: below the video.
+            envelope: see `Envelope`.
+        """
+        _checked((clip,))
+        content = {kind: await self._world.clip(kind, clip.data, claims)}
+        caption = "" if kind == "video_note" else caption
+        return self._deliver_all(account, [content], caption, envelope)[0]
+
+    def send_other(
+        self, account: Account, kind: str, data: bytes, envelope: Envelope = HONEST
+    ) -> Json:
+        """Send what is neither text, photo, file nor video.
+
+        Args:
+            account: who sends.
+            kind: "sticker", "voice", "audio", "location" or "contact".
             data: the file's bytes; ignored for locations and contacts.
-            duration_s: as the sender's client claims, for sounds and videos.
-            side_px: width and height, as the sender's client claims.
+            envelope: see `Envelope`.
         """
         if kind == "location":
-            return self._deliver(account, {"location": {"latitude": -33.11, "longitude": -64.3}})
+            place = {"location": {"latitude": -33.11, "longitude": -64.3}}
+            return self._deliver(account, place, envelope)
         if kind == "contact":
             contact = {"phone_number": "+540000000", "first_name": account.first_name}
-            return self._deliver(account, {"contact": contact})
-        suffix, mime_type = _MEDIA.get(kind, ("", ""))
+            return self._deliver(account, {"contact": contact}, envelope)
+        suffix, mime_type, more = _MEDIA.get(kind, ("", "", {}))
         if not suffix:
-            kinds = ", ".join((*_MEDIA, "location", "contact"))
+            kinds = ", ".join((*CLIPS, *_MEDIA, "location", "contact"))
             raise UserError("bad_kind", f"A message can be one of: {kinds}.")
         file = self._world.files.add(data, folder=f"{kind}s", suffix=suffix, mime_type=mime_type)
         media: Json = {
             "file_id": file.file_id,
             "file_unique_id": file.unique_id,
             "file_size": len(data),
+            **more,
         }
-        sides = {"width": side_px, "height": side_px}
-        if kind == "sticker":
-            flags = {"type": "regular", "is_animated": False, "is_video": False, "emoji": "🙂"}
-            media.update(sides, **flags)
-        else:
-            media["duration"] = duration_s
-        if kind == "video_note":
-            media["length"] = side_px
-        if kind in {"video", "animation"}:
-            media.update(sides)
-        if kind not in {"sticker", "video_note"}:
-            media["mime_type"] = mime_type
-        return self._deliver(account, {kind: media})
+        return self._deliver(account, {kind: media}, envelope)
 
-    def forward(self, account: Account, message_id: int, *, hidden: bool = False) -> Json:
-        """Forward a message of the chat to the bot.
+    def forward(
+        self,
+        account: Account,
+        message_id: int,
+        *,
+        hidden: bool = False,
+        copy: bool = False,
+        envelope: Envelope = HONEST,
+    ) -> Json:
+        """Forward a message to the bot.
 
         Args:
             account: who forwards.
-            message_id: which message.
+            message_id: which message; also one of another person's chat, who let the forwarder
+                have it.
             hidden: whether the author's privacy settings hide the account behind a bare name.
+            copy: whether the forwarder hides where it comes from: nothing tells that it is a
+                forward, but the file's ids stay the same.
+            envelope: see `Envelope`; its origin, where it has one, takes the place of the true one.
         """
-        message = self._message(account, message_id)
+        message = account.messages.get(message_id) or self._world.find(message_id)
+        if message is None:
+            raise _not_there()
         if message.get("has_protected_content"):
             raise UserError("protected", "The bot does not allow this to be forwarded.", 403)
-        author = message["from"]
-        origin = message.get("forward_origin")
-        if origin is None and hidden:
-            origin = {"type": "hidden_user", "sender_user_name": author["first_name"]}
-        elif origin is None:
-            origin = {"type": "user", "sender_user": author}
         content = {key: message[key] for key in _COPIED if key in message}
-        return self._deliver(
-            account, {**content, "forward_origin": {"date": message["date"], **origin}}
-        )
+        if not copy and envelope.origin is None:
+            origin = message.get("forward_origin")
+            if origin is None:
+                kind = Origin.HIDDEN_USER if hidden else Origin.USER
+                written = Envelope(origin=kind).fields(
+                    now_s=message["date"], author=message["from"]
+                )
+                origin = written["forward_origin"]
+            content["forward_origin"] = origin
+        return self._deliver(account, content, envelope, author=message["from"])
 
     def edit(self, account: Account, message_id: int, text: str) -> Json:
         """Change the text or caption of an own message; the bot gets an edited_message."""
         message = self._own(account, message_id)
-        if "forward_origin" in message:
-            raise UserError("not_yours", "A forwarded message cannot be edited.", 403)
         field = "text" if "text" in message else "caption"
         text = text.strip()
         if field == "text" and not text:
@@ -187,11 +207,23 @@ class People:
             raise UserError("too_long", "That is too long.")
         entities_field = "entities" if field == "text" else "caption_entities"
         rest = {key: value for key, value in message.items() if key not in {field, entities_field}}
-        edited = {
-            **rest,
-            **(_with_entities(field, entities_field, text) if text else {}),
-            "edit_date": int(self._world.clock()),
-        }
+        changed = _with_entities(field, entities_field, text) if text else {}
+        return self._edited(account, {**rest, **changed})
+
+    async def edit_photo(self, account: Account, message_id: int, photo: Attachment) -> Json:
+        """Put another photo into an own message; the bot gets an edited_message.
+
+        Raises:
+            UserError: "not_a_photo" where the message has none, or the file cannot be shown as one.
+        """
+        if "photo" not in self._own(account, message_id):
+            raise UserError("not_a_photo", "There is no photo in this message.")
+        sizes = await self._photo(_checked((photo,))[0])
+        # The sizes took a moment, in which the message may have gone.
+        return self._edited(account, {**self._own(account, message_id), "photo": sizes})
+
+    def _edited(self, account: Account, message: Json) -> Json:
+        edited = {**message, "edit_date": int(self._world.clock())}
         self._world.change(account, edited)
         self._world.inbox.push("edited_message", edited)
         return edited
@@ -217,7 +249,7 @@ class People:
             {
                 "id": query_id,
                 "from": account.user(),
-                "message": message,
+                "message": seen_by_bot(message),
                 "chat_instance": str(account.user_id * 1_000_003),
                 "data": data,
             },
@@ -277,8 +309,18 @@ class People:
     def _changed(self, account: Account) -> None:
         account.events.publish("account", {"account": self.profile(account)})
 
+    async def _photo(self, attachment: Attachment) -> list[Json]:
+        try:
+            return await self._world.photo(attachment.data)
+        except NotAPicture:
+            raise UserError(
+                "not_a_photo",
+                f"{attachment.name} cannot be sent as a photo, only as a file.",
+                415,
+            ) from None
+
     def _deliver_all(
-        self, account: Account, contents: list[Json], caption: str, reply_to: int | None
+        self, account: Account, contents: list[Json], caption: str, envelope: Envelope
     ) -> list[Json]:
         caption = caption.strip()
         if len(caption) > MAX_CAPTION:
@@ -288,14 +330,25 @@ class People:
         if len(contents) > 1:
             group_id = self._world.next_group_id()
             contents = [{**content, "media_group_id": group_id} for content in contents]
-        return [self._deliver(account, content, reply_to) for content in contents]
+        return [self._deliver(account, content, envelope) for content in contents]
 
-    def _deliver(self, account: Account, content: Json, reply_to: int | None = None) -> Json:
+    def _deliver(
+        self,
+        account: Account,
+        content: Json,
+        envelope: Envelope,
+        *,
+        author: Json | None = None,
+    ) -> Json:
         if account.blocked:
             raise UserError("blocked", "You blocked this bot. Unblock it to write.", 403)
-        if reply_to is not None:
-            replied = self._message(account, reply_to)
-            content = {**content, "reply_to_message": without_reply(replied)}
+        told = envelope.fields(now_s=self._world.clock(), author=author or account.user())
+        content = {**content, **told}
+        if envelope.in_album:
+            content.setdefault("media_group_id", self._world.next_group_id())
+        if envelope.reply_to is not None:
+            replied = self._message(account, envelope.reply_to)
+            content["reply_to_message"] = inside_reply(replied)
         account.started = True
         message = self._world.draft(account, from_bot=False, content=content)
         self._world.post(account, message)
@@ -305,23 +358,33 @@ class People:
     def _message(self, account: Account, message_id: int) -> Json:
         message = account.messages.get(message_id)
         if message is None:
-            raise UserError("no_message", "This message is not there (any more).", 404)
+            raise _not_there()
         return message
 
     def _own(self, account: Account, message_id: int) -> Json:
         message = self._message(account, message_id)
         if message["from"]["is_bot"]:
             raise UserError("not_yours", "Only your own messages can be edited.", 403)
+        if "forward_origin" in message:
+            raise UserError("not_yours", "A forwarded message cannot be edited.", 403)
         return message
 
 
-_MEDIA = {
-    "sticker": (".webp", "image/webp"),
-    "voice": (".oga", "audio/ogg"),
-    "video": (".mp4", "video/mp4"),
-    "video_note": (".mp4", "video/mp4"),
-    "audio": (".mp3", "audio/mpeg"),
-    "animation": (".mp4", "video/mp4"),
+_MEDIA: dict[str, tuple[str, str, Json]] = {
+    "sticker": (
+        ".webp",
+        "image/webp",
+        {
+            "type": "regular",
+            "is_animated": False,
+            "is_video": False,
+            "emoji": "🙂",
+            "width": 512,
+            "height": 512,
+        },
+    ),
+    "voice": (".oga", "audio/ogg", {"duration": 3, "mime_type": "audio/ogg"}),
+    "audio": (".mp3", "audio/mpeg", {"duration": 3, "mime_type": "audio/mpeg"}),
 }
 
 
@@ -331,6 +394,10 @@ def _checked(files: Sequence[Attachment]) -> Sequence[Attachment]:
     if len(files) > MAX_ALBUM:
         raise UserError("too_many", f"An album has at most {MAX_ALBUM} files.")
     return files
+
+
+def _not_there() -> UserError:
+    return UserError("no_message", "This message is not there (any more).", 404)
 
 
 def _with_entities(field: str, entities_field: str, text: str) -> Json:

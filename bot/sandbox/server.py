@@ -19,6 +19,7 @@ from bot.sandbox.botapi import BotApi
 from bot.sandbox.client import Person
 from bot.sandbox.faults import Faults
 from bot.sandbox.listener import Listener
+from bot.sandbox.stage import Performer
 from bot.sandbox.userapi import UserApi
 from bot.sandbox.world import World
 
@@ -40,6 +41,8 @@ class Sandbox:
         token: the bot's token; a random one where it is None, so that no other page in the
             operator's browser can guess it.
         clock: seconds since 1970, for dates and expiry.
+        performer: makes clips from photos for the page, which offers it as long as there is one;
+            the attribute may be set at any time.
 
     Raises:
         OSError: on entering, when the port is taken.
@@ -54,7 +57,9 @@ class Sandbox:
         bot_username: str = "face_matcher_bot",
         token: str | None = None,
         clock: Callable[[], float] = time.time,
+        performer: Performer | None = None,
     ) -> None:
+        self.performer = performer
         self.token = token or f"{_BOT_ID}:{secrets.token_urlsafe(26)}"
         self._host = host
         self._port = port
@@ -99,7 +104,12 @@ class Sandbox:
         self._port = listening.getsockname()[1]
         hosts = frozenset(f"{name}:{self._port}" for name in (*_LOCAL_NAMES, self._host))
         bot_api = BotApi(self._world, token=self.token, hang_up=self._hang_up)
-        user_api = UserApi(self._world, hosts=hosts, epoch=secrets.token_hex(4))
+        user_api = UserApi(
+            self._world,
+            hosts=hosts,
+            epoch=secrets.token_hex(4),
+            performer=lambda: self.performer,
+        )
         app = Starlette(routes=[*bot_api.routes(), *user_api.routes()])
         self._listener = Listener(app, listening)
         await self._listener.__aenter__()

@@ -4,6 +4,7 @@ Knows addresses, JSON and who may ask; what an action does stands in `people`.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,28 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from bot.sandbox.clips import container
+from bot.sandbox.envelope import envelope_from
 from bot.sandbox.errors import UserError
 from bot.sandbox.events import Event
 from bot.sandbox.faults import fault_from, fields_of
 from bot.sandbox.forms import Form, FormError, is_utf8, read_form
-from bot.sandbox.people import Attachment, People
-from bot.sandbox.world import Account, Json, World
+from bot.sandbox.people import CLIPS, Attachment, People
+from bot.sandbox.stage import MOST_STEPS, STEPS, Performer
+from bot.sandbox.world import Account, Claims, Json, World
 
 STATIC = Path(__file__).parent / "static"
 _HEARTBEAT_S = 15.0
-_SHOWN = {"image/jpeg", "image/png", "image/webp", "image/gif"}
+_SHOWN = {"image/jpeg", "image/png", "image/webp", "image/gif", "video/mp4", "video/webm"}
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_PLACEHOLDER = b"a placeholder of the sandbox"
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     ),
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -38,7 +46,10 @@ _ASSETS = {
     "/": "index.html",
     "/chat.css": "chat.css",
     "/chat.js": "chat.js",
+    "/pretend.js": "pretend.js",
     "/render.js": "render.js",
+    "/round.js": "round.js",
+    "/stage.js": "stage.js",
     "/words.js": "words.js",
     "/icon.svg": "icon.svg",
 }
@@ -55,10 +66,20 @@ class UserApi:
             page that found a name for this machine.
         epoch: tells this run from an earlier one, so that a page that reconnects after a restart
             starts anew.
+        performer: asked whenever somebody might want a clip made from a photo; None where nobody
+            can make one.
     """
 
-    def __init__(self, world: World, *, hosts: frozenset[str], epoch: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        hosts: frozenset[str],
+        epoch: str,
+        performer: Callable[[], Performer | None],
+    ) -> None:
         self._world = world
+        self._performer = performer
         self._people = People(world)
         self._hosts = hosts
         self._epoch = epoch
@@ -81,6 +102,8 @@ class UserApi:
             ("PATCH", person + "/messages/{message_id:int}", self._edit),
             ("DELETE", person + "/messages/{message_id:int}", self._delete),
             ("GET", "/api/files/{file_id}", self._file),
+            ("GET", "/api/performances", self._list_ways),
+            ("POST", "/api/performances", self._perform),
             ("GET", "/api/faults", self._list_faults),
             ("POST", "/api/faults", self._add_fault),
             ("DELETE", "/api/faults", self._clear_faults),
@@ -172,10 +195,13 @@ class UserApi:
         shown = file.mime_type in _SHOWN
         name = file.name or file.path.rpartition("/")[2]
         disposition = "inline" if shown else "attachment"
+        data, status, headers = _part(file.data, request.headers.get("range", ""))
         return Response(
-            file.data,
+            data,
+            status,
             media_type=file.mime_type if shown else "application/octet-stream",
             headers={
+                **headers,
                 "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(name, safe='')}",
                 "Content-Security-Policy": "default-src 'none'; sandbox",
                 "Cache-Control": "private, max-age=3600",
@@ -188,7 +214,7 @@ class UserApi:
         form = await read_form(request)
         return _sent(
             self._people.send_text(
-                self._account(request), _text(form, "text"), _integer(form, "reply_to")
+                self._account(request), _text(form, "text"), envelope_from(form.values)
             )
         )
 
@@ -202,34 +228,41 @@ class UserApi:
         self, request: Request, send: Callable[..., Awaitable[list[Json]]]
     ) -> Response:
         form = await read_form(request)
-        attachments = [Attachment(one.name, one.mime_type, one.data) for one in form.uploads]
         return _sent(
             await send(
                 self._account(request),
-                attachments,
+                _attachments(form),
                 _text(form, "caption"),
-                _integer(form, "reply_to"),
+                envelope_from(form.values),
             )
         )
 
     async def _send_other(self, request: Request) -> Response:
         form = await read_form(request)
-        upload = form.upload("file")
-        message = self._people.send_other(
+        account, kind, envelope = (
             self._account(request),
             _text(form, "kind"),
-            data=upload.data if upload else b"a placeholder of the sandbox",
-            duration_s=_integer(form, "duration_s") or 3,
-            side_px=_integer(form, "side_px") or 384,
+            envelope_from(form.values),
+        )
+        sent = _attachments(form) or [Attachment("placeholder", "", _PLACEHOLDER)]
+        if kind not in CLIPS:
+            return _sent([self._people.send_other(account, kind, sent[0].data, envelope)])
+        claims = Claims(*(_count(form, name) for name in ("duration_s", "width_px", "height_px")))
+        message = await self._people.send_clip(
+            account, kind, sent[0], claims, caption=_text(form, "caption"), envelope=envelope
         )
         return _sent([message])
 
     async def _forward(self, request: Request) -> Response:
         form = await read_form(request)
-        hidden = str(form.values.get("hidden", "")).lower() == "true"
-        account = self._account(request)
-        message_id = _integer(form, "message_id") or 0
-        return _sent([self._people.forward(account, message_id, hidden=hidden)])
+        message = self._people.forward(
+            self._account(request),
+            _integer(form, "message_id") or 0,
+            hidden=_flag(form, "hidden"),
+            copy=_flag(form, "copy"),
+            envelope=envelope_from(form.values),
+        )
+        return _sent([message])
 
     async def _press(self, request: Request) -> Response:
         form = await read_form(request)
@@ -240,8 +273,10 @@ class UserApi:
 
     async def _edit(self, request: Request) -> Response:
         form = await read_form(request)
-        message_id = request.path_params["message_id"]
-        return _sent([self._people.edit(self._account(request), message_id, _text(form, "text"))])
+        account, message_id = self._account(request), request.path_params["message_id"]
+        if photos := _attachments(form):
+            return _sent([await self._people.edit_photo(account, message_id, photos[0])])
+        return _sent([self._people.edit(account, message_id, _text(form, "text"))])
 
     async def _delete(self, request: Request) -> Response:
         self._people.delete(self._account(request), request.path_params["message_id"])
@@ -260,6 +295,29 @@ class UserApi:
         if "blocked" in form.values:
             self._people.set_blocked(account, form.values["blocked"] is True)
         return JSONResponse({"account": self._people.profile(account)})
+
+    # Clips from photos
+
+    async def _list_ways(self, _request: Request) -> Response:
+        performer = self._performer()
+        return JSONResponse({"ways": dict(performer.ways) if performer else {}})
+
+    async def _perform(self, request: Request) -> Response:
+        form = await read_form(request)
+        performer = self._performer()
+        ways = performer.ways if performer else {}
+        way, steps = _text(form, "way"), _text(form, "steps")
+        photo, other = form.upload("photo"), form.upload("other")
+        if performer is None or way not in ways:
+            raise UserError("bad_way", "A clip can be made in one of: " + ", ".join(ways) + ".")
+        if not 1 <= len(steps) <= MOST_STEPS or not STEPS.issuperset(steps):
+            raise UserError("bad_steps", "Steps are letters: s and o for the sides, u, d.")
+        if photo is None or (other is None and ways[way]):
+            raise UserError("empty", "There is a photo missing.")
+        clip = await performer.perform(
+            photo.data, steps=steps, way=way, other=other.data if other and ways[way] else None
+        )
+        return Response(clip, media_type=container(clip)[1])
 
     # Faults
 
@@ -291,6 +349,21 @@ def _asset(name: str) -> Handler:
     return handler
 
 
+def _attachments(form: Form) -> list[Attachment]:
+    return [Attachment(one.name, one.mime_type, one.data) for one in form.uploads]
+
+
+def _part(data: bytes, wanted: str) -> tuple[bytes, int, dict[str, str]]:
+    """What a Range header asks for: bytes, status, headers. Browsers seek in videos with it."""
+    asked = _RANGE.fullmatch(wanted)
+    if asked is None:
+        return data, 200, {"Accept-Ranges": "bytes"}
+    start, last = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
+    if not start <= last:
+        return b"", 416, {"Content-Range": f"bytes */{len(data)}"}
+    return data[start : last + 1], 206, {"Content-Range": f"bytes {start}-{last}/{len(data)}"}
+
+
 def _sent(messages: list[Json]) -> Response:
     return JSONResponse({"messages": messages})
 
@@ -310,3 +383,14 @@ def _integer(form: Form, name: str) -> int | None:
         return int(value)
     except (TypeError, ValueError):
         raise UserError("bad_request", f"The field {name!r} must be a whole number.") from None
+
+
+def _count(form: Form, name: str) -> int | None:
+    number = _integer(form, name)
+    if number is not None and number < 0:
+        raise UserError("bad_request", f"The field {name!r} must not be negative.")
+    return number
+
+
+def _flag(form: Form, name: str) -> bool:
+    return str(form.values.get(name, "")).lower() == "true"

@@ -1,7 +1,7 @@
 """The state of the sandbox: one bot, its people, their chats, files and commands.
 
-Knows how messages, photos and documents look in the Bot API and keeps them within bounds; nothing
-about HTTP, and nothing about who asked for a change (see `methods` and `people`).
+Knows how messages, photos, videos and documents look in the Bot API and keeps them within bounds;
+nothing about HTTP, and nothing about who asked for a change (see `methods` and `people`).
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bot.sandbox.clips import container, shape
 from bot.sandbox.events import EventLog
 from bot.sandbox.faults import Faults
 from bot.sandbox.files import FileStore
@@ -70,6 +71,34 @@ class Account:
             "first_name": self.first_name,
             "username": f"{self.name}_sandbox",
         }
+
+
+def seen_by_bot(message: Json) -> Json:
+    """A message as the Bot API tells it: of what is below it, only an inline keyboard."""
+    if "inline_keyboard" in message.get("reply_markup", {"inline_keyboard": ()}):
+        return message
+    return {key: value for key, value in message.items() if key != "reply_markup"}
+
+
+def inside_reply(message: Json) -> Json:
+    """A message as it stands in another one's reply_to_message, which has none of its own."""
+    told = seen_by_bot(message)
+    return {key: value for key, value in told.items() if key != "reply_to_message"}
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a sender says of a video; None is the truth, as far as the file tells it.
+
+    Attributes:
+        duration_s: whole seconds, 0 or more.
+        width_px: of a round video, also its height.
+        height_px: of an ordinary one.
+    """
+
+    duration_s: int | None = None
+    width_px: int | None = None
+    height_px: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +187,13 @@ class World:
         if gone:
             account.events.publish("delete", {"message_ids": gone})
 
+    def find(self, message_id: int) -> Json | None:
+        """A message of whatever chat, or None."""
+        for account in self.accounts.values():
+            if message_id in account.messages:
+                return account.messages[message_id]
+        return None
+
     def next_group_id(self) -> str:
         """A new media_group_id."""
         self._last_group_id += 1
@@ -193,6 +229,34 @@ class World:
             document["thumbnail"] = self._photo_size(preview, folder="thumbnails")
         return document
 
+    async def clip(self, kind: str, data: bytes, claims: Claims) -> Json:
+        """A file that plays, kept byte for byte, as a Bot API object of its kind.
+
+        Args:
+            kind: "video", "video_note" (a round one) or "animation".
+            data: the file's bytes.
+            claims: what the sender says of it.
+        """
+        suffix, mime_type = container(data)
+        truth = await asyncio.to_thread(shape, data)
+        width_px, height_px = (
+            said if said is not None else true
+            for said, true in (
+                (claims.width_px, truth.width_px),
+                (claims.height_px, truth.height_px),
+            )
+        )
+        file = self.files.add(data, folder=f"{kind}s", suffix=suffix, mime_type=mime_type)
+        clip: Json = {
+            "file_id": file.file_id,
+            "file_unique_id": file.unique_id,
+            "file_size": len(data),
+            "duration": truth.duration_s if claims.duration_s is None else claims.duration_s,
+        }
+        if kind == "video_note":
+            return {**clip, "length": width_px}
+        return {**clip, "width": width_px, "height": height_px, "mime_type": mime_type}
+
     def _photo_size(self, rendition: Rendition, folder: str = "photos") -> Json:
         file = self.files.add(rendition.data, folder=folder, suffix=".jpg", mime_type="image/jpeg")
         return {
@@ -204,13 +268,14 @@ class World:
         }
 
     def known_media(self, file_id: str) -> Json | None:
-        """{"photo": [...]} or {"document": {...}} of a message that holds a file, or None."""
+        """{"photo": [...]}, {"document": {...}} or the like of a message with a file, or None."""
         for account in self.accounts.values():
             for message in account.messages.values():
                 if any(size["file_id"] == file_id for size in message.get("photo", ())):
                     return {"photo": message["photo"]}
-                if message.get("document", {}).get("file_id") == file_id:
-                    return {"document": message["document"]}
+                for kind in ("document", "video", "video_note"):
+                    if message.get(kind, {}).get("file_id") == file_id:
+                        return {kind: message[kind]}
         return None
 
     # Buttons

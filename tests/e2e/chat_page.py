@@ -25,6 +25,9 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
+    # A camera that nobody has to allow, showing a test card.
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
 )
 _DROP = """
 const [name, kind, data] = arguments;
@@ -113,6 +116,31 @@ class ChatPage:
         self.find("#pick-files" if as_file else "#pick-photos").send_keys(
             "\n".join(map(str, files))
         )
+
+    def act(self, selector: str, action: str) -> None:
+        """Choose something in the menu of the last message of a selector."""
+        self.script(
+            "arguments[0].scrollIntoView(); arguments[0].click()", self.find(f"{selector} .actions")
+        )
+        self.click(f"#message-menu [data-action={action}]")
+
+    def choose(self, selector: str, value: str) -> None:
+        """Choose in a list, as with the keyboard."""
+        self.script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))",
+            self.find(selector),
+            value,
+        )
+
+    def send_round_video(self, file: Path) -> None:
+        """Upload a video as a round one and send it."""
+        self.click("#attach")
+        self.click("#attach-round")
+        self.until(lambda: self.find("#round").is_displayed())
+        self.find("#round-file").send_keys(str(file))
+        self.until(lambda: self.find("#round").get_attribute("data-step") == "review")
+        self.click("#round-send")
+        self.until(lambda: not self.find("#round").is_displayed())
 
     def drop(self, data: bytes, name: str = "photo.jpg", kind: str = "image/jpeg") -> None:
         """Drop a file onto the conversation."""

@@ -2,137 +2,15 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import pytest
-import skimage.data
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
-from telegram import BotCommand, InlineKeyboardButton, InlineKeyboardMarkup, Message, Update
-from telegram.ext import (
-    Application,
-    CallbackQueryHandler,
-    CommandHandler,
-    ContextTypes,
-    MessageHandler,
-    filters,
-)
 
 from bot.sandbox import Sandbox
-from tests.e2e.chat_page import ChatPage, chromium
-
-KEYS = InlineKeyboardMarkup(
-    [
-        [
-            InlineKeyboardButton("More", callback_data="more"),
-            InlineKeyboardButton("Alert", callback_data="alert"),
-        ],
-        [InlineKeyboardButton("Delete", callback_data="delete")],
-    ]
-)
-HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>&lt;b&gt; " \''
-
-
-class EchoBot:
-    """Sends every photo back with buttons; remembers what it got."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.got: list[Message] = []
-        self.application = (
-            Application.builder()
-            .token(sandbox.token)
-            .base_url(sandbox.bot_api_url)
-            .base_file_url(sandbox.file_url)
-            .build()
-        )
-        self.application.add_handler(CommandHandler("start", self._start))
-        self.application.add_handler(MessageHandler(filters.PHOTO, self._photo))
-        self.application.add_handler(CallbackQueryHandler(self._pressed))
-        self.application.add_handler(MessageHandler(filters.ALL, self._other))
-
-    async def _start(self, update: Update, _: ContextTypes.DEFAULT_TYPE) -> None:
-        language = update.effective_user.language_code
-        await update.message.reply_text(f"<b>Welcome</b> {language}", parse_mode="HTML")
-
-    async def _photo(self, update: Update, _: ContextTypes.DEFAULT_TYPE) -> None:
-        self.got.append(update.message)
-        await update.message.reply_chat_action("upload_photo")
-        file = await update.message.photo[-1].get_file()
-        data = bytes(await file.download_as_bytearray())
-        await update.message.reply_photo(
-            data,
-            caption="It is <i>you</i>",
-            parse_mode="HTML",
-            reply_markup=KEYS,
-            do_quote=True,
-            protect_content=update.message.caption == "protect",
-        )
-
-    async def _pressed(self, update: Update, _: ContextTypes.DEFAULT_TYPE) -> None:
-        query = update.callback_query
-        if query.data == "alert":
-            await query.answer("Look at this!", show_alert=True)
-        elif query.data == "delete":
-            await query.answer()
-            await query.delete_message()
-        else:
-            await query.answer("Here is more")
-            await query.edit_message_caption("More of you", reply_markup=KEYS)
-
-    async def _other(self, update: Update, _: ContextTypes.DEFAULT_TYPE) -> None:
-        message = update.effective_message
-        self.got.append(message)
-        if message.text == "hostile":
-            keys = InlineKeyboardMarkup([[InlineKeyboardButton(HOSTILE, callback_data="x")]])
-            await message.reply_text(HOSTILE, reply_markup=keys)
-            await message.reply_document(b"x", filename="<img src=x onerror=window.hacked=1>.txt")
-        else:
-            await message.reply_text(f"got {message.text or message.caption or 'something'}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-async def bot(sandbox: Sandbox) -> AsyncIterator[EchoBot]:
-    bot = EchoBot(sandbox)
-    async with bot.application as application:
-        await application.updater.start_polling()
-        await application.start()
-        await application.bot.set_my_commands([BotCommand("start", "Begin"), ("help", "Help")])
-        await application.bot.set_my_commands(
-            [("start", "Empezar"), ("help", "Ayuda")], language_code="es"
-        )
-        yield bot
-        await application.updater.stop()
-        await application.stop()
-
-
-@pytest.fixture
-async def page(browser: webdriver.Chrome, sandbox: Sandbox, bot: EchoBot) -> ChatPage:
-    return await asyncio.to_thread(ChatPage, browser, sandbox.url)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("photos")
-    astronaut = Image.fromarray(skimage.data.astronaut())
-    pictures = [astronaut, astronaut.crop((100, 0, 400, 300)), astronaut.resize((300, 500))]
-    paths = [folder / f"astronaut-{number}.jpg" for number in range(3)]
-    for picture, path in zip(pictures, paths, strict=True):
-        picture.save(path)
-    return paths
+from tests.e2e.chat_page import ChatPage
+from tests.e2e.echo_bot import HOSTILE, EchoBot
 
 
 async def test_a_dropped_photo_is_answered(page: ChatPage, photos: list[Path], bot: EchoBot):
@@ -330,24 +208,18 @@ async def test_keyboard_alone(page: ChatPage, bot: EchoBot):
 
 
 async def test_reply_forward_delete(page: ChatPage, photos: list[Path], bot: EchoBot):
-    def act(selector: str, action: str) -> None:
-        page.script(
-            "arguments[0].scrollIntoView(); arguments[0].click()", page.find(f"{selector} .actions")
-        )
-        page.click(f"#message-menu [data-action={action}]")
-
     def scenario() -> None:
         page.pick(photos[0])
         page.click("#send")
         page.find(".theirs .photo")
-        act(".mine", "forward")
+        page.act(".mine", "forward")
         page.until(lambda: page.words(".forwarded") == ["Reenviado de Ana"])
         page.until(lambda: len(page.all(".theirs .photo")) == 2)
-        act(".theirs", "reply")
+        page.act(".theirs", "reply")
         assert page.words("#context-title") == ["Respuesta a Face Matcher"]
         page.type("thanks", Keys.ENTER)
         page.until(lambda: page.texts("theirs")[-1] == "got thanks")
-        act(".mine", "delete")
+        page.act(".mine", "delete")
         page.until(lambda: "thanks" not in page.texts("mine"))
         page.pick(photos[0])
         page.find("#text").send_keys("protect", Keys.ENTER)
@@ -421,7 +293,7 @@ async def test_a_phone_sized_window(
         assert page.script("return document.documentElement.scrollWidth") == 390
         log = page.find("#log")
         assert page.script("return arguments[0].scrollWidth <= arguments[0].clientWidth", log)
-        for selector in ("#send", "#attach", "#commands", "#more", "[data-person=ben]", ".key"):
+        for selector in ("#record", "#attach", "#commands", "#more", "[data-person=ben]", ".key"):
             box = page.find(selector).rect
             assert box["x"] >= 0, selector
             assert box["x"] + box["width"] <= 390, selector

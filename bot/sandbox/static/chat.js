@@ -1,13 +1,16 @@
 // The chat: state of one person's conversation, kept live by server-sent events.
 
 import { WORDS } from "/words.js";
+import { openPretend, pretended, showPretending, stopPretending, wirePretend } from "/pretend.js";
+import { roundVideo, speakRound, wireRound } from "/round.js";
+import { wireStage } from "/stage.js";
 import { bytes, dayOf, element, fileUrl, icon, isMine, renderRow, summary, textOf } from "/render.js";
 
 const $ = (id) => document.getElementById(id);
 const PRESS_PATIENCE_MS = 15000;
 const ACTION_MS = 5500;
 const METHODS = ["*", "download", "getUpdates", "sendMessage", "sendPhoto", "sendMediaGroup", "sendChatAction",
-  "editMessageText", "editMessageCaption", "editMessageMedia", "editMessageReplyMarkup", "deleteMessage",
+  "sendDocument", "sendVideoNote", "editMessageText", "editMessageCaption", "editMessageMedia", "editMessageReplyMarkup", "deleteMessage",
   "answerCallbackQuery", "getFile"];
 const TROUBLE = {
   too_many_requests: ["method", "retry_after_s"], server_error: ["method", "status"], reset: ["method"],
@@ -15,11 +18,11 @@ const TROUBLE = {
 };
 
 const state = {
-  people: [], person: null, bot: null, account: null, commands: [], description: "",
+  people: [], person: null, device: 1, bot: null, account: null, commands: [], description: "",
   messages: new Map(),   // by id
   rows: new Map(),       // row element by key: a message's, or its album's
   files: [],             // what waits in the tray: {file, url}
-  context: null,         // {kind: "reply" | "edit", message}
+  context: null,         // {kind: "reply" | "edit", message, placeholder}: placeholder where the bot asks
   pressed: new Map(),    // pending buttons by query id
   answered: new Map(),   // answers that came before their query id did
   source: null, actionTimer: null, unseen: 0,
@@ -51,6 +54,8 @@ function speak() {
     option.textContent = { "*": word("trouble_any"), download: word("trouble_download") }[option.value] ?? option.value;
   }
   showStatus();
+  showPretending();
+  speakRound();
   showComposer();
 }
 
@@ -117,20 +122,24 @@ function onSnapshot(body) {
   state.messages = new Map(body.messages.map((message) => [message.message_id, message]));
   $("bot-name").textContent = state.bot.first_name;
   $("bot-avatar").textContent = initials(state.bot.first_name);
-  document.title = state.bot.first_name;
+  showDevice();
   state.complete = true;
   online(true);
   endAction();
   speak();
   redraw();
   toBottom(true);
+  const asking = [...state.messages.values()].findLast((message) => isMine(message) || asksReply(message));
+  if (asking && !isMine(asking)) answerTo(asking);
 }
 
 function onMessage({ message }) {
   const follows = isMine(message) || nearBottom();
   state.messages.set(message.message_id, message);
   if (!isMine(message)) endAction();
+  else if (state.context?.placeholder !== undefined) setContext(null);  // answered, maybe on another device
   draw(message);
+  if (!isMine(message) && asksReply(message)) answerTo(message);
   if (follows) toBottom();
   else { state.unseen += 1; showToBottom(); }
 }
@@ -186,6 +195,15 @@ function onAccount({ account }) {
   redraw();
 }
 
+// A bot may ask for a reply: then the next thing that is written is one, unless it is called off.
+const asksReply = (message) => Boolean(message.reply_markup?.force_reply);
+
+function answerTo(message) {
+  if (state.context?.kind === "edit") return;
+  const { input_field_placeholder: placeholder = "" } = message.reply_markup;
+  setContext({ kind: "reply", message, placeholder }, { focus: !document.querySelector("dialog[open]") && !openedMenu });
+}
+
 // Drawing
 
 const keyOf = (message) => message.media_group_id ? `g${message.media_group_id}` : `m${message.message_id}`;
@@ -197,6 +215,7 @@ const hands = {
   press,
   goTo,
   say: (text) => attempt(() => ask("POST", `${home()}/texts`, { text })),
+  language,
   settled: () => { if (state.sticky) toBottom(true); },
 };
 
@@ -313,13 +332,17 @@ function showComposer() {
   const text = $("text");
   const waiting = state.files.length > 0;
   const editing = state.context?.kind === "edit";
-  text.placeholder = word(waiting ? "caption" : "write");
+  text.placeholder = waiting ? word("caption") : state.context?.placeholder || word("write");
   text.setAttribute("aria-label", text.placeholder);
   $("tray").hidden = !waiting;
   $("send-icon").setAttribute("href", editing ? "#i-check" : "#i-send");
   $("send").title = word(editing ? "save_edit" : "send");
   $("send").setAttribute("aria-label", $("send").title);
+  const empty = !text.value.trim() && !waiting && !editing;
+  if (empty && document.activeElement === $("send")) text.focus();
   $("send").disabled = state.sending || (!text.value.trim() && !waiting);
+  $("send").hidden = empty && !state.sending;
+  $("record").hidden = !$("send").hidden;
   $("composer").classList.toggle("sending", Boolean(state.sending));
   text.style.height = "auto";
   text.style.height = `${Math.min(text.scrollHeight, 160)}px`;
@@ -368,10 +391,13 @@ async function send() {
   showComposer();
   try {
     if (context?.kind === "edit") await ask("PATCH", `${home()}/messages/${context.message.message_id}`, { text });
-    else if (files.length) await sendFiles(files, text, context);
-    else await ask("POST", `${home()}/texts`, { text, reply_to: context?.message.message_id });
+    else {
+      if (files.length) await sendFiles(files, text);
+      else await ask("POST", `${home()}/texts`, { text, ...around() });
+      stopPretending();
+    }
     $("text").value = "";
-    setContext(null);
+    endContext(context);
     drop(files);
   } catch (error) {
     if (error?.code === "not_a_photo") {
@@ -388,15 +414,41 @@ async function send() {
   }
 }
 
-async function sendFiles(files, caption, context) {
+// What goes along with everything that is sent: the message that it answers, and lies.
+function around(options) {
+  const answered = state.context?.kind === "reply" ? { reply_to: state.context.message.message_id } : {};
+  return { ...answered, ...pretended(options) };
+}
+
+function formOf(fields, files) {
   const form = new FormData();
-  for (const { file } of files) form.append("file", file, file.name || "photo.png");
-  form.append("caption", caption);
-  if (context) form.append("reply_to", context.message.message_id);
+  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  for (const { file, name } of files) form.append("file", file, name || file.name || "photo.png");
+  return form;
+}
+
+async function sendFiles(files, caption) {
+  const form = formOf({ caption, ...around() }, files);
   await ask("POST", `${home()}/${$("as-file").checked ? "documents" : "photos"}`, form);
 }
 
-function setContext(context) {
+// Whatever has no caption to be written: it goes at once.
+async function sendOther(kind, file, name) {
+  const { context } = state;
+  const fields = { kind, ...around({ claims: Boolean(file) }) };
+  if (!await attempt(() => ask("POST", `${home()}/others`, formOf(fields, file ? [{ file, name }] : [])))) return;
+  stopPretending();
+  if (context?.kind === "reply") endContext(context);
+}
+
+async function sendRound() {
+  closeMenu();
+  const clip = await roundVideo();
+  if (clip) await sendOther("video_note", clip.blob, clip.name);
+  $("text").focus();
+}
+
+function setContext(context, { focus = true } = {}) {
   const wasEdit = state.context?.kind === "edit";
   state.context = context;
   $("context").hidden = !context;
@@ -407,11 +459,16 @@ function setContext(context) {
     $("context-text").textContent = summary(message, word);
     $("context-icon").firstElementChild.setAttribute("href", kind === "edit" ? "#i-edit" : "#i-reply");
     if (kind === "edit") $("text").value = textOf(message);
-    $("text").focus();
+    if (focus) $("text").focus();
   } else if (wasEdit) {
     $("text").value = "";
   }
   showComposer();
+}
+
+// The bot may have asked for the next reply before the answer to this one's sending was here.
+function endContext(context) {
+  if (state.context === context) setContext(null);
 }
 
 function editLast() {
@@ -483,9 +540,10 @@ function openMessageMenu(message, row, event) {
   const locked = message.has_protected_content;
   const choices = [
     ["reply", "reply", () => setContext({ kind: "reply", message }), true],
-    ["forward", "forward", () => forward(message, false), !locked],
-    ["forward_hidden", "forward", () => forward(message, true), !locked],
+    ["forward", "forward", () => forward(message), !locked],
+    ["forward_otherwise", "mask", () => openForwarding(message), !locked],
     ["edit", "edit", () => setContext({ kind: "edit", message }), mine && textOf(message) && !message.forward_origin],
+    ["edit_photo", "photo", () => replacePhoto(message), mine && message.photo && !message.forward_origin],
     ["copy", "copy", () => copy(message), textOf(message) && !locked],
     ["delete", "bin", () => remove(message), true],
   ].filter(([, , , shown]) => shown);
@@ -506,7 +564,39 @@ function corner(node) {
   return { x: box.left, y: box.bottom + 4 };
 }
 
-const forward = (message, hidden) => attempt(() => ask("POST", `${home()}/forwards`, { message_id: message.message_id, hidden }));
+// A forward to the bot, which is what a forward is for here.
+async function forward(message, person = state.person, origin = "user") {
+  const how = { user: {}, hidden_user: { hidden: true }, copy: { copy: true } }[origin] ?? { origin };
+  const fields = { message_id: message.message_id, ...pretended(), ...how };
+  if (!await attempt(() => ask("POST", `/api/people/${person}/forwards`, fields))) return;
+  stopPretending();
+  if (person !== state.person) toast(word("forwarded_as", { name: state.people.find((one) => one.name === person).first_name }));
+}
+
+function openForwarding(message) {
+  const { person, origin } = $("forwarding-form").elements;
+  person.replaceChildren(...state.people.map((one) => element("option", { value: one.name }, one.first_name)));
+  person.value = state.person;
+  origin.value = "user";
+  state.forwarding = message;
+  $("forwarding").showModal();
+}
+
+let replaced = null;  // the message whose photo is to be another one
+
+function replacePhoto(message) {
+  replaced = message;
+  $("pick-replacement").click();
+}
+
+function takeReplacement(event) {
+  const [file] = event.target.files;
+  event.target.value = "";
+  if (!file || !replaced) return;
+  const { message_id } = replaced;
+  attempt(() => ask("PATCH", `${home()}/messages/${message_id}`, formOf({}, [{ file }])));
+  $("text").focus();
+}
 
 async function remove(message) {
   const members = membersOf(keyOf(message));
@@ -611,19 +701,30 @@ function showPeople() {
     class: "person", type: "button", data: { person: person.name }, "aria-pressed": String(person.name === state.person),
     "aria-label": `${word("write_as")} ${person.first_name}`, title: person.first_name,
     on: { click: () => become(person.name) },
-  }, element("span", { class: `avatar small ${person.name}`, "aria-hidden": "true" }, initials(person.first_name)), element("span", { class: "name" }, person.first_name))));
+  }, element("span", { class: `avatar small ${person.name}`, "aria-hidden": "true" }, initials(person.first_name)),
+  element("span", { class: "name" }, person.first_name),
+  person.name === state.person && state.device > 1 ? element("span", { class: "device" }, String(state.device)) : null)));
+}
+
+// Windows tell themselves apart by their fragment: #ana is Ana's first device, #ana/2 her second.
+function showDevice() {
+  const person = state.people.find((one) => one.name === state.person);
+  history.replaceState(null, "", state.device > 1 ? `#${state.person}/${state.device}` : `#${state.person}`);
+  $("other-device").href = `/#${state.person}/${state.device + 1}`;
+  document.title = [state.bot?.first_name, person.first_name + (state.device > 1 ? ` ${state.device}` : "")].filter(Boolean).join(" · ");
 }
 
 function become(name) {
   if (state.person === name) return;
   state.person = name;
-  history.replaceState(null, "", `#${name}`);
   state.account = state.people.find((person) => person.name === name);
   state.messages = new Map();
   state.rows.clear();
   state.pressed.clear();
   state.answered.clear();
+  showDevice();
   setContext(null);
+  stopPretending();
   $("text").value = "";
   drop(state.files);
   endAction();
@@ -685,8 +786,29 @@ function wire() {
   $("pick-photos").addEventListener("change", (event) => { take([...event.target.files], "photo"); event.target.value = ""; });
   $("pick-files").addEventListener("change", (event) => { take([...event.target.files], "file"); event.target.value = ""; });
   for (const button of document.querySelectorAll("[data-other]")) {
-    button.addEventListener("click", () => { closeMenu(true); attempt(() => ask("POST", `${home()}/others`, { kind: button.dataset.other })); });
+    button.addEventListener("click", () => { closeMenu(true); sendOther(button.dataset.other); });
   }
+  $("attach-video").addEventListener("click", () => { closeMenu(true); $("pick-video").click(); });
+  $("pick-video").addEventListener("change", (event) => {
+    const [file] = event.target.files;
+    event.target.value = "";
+    if (file) sendOther("video", file);
+  });
+  $("attach-round").addEventListener("click", sendRound);
+  $("record").addEventListener("click", sendRound);
+  wireRound(word);
+  wireStage(word);
+  $("open-pretend").addEventListener("click", () => { closeMenu(true); openPretend(); });
+  wirePretend(word, () => text.focus());
+  $("pick-replacement").addEventListener("change", takeReplacement);
+  $("other-device").addEventListener("click", () => closeMenu(true));
+  $("forwarding-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const { person, origin } = event.target.elements;
+    $("forwarding").close();
+    forward(state.forwarding, person.value, origin.value);
+  });
+  $("forwarding-cancel").addEventListener("click", () => $("forwarding").close());
   $("empty-start").addEventListener("click", () => { hands.say("/start"); text.focus(); });
   $("context-close").addEventListener("click", () => setContext(null));
   $("as-file").addEventListener("change", () => text.focus());
@@ -699,6 +821,8 @@ function wire() {
     $("log").addEventListener(kind, () => { state.sticky = false; }, { passive: true });
   }
   addEventListener("resize", () => { if (nearBottom()) toBottom(true); });
+  // What opens above the line of text takes room from the conversation, whose end should stay in sight.
+  new ResizeObserver(() => { if (state.sticky) toBottom(true); }).observe($("log"));
 
   $("language").addEventListener("change", () => attempt(() => ask("PATCH", home(), { language_code: $("language").value })));
   $("clear-chat").addEventListener("click", async () => {
@@ -710,7 +834,7 @@ function wire() {
     attempt(() => ask("PATCH", home(), { blocked: !state.account.blocked }));
   });
 
-  for (const viewer of [$("viewer"), $("trouble"), $("alert")]) {
+  for (const viewer of [$("viewer"), $("trouble"), $("alert"), $("pretend"), $("forwarding")]) {
     viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
   }
   $("viewer-close").addEventListener("click", () => $("viewer").close());
@@ -759,7 +883,8 @@ async function begin() {
   wire();
   const { people } = await ask("GET", "/api/people");
   state.people = people;
-  const wanted = location.hash.slice(1);
+  const [wanted, device] = location.hash.slice(1).split("/");
+  state.device = Math.max(1, Number.parseInt(device, 10) || 1);
   become(people.some((person) => person.name === wanted) ? wanted : people[0].name);
   $("text").focus();
 }

@@ -55,6 +55,8 @@ export function renderRow(messages, hands) {
   const media = renderMedia(messages, name, hands);
   const bubble = element("div", { class: "bubble" });
   if (first.forward_origin) bubble.append(forwarded(first.forward_origin, word));
+  if (first.via_bot) bubble.append(element("p", { class: "forwarded" }, word("via", { name: first.via_bot.first_name })));
+  if (first.sender_chat) bubble.append(element("p", { class: "forwarded" }, word("in_name_of", { name: first.sender_chat.title })));
   if (first.reply_to_message) bubble.append(quote(first.reply_to_message, hands));
   if (media) bubble.append(media);
   if (spoken) {
@@ -65,6 +67,8 @@ export function renderRow(messages, hands) {
   const shape = [mine ? "mine" : "theirs"];
   if (messages.some((message) => message.photo)) shape.push("pictured");
   if (messages.some((message) => message.photo) && !spoken) shape.push("bare");
+  if (first.video || first.animation) shape.push("pictured", ...(spoken ? [] : ["bare"]));
+  if (first.video_note) shape.push("rounded");
   const row = element("li", {
     class: `message ${shape.join(" ")}`,
     data: { id: first.message_id, from: mine ? "me" : "bot", day: dayOf(first.date) },
@@ -91,8 +95,37 @@ function renderMedia(messages, name, hands) {
   const files = messages.filter((message) => message.document);
   if (files.length) return element("div", { class: "files" }, ...files.map((message) => file(message.document, hands)));
   const kind = Object.keys(OTHERS).find((one) => messages[0][one]);
+  if (kind === "video_note") return roundVideo(messages[0].video_note, name, hands);
+  if (kind === "video" || kind === "animation") return video(kind, messages[0][kind], name, hands);
   return kind ? other(kind, messages[0][kind], hands) : null;
 }
+
+// A round video plays where it stands, as in Telegram's clients: a press starts and stops it.
+function roundVideo(note, name, hands) {
+  const film = element("video", { src: fileUrl(note.file_id), preload: "metadata", playsinline: true, "aria-hidden": "true", tabindex: "-1" });
+  const button = element("button", {
+    class: "disc", type: "button", "aria-pressed": "false",
+    "aria-label": hands.word("play_round", { name, length: clock(note.duration) }),
+  }, film, element("span", { class: "start" }, icon("play")), element("span", { class: "length" }, clock(note.duration)));
+  const pressed = () => button.setAttribute("aria-pressed", String(!film.paused));
+  button.addEventListener("click", () => (film.paused ? film.play().catch(() => {}) : film.pause()));
+  for (const kind of ["play", "pause", "ended"]) film.addEventListener(kind, pressed);
+  film.addEventListener("error", () => button.replaceWith(other("video_note", note, hands)), { once: true });
+  return button;
+}
+
+function video(kind, value, name, hands) {
+  const film = element("video", {
+    class: "film", src: fileUrl(value.file_id), preload: "metadata", playsinline: true, controls: true,
+    loop: kind === "animation", width: value.width, height: value.height,
+    "aria-label": hands.word("video_of", { name, length: clock(value.duration) }),
+    on: { loadedmetadata: () => hands.settled() },
+  });
+  film.addEventListener("error", () => film.replaceWith(other(kind, value, hands)), { once: true });
+  return film;
+}
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 
 function photo(message, name, hands, small) {
   const sizes = message.photo;
@@ -126,14 +159,14 @@ function file(document_, hands) {
 }
 
 function other(kind, value, hands) {
-  const details = value.duration ? `${Math.floor(value.duration / 60)}:${String(value.duration % 60).padStart(2, "0")}` : "";
+  const details = value.duration ? clock(value.duration) : "";
   return element("div", { class: `other ${kind}` },
     element("span", { class: "preview" }, icon(OTHERS[kind])),
     element("span", { class: "about" }, element("strong", {}, hands.word(kind)), element("span", {}, details)));
 }
 
 function forwarded(origin, word) {
-  const name = origin.sender_user?.first_name ?? origin.sender_user_name ?? "?";
+  const name = origin.sender_user?.first_name ?? origin.sender_user_name ?? origin.sender_chat?.title ?? origin.chat?.title ?? "?";
   return element("p", { class: "forwarded" }, icon("forward"), word("forwarded", { name }));
 }
 
@@ -148,6 +181,7 @@ function stamp(messages, word) {
   const when = new Date(last.date * 1000);
   const line = element("div", { class: "stamp" });
   if (last.has_protected_content) line.append(element("span", { class: "lock", title: word("protected"), role: "img", "aria-label": word("protected") }, icon("lock")));
+  if (last.is_from_offline) line.append(element("span", {}, word("scheduled")));
   if (messages.some((message) => message.edit_date)) line.append(element("span", {}, word("edited")));
   line.append(element("time", { datetime: when.toISOString() }, when.toLocaleTimeString(document.documentElement.lang, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" })));
   return line;

@@ -7,6 +7,7 @@ folder that goes with the demo.
 import asyncio
 import contextlib
 import os
+import random
 import sys
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,7 +26,9 @@ from bot.request import Request
 from bot.sandbox import Person, Sandbox
 from bot.sandbox.client import Message
 from bot.sandbox.errors import UserError
+from bot.sandbox.stage import Performer
 from bot.settings import Settings
+from bot.store import add_key
 from engine.client import Engine
 
 _ONCE_TIMEOUT_S = 60.0
@@ -69,6 +72,7 @@ async def serve(
         ConfigurationError: the engine cannot be built.
     """
     async with Sandbox(port=port) as sandbox, engine as opened:
+        sandbox.performer = _performer(opened)
         with _settings(sandbox) as settings:
             ready(sandbox.url)
             await app.run(settings, opened)
@@ -135,6 +139,8 @@ async def running_bot(
 def _settings(sandbox: Sandbox) -> Iterator[Settings]:
     """The bot's settings for a sandbox, with a store that is gone afterwards."""
     with TemporaryDirectory(prefix="face-matcher-") as folder:
+        template_keys = Path(folder) / "template.keys"
+        add_key(template_keys)
         yield Settings(
             _env_file=None,
             bot_token=SecretStr(sandbox.token),
@@ -146,8 +152,19 @@ def _settings(sandbox: Sandbox) -> Iterator[Settings]:
             engine_api_key=None,
             engine_api_key_file=None,
             database=Path(folder) / "demo.db",
+            database_url=None,
             ids_key=Path(folder) / "ids.key",
+            # A throw-away one: it goes with the folder.
+            template_keys=None,
+            template_keys_file=template_keys,
         )
+
+
+def _performer(engine: Engine) -> Performer:
+    """What makes challenge clips from photos for the chat page."""
+    from bot.sandbox.acting import Acting  # scipy, which nobody else here needs
+
+    return Acting(engine, random.SystemRandom())
 
 
 def _ending(request: Request) -> Ending:

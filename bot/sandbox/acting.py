@@ -1,0 +1,72 @@
+"""A performer for the chat page: the engine finds the face in a photo, `performer` moves it.
+
+Knows neither what is done with the clips nor how they are judged.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+from bot.liveness import Challenge
+from bot.sandbox.errors import UserError
+from bot.sandbox.performer import NEEDS_OTHER, Attack, Portrait, perform
+from engine.client import Engine
+from engine.errors import EngineError, ImageError
+from engine.types import Landmarks
+
+AS_ASKED = "as_asked"
+FRAMES_PER_S = 15
+"""Somebody waits for the clip: half of a camera's frames, and more than the engine looks at."""
+
+
+class Acting:
+    """Does as asked, or cheats in one of the ways of `Attack`.
+
+    Args:
+        engine: finds faces.
+        lot: draws what differs from clip to clip.
+    """
+
+    def __init__(self, engine: Engine, lot: random.Random) -> None:
+        self._engine = engine
+        self._lot = lot
+
+    @property
+    def ways(self) -> Mapping[str, bool]:
+        """See `Performer.ways`."""
+        return {AS_ASKED: False} | {attack.value: attack in NEEDS_OTHER for attack in Attack}
+
+    async def perform(self, photo: bytes, *, steps: str, way: str, other: bytes | None) -> bytes:
+        """See `Performer.perform`."""
+        try:
+            challenge = Challenge.parse(steps)
+        except ValueError as error:
+            raise UserError("bad_steps", str(error)) from None
+        attack = None if way == AS_ASKED else Attack(way)
+        landmarks = await self._landmarks(photo)
+        beside = None
+        if attack in NEEDS_OTHER and other is not None:
+            points = await self._landmarks(other)
+            beside = await asyncio.to_thread(Portrait.of, other, points)
+        return await asyncio.to_thread(
+            perform,
+            photo,
+            landmarks,
+            challenge,
+            seed=self._lot.getrandbits(32),
+            attack=attack,
+            other=beside,
+            frames_per_s=FRAMES_PER_S,
+            brisk=True,
+        )
+
+    async def _landmarks(self, photo: bytes) -> Landmarks:
+        try:
+            seen = await self._engine.analyze(photo, top_k=1)
+        except ImageError:
+            raise UserError("not_a_photo", "This file is no photo.", 415) from None
+        except EngineError:
+            raise UserError("no_engine", "The engine does not look at photos now.", 503) from None
+        if not seen.faces:
+            raise UserError("no_face", "There is no face in this photo.")
+        return seen.faces[0].landmarks

@@ -294,7 +294,8 @@ async def _insert(work: Work, person: Person, level: str, now: datetime) -> int:
         begun=now,
     )
     result = await work.connection.execute(statement.returning(attempts.c.id))
-    return result.scalar_one()
+    attempt_id: int = result.scalar_one()
+    return attempt_id
 
 
 async def _charge_unanswered(work: Work, person: Person, now: datetime) -> None:

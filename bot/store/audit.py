@@ -51,7 +51,8 @@ async def check(work: Work) -> int | None:
     ends = (await work.connection.execute(select(audit_ends))).one_or_none()
     if ends is None:
         return 1
-    number, link = ends.anchor, bytes(ends.anchor_link)
+    number: int = ends.anchor
+    link = bytes(ends.anchor_link)
     while True:
         query = select(audit).where(audit.c.number > number).order_by(audit.c.number).limit(_BATCH)
         rows = (await work.connection.execute(query)).all()

@@ -167,7 +167,8 @@ def deleted_on(row: RowMapping, retention: Retention) -> datetime:
     idle: datetime = (row["last_used"] or row["since"]) + timedelta(days=retention.idle_days)
     if row["noticed"] is None:
         return idle
-    return max(idle, row["noticed"] + timedelta(days=retention.notice_days))
+    noticed: datetime = row["noticed"]
+    return max(idle, noticed + timedelta(days=retention.notice_days))
 
 
 async def row_of(work: Work, person: Person) -> RowMapping | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, Table, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, delete, exists, func, or_, select, update
 
 from bot.store.database import insert_of
 from bot.store.errors import StoreError
@@ -170,6 +170,7 @@ async def erase(work: Work, code: bytes) -> dict[str, int]:
     """
     counts = {}
     for table in ERASED:
+        condition: ColumnElement[bool]
         if table is fingerprints:
             theirs = select(captures.c.id).where(captures.c.person == code)
             condition = fingerprints.c.capture.in_(theirs)

@@ -97,7 +97,9 @@ def _text(moment: datetime | None) -> str | None:
 
 async def _enrolled(work: Work, telegram_id: int, retention: Retention) -> dict[str, Any] | None:
     stands = await membership(work, telegram_id, retention)
-    return stands and {
+    if stands is None:
+        return None
+    return {
         "since": _text(stands.since),
         "last_used": _text(stands.last_used),
         "embedder": stands.embedder,

@@ -161,8 +161,8 @@ class Vault:
 
 def _place(table: str, row: str, person: bytes, embedder: str, key_id: str) -> bytes:
     """Associated data: each part with its length, so that no two places read the same."""
-    parts = (b"face-matcher", _FORMAT, table.encode(), row.encode(), person)
-    parts += (embedder.encode(), key_id.encode())
+    names = (each.encode() for each in (table, row, embedder, key_id))
+    parts = (b"face-matcher", _FORMAT, person, *names)
     return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
 
 

@@ -123,6 +123,17 @@ def put_back(file: Annotated[Path, typer.Argument(help="As `db backup` made it."
         print(f"{file} is in place. Whoever was erased since it was made stays erased.")
 
 
+@db.command()
+def settle() -> None:
+    """After pg_restore: whatever was under way when the backup was made ends.
+
+    `db restore` does it by itself, and the erased stay erased at every start.
+    """
+    with _settings() as choice:
+        asyncio.run(_settle(choice))
+        print("Nothing of the backup goes on. Whoever was erased since it was made stays erased.")
+
+
 def unlock(telegram_id: Annotated[int, typer.Argument(help="The person's number.")]) -> None:
     """Lift a person's lock and delays after failed verifications."""
     with _settings() as choice:
@@ -152,6 +163,11 @@ async def _keys_in_use(choice: StoreChoice) -> dict[str, int]:
 async def _check(choice: StoreChoice) -> int | None:
     async with storing.store(choice) as store:
         return await store.check_audit()
+
+
+async def _settle(choice: StoreChoice) -> None:
+    async with storing.store(choice) as store:
+        await store.settle_restored()
 
 
 async def _unlock(choice: StoreChoice, telegram_id: int) -> bool:

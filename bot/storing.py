@@ -6,7 +6,7 @@ Knows which settings belong to the store; knows nothing about what is kept there
 from pathlib import Path
 
 from bot.settings import StoreChoice
-from bot.store import Keyring, Retention, Store, Vault
+from bot.store import Keyring, Retention, Store, Vault, tombstones_beside
 
 
 def store(settings: StoreChoice) -> Store:
@@ -26,6 +26,8 @@ def store(settings: StoreChoice) -> Store:
             idle_days=settings.idle_days,
             notice_days=settings.notice_days,
         ),
+        # With PostgreSQL too: what the server's own backups bring back is erased again.
+        tombstones=tombstones_beside(settings.database),
     )
 
 

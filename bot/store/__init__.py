@@ -6,7 +6,7 @@ Erasing a person is this package's work alone: nobody else keeps anything about 
 from bot.store.backup import back_up, restore
 from bot.store.errors import StoreError
 from bot.store.keyring import Keyring, add_key, retire_key
-from bot.store.queries import Store
+from bot.store.queries import Store, tombstones_beside
 from bot.store.recovery import is_recovery_code, new_recovery_code
 from bot.store.types import (
     Attempt,
@@ -45,4 +45,5 @@ __all__ = [
     "new_recovery_code",
     "restore",
     "retire_key",
+    "tombstones_beside",
 ]

@@ -5,8 +5,8 @@
 `bot.store.fingerprints` takes its thresholds from here. Copies of a photo are made as somebody
 would who wants an old one to pass as new; other shots are all other photos of the folder, and,
 because selfies that are taken one after the other are more alike than those, frames of generated
-clips a second or more apart. Copies of a clip are encoded anew; other takes are clips of the same photo
-before the same background with another challenge, which is nearer than any second take in life.
+clips a second or more apart. Copies of a clip are encoded anew; other takes are clips of the same
+photo before the same background with another challenge, which is nearer than second takes in life.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def photos(folder):
         if path.suffix.lower() not in SUFFIXES:
             continue
         try:
-            found.append(scaled(Image.fromarray(decode(path.read_bytes())), LONGEST_PX))
+            found.append(scaled(decode(path.read_bytes()), LONGEST_PX))
         except ImageError:
             continue
     return found

@@ -6,7 +6,7 @@ Tables are made once; every test has a copy of its own.
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.bot.store.places import Place, on_postgresql, postgresql_sql
 
 _POSTGRESQL = os.environ.get("TEST_POSTGRES_URL", "")
 _NO_SERVER = "TEST_POSTGRES_URL names no PostgreSQL server (python -m tests.postgres pytest ...)"
-_TEMPLATE, _COPY = "face_matcher_template", "face_matcher_test"
+_TEMPLATE, _COPY = (f"face_matcher_{kind}_{os.getpid()}" for kind in ("made", "test"))
 _BACKENDS = [
     "sqlite",
     pytest.param("postgresql", marks=pytest.mark.skipif(not _POSTGRESQL, reason=_NO_SERVER)),
@@ -44,13 +44,15 @@ def made_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made_postgresql(tmp_path_factory: pytest.TempPathFactory) -> str:
+def made_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a database of PostgreSQL's with all tables; empty where there is no server."""
     if not _POSTGRESQL:
-        return ""
+        yield ""
+        return
     folder = tmp_path_factory.mktemp("made")
     asyncio.run(_make(Place(folder, asyncio.run(_create(_TEMPLATE)))))
-    return _TEMPLATE
+    yield _TEMPLATE
+    asyncio.run(postgresql_sql(_POSTGRESQL, f"DROP DATABASE {_TEMPLATE} WITH (FORCE)"))
 
 
 @asynccontextmanager

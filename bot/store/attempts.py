@@ -68,10 +68,7 @@ def delay_s(failures: int) -> float:
 async def standing(work: Work, person: Person) -> Standing:
     """How a person's attempts to be verified went."""
     until = await _delayed_until(work, person, attempts.c.level != _RECOVERY)
-    locked = person.row["locked"] is not None
-    if not locked:
-        locked = await _failures_of_late(work, person) >= FAILURES_UNTIL_LOCK
-    return Standing(locked, until)
+    return Standing(person.row["locked"] is not None, until)
 
 
 async def new_challenge(
@@ -234,24 +231,6 @@ async def unlock(work: Work, telegram_id: int) -> bool:
     await _forgive(work, person)
     await audit.append(work, "unlocked", person)
     return True
-
-
-async def lock_overdue(work: Work) -> None:
-    """Lock whoever failed often enough by attempts that nobody ended."""
-    since = work.clock() - LOCK_WINDOW
-    query = (
-        select(attempts.c.person)
-        .where(_CHARGED_VERIFICATION, attempts.c.begun > since)
-        .group_by(attempts.c.person)
-        .having(func.count() >= FAILURES_UNTIL_LOCK)
-    )
-    for code in (await work.connection.execute(query)).scalars().all():
-        person = await people.find_by_code(work, code)
-        if person is None or person.row["locked"] is not None:
-            continue
-        if await _failures_of_late(work, person) >= FAILURES_UNTIL_LOCK:
-            await people.change(work, person, locked=work.clock())
-            await audit.append(work, "locked", person)
 
 
 async def _delayed_until(work: Work, person: Person, which: ColumnElement[bool]) -> datetime | None:

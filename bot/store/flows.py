@@ -101,7 +101,7 @@ async def end(work: Work, flow: Flow) -> bool:
     result = await work.connection.execute(
         delete(flows).where(flows.c.id == flow.id, flows.c.person == person.code)
     )
-    await people.drop_unused(work, person.code)
+    await people.drop_if_unused(work, person.code)
     return result.rowcount == 1
 
 
@@ -112,7 +112,7 @@ async def end_expired(work: Work, telegram_id: int) -> None:
         await work.connection.execute(
             delete(flows).where(flows.c.person == person.code, flows.c.deadline <= work.clock())
         )
-        await people.drop_unused(work, person.code)
+        await people.drop_if_unused(work, person.code)
 
 
 def _seal(person: Person, flow: Flow) -> bytes:

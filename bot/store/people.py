@@ -186,20 +186,19 @@ async def erase(work: Work, code: bytes) -> dict[str, int]:
     return counts
 
 
-async def drop_unused(work: Work, code: bytes | None = None) -> int:
-    """Delete the rows of people of whom nothing is left but the row; returns how many.
+async def unused(work: Work) -> Sequence[bytes]:
+    """Codes of people of whom nothing is left but their row."""
+    query = select(people.c.person).where(~_held()).order_by(people.c.person)
+    return (await work.connection.execute(query)).scalars().all()
 
-    Args:
-        work: a transaction that writes.
-        code: look at this person only.
-    """
-    tables = (enrolments, flows, challenges, attempts, captures, consents)
-    used = [exists().where(table.c.person == people.c.person) for table in tables]
-    held = or_(*used, people.c.reset_due.is_not(None), people.c.locked.is_not(None))
-    statement = delete(people).where(~held)
-    if code is not None:
-        statement = statement.where(people.c.person == code)
-    return (await work.connection.execute(statement)).rowcount
+
+async def drop_if_unused(work: Work, code: bytes) -> bool:
+    """Delete a person's row if nothing is left of them but the row; whether it was deleted."""
+    # Locked first, so that what is looked for next is not added meanwhile.
+    if await _find(work, code) is None:
+        return False
+    statement = delete(people).where(people.c.person == code, ~_held())
+    return (await work.connection.execute(statement)).rowcount == 1
 
 
 async def codes_under_other_keys(work: Work, key_id: str, limit: int) -> Sequence[bytes]:
@@ -237,6 +236,13 @@ def flow_row(flow_id: int, kind: str) -> str:
 def template_row(slot: int, is_mean: bool) -> str:
     """Where a template is sealed to."""
     return "mean" if is_mean else str(slot)
+
+
+def _held() -> ColumnElement[bool]:
+    """Whether a person's row is needed."""
+    tables = (enrolments, flows, challenges, attempts, captures, consents)
+    used = [exists().where(table.c.person == people.c.person) for table in tables]
+    return or_(*used, people.c.reset_due.is_not(None), people.c.locked.is_not(None))
 
 
 async def _find(work: Work, code: bytes) -> Person | None:

@@ -385,11 +385,20 @@ class Store:
 
     async def tidy(self) -> Tidied:
         """Delete what has been kept long enough; to be called now and then, by any replica."""
-        counts = await self._write(tidying.short_lived, self._retention)
-        counts["audit"] = await self._write(tidying.old_audit, self._retention)
-        leaving, notices = await self._write(tidying.idle, self._retention)
-        left = [await self._write(tidying.leave, code, self._retention) for code in leaving]
-        counts["enrolments"] = sum(left)
+        # One transaction each: together they would hold what others wait for.
+        kept = self._retention
+        counts = {
+            "flows": await self._write(tidying.old_flows),
+            "challenges": await self._write(tidying.old_challenges, kept),
+            "captures": await self._write(tidying.old_captures, kept),
+            "attempts": await self._write(tidying.old_attempts, kept),
+            "audit": await self._write(tidying.old_audit, kept),
+        }
+        leaving, notices = await self._read(tidying.idle, kept)
+        left = [await self._write(tidying.leave, code, kept) for code in leaving]
+        unused = await self._read(people.unused)
+        dropped = [await self._write(people.drop_if_unused, code) for code in unused]
+        counts |= {"enrolments": sum(left), "people": sum(dropped)}
         await self._bury()
         await self._database.wipe(*people.ERASED if any(counts.values()) else ())
         return Tidied(counts, tuple(notices))

@@ -5,39 +5,41 @@ Knows nothing about when it is called or how people are told.
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, Table, delete, func, select, update
 
-from bot.store import attempts as attempts_of_people
 from bot.store import audit, faces, people
+from bot.store.attempts import LOCK_WINDOW
 from bot.store.schema import attempts, captures, challenges, enrolments, fingerprints, flows
 from bot.store.types import Retention
 from bot.store.work import Work
 
 # Attempts count for this long, whatever their retention.
-_ATTEMPTS_COUNT = 2 * attempts_of_people.LOCK_WINDOW
+_ATTEMPTS_COUNT = 2 * LOCK_WINDOW
 
 
-async def short_lived(work: Work, retention: Retention) -> dict[str, int]:
-    """Delete old flows, challenges, captures and attempts; returns how many of each."""
-    now = work.clock()
-    await attempts_of_people.lock_overdue(work)
-    too_old = now - timedelta(days=retention.captures_days)
-    old_captures = select(captures.c.id).where(captures.c.seen <= too_old)
+async def old_flows(work: Work) -> int:
+    """Delete the flows whose deadline is past; returns how many."""
+    return await _delete(work, flows, flows.c.deadline <= work.clock())
+
+
+async def old_challenges(work: Work, retention: Retention) -> int:
+    """Delete old challenges; returns how many."""
+    age = timedelta(hours=retention.challenges_hours)
+    return await _delete(work, challenges, challenges.c.drawn <= work.clock() - age)
+
+
+async def old_captures(work: Work, retention: Retention) -> int:
+    """Delete old captures with their fingerprints; returns how many."""
+    old = captures.c.seen <= work.clock() - timedelta(days=retention.captures_days)
+    theirs = select(captures.c.id).where(old)
+    await _delete(work, fingerprints, fingerprints.c.capture.in_(theirs))
+    return await _delete(work, captures, old)
+
+
+async def old_attempts(work: Work, retention: Retention) -> int:
+    """Delete old attempts; returns how many."""
     age = max(timedelta(days=retention.audit_days), _ATTEMPTS_COUNT)
-    deletions = (
-        (flows, flows.c.deadline <= now),
-        (challenges, challenges.c.drawn <= now - timedelta(hours=retention.challenges_hours)),
-        (fingerprints, fingerprints.c.capture.in_(old_captures)),
-        (captures, captures.c.seen <= too_old),
-        (attempts, attempts.c.begun <= now - age),
-    )
-    counts = {}
-    for table, condition in deletions:
-        counts[table.name] = (
-            await work.connection.execute(delete(table).where(condition))
-        ).rowcount
-    counts["people"] = await people.drop_unused(work)
-    return counts
+    return await _delete(work, attempts, attempts.c.begun <= work.clock() - age)
 
 
 async def old_audit(work: Work, retention: Retention) -> int:
@@ -90,3 +92,7 @@ async def mark_noticed(work: Work, telegram_id: int, retention: Retention) -> No
             .values(noticed=work.clock())
         )
         await audit.append(work, "noticed", person)
+
+
+async def _delete(work: Work, table: Table, which: ColumnElement[bool]) -> int:
+    return (await work.connection.execute(delete(table).where(which))).rowcount

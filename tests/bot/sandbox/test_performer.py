@@ -1,0 +1,128 @@
+"""Generated clips: what they look like as files, and that each attack is what it says."""
+
+import io
+import random
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+
+from bot.liveness import Challenge, Step
+from bot.sandbox import performer
+from bot.sandbox.performer import NEEDS_OTHER, SIDE_PX, Attack, Portrait, perform, write
+
+SUDO = Challenge.parse("sudo")
+LANDMARKS = np.array([(203.7, 100.6), (246.9, 103.4), (224.8, 128.9), (202, 139.3), (245, 141.3)])
+"""Of the astronaut, as the engine finds them."""
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Portrait:
+    return Portrait.of(data.astronaut(), LANDMARKS)
+
+
+@pytest.fixture(scope="module")
+def somebody_else(astronaut: Portrait) -> Portrait:
+    """The astronaut in a mirror, in blue light: for a picture's sake somebody else."""
+    flipped = np.ascontiguousarray(astronaut.pixels[:, ::-1, ::-1])
+    points = (astronaut.landmarks * (-1, 1) + (flipped.shape[1], 0))[[1, 0, 2, 4, 3]]
+    return Portrait.of(flipped, points)
+
+
+def frames_of(clip: bytes) -> list[NDArray[np.uint8]]:
+    with av.open(io.BytesIO(clip), "r") as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def act(who: Portrait, attack: Attack | None = None, seed: int = 3, **options: object) -> bytes:
+    values: dict[str, object] = {"frames_per_s": 2, "brisk": True, **options}
+    return perform(who.pixels, who.landmarks, SUDO, seed=seed, attack=attack, **values)  # type: ignore[arg-type]
+
+
+def test_a_clip_is_a_square_h264_video_of_6_to_15_seconds(astronaut: Portrait) -> None:
+    for brisk, seed in ((True, 1), (False, 2), (False, 3)):
+        with av.open(io.BytesIO(act(astronaut, seed=seed, brisk=brisk)), "r") as container:
+            stream = container.streams.video[0]
+            assert (stream.width, stream.height) == (SIDE_PX, SIDE_PX)
+            assert stream.codec_context.name == "h264"
+            assert container.duration is not None
+            assert 6 <= container.duration / av.time_base <= 15
+
+
+def test_the_same_seed_draws_the_same_clip_and_another_one_another(astronaut: Portrait) -> None:
+    assert act(astronaut, seed=5) == act(astronaut, seed=5)
+    assert act(astronaut, seed=5) != act(astronaut, seed=6)
+
+
+def test_a_picture_file_will_do(astronaut: Portrait) -> None:
+    file = io.BytesIO()
+    Image.fromarray(astronaut.pixels).save(file, "PNG")
+    options = {"seed": 3, "frames_per_s": 2, "brisk": True}
+    assert perform(file.getvalue(), LANDMARKS, SUDO, **options) == act(astronaut)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attack", Attack)
+def test_every_attack_can_be_filmed(
+    attack: Attack, astronaut: Portrait, somebody_else: Portrait
+) -> None:
+    frames = frames_of(act(astronaut, attack, other=somebody_else))
+    assert len(frames) >= 12
+    side = frames[0].shape[0]
+    assert all(frame.shape == (side, side, 3) for frame in frames)
+    assert (side == SIDE_PX) is (attack is not Attack.RECODED)
+    assert all(frame.std() > 10 for frame in frames)
+
+
+@pytest.mark.parametrize("attack", sorted(NEEDS_OTHER))
+def test_what_takes_two_people_says_so(attack: Attack, astronaut: Portrait) -> None:
+    with pytest.raises(ValueError, match="somebody else"):
+        act(astronaut, attack)
+
+
+def test_what_is_no_portrait_is_refused(astronaut: Portrait) -> None:
+    for pixels, landmarks in (
+        (astronaut.pixels, LANDMARKS[:4]),
+        (astronaut.pixels, np.ones((5, 2))),
+        (astronaut.pixels, np.full((5, 2), np.nan)),
+        (astronaut.pixels[:, :, 0], LANDMARKS),
+    ):
+        with pytest.raises(ValueError, match=r"portrait|landmarks"):
+            Portrait.of(pixels, landmarks)
+
+
+def test_a_still_photo_stays_and_a_head_moves(astronaut: Portrait) -> None:
+    def change(attack: Attack | None) -> float:
+        frames = np.stack(frames_of(act(astronaut, attack))).astype(np.float32)
+        frames /= frames.mean(axis=(1, 2, 3), keepdims=True)  # the light changes for both
+        return float(frames.std(axis=0).mean())
+
+    assert change(None) > 2 * change(Attack.STILL)
+
+
+def test_scripts_go_where_the_steps_say() -> None:
+    script = write(SUDO, random.Random(1))
+    motion = script.motion
+    first = {
+        Step.SIDE: int(motion.yaw.argmin()),
+        Step.UP: int(motion.pitch.argmin()),
+        Step.DOWN: int(motion.pitch.argmax()),
+        Step.OTHER_SIDE: int(motion.yaw.argmax()),
+    }
+    assert sorted(first, key=lambda step: first[step]) == list(SUDO.steps)
+    assert 30 <= -motion.yaw.min() <= 50
+    assert 30 <= motion.yaw.max() <= 50
+    assert 17 <= -motion.pitch.min() <= 29
+    assert 17 <= motion.pitch.max() <= 29
+    assert abs(motion.yaw[0]) < 5
+    assert abs(motion.yaw[-1]) < 5
+
+
+def test_wrong_orders_and_replays_are_never_what_was_asked() -> None:
+    lot = random.Random(2)
+    for code in ("sudo", "udud", "soso", "sdsu"):
+        asked = Challenge.parse(code)
+        for _ in range(20):
+            assert performer.reordered(asked, lot) not in (asked, asked.mirrored)

@@ -471,10 +471,10 @@ class _Relief(Protocol):
 _NOWHERE = -9.0
 # A mean face's landmarks seen from the front, in eye distances.
 _FRONT = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, 0.57), (-0.4, 1.1), (0.4, 1.1)])
-_NOSE_HEIGHT = 0.52
-"""Of its tip over the ball that the head is, in eye distances. With it, and with a nose so wide that
-it does not hide the far cheek's stretched skin, the engine sees yaws of .26 to .30 at 30 degrees
-and .29 to .41 at 42 (3 people, both sides)."""
+_NOSE_HEIGHT = 0.5
+"""Of its tip over the ball that the head is, in eye distances. With it, and with a nose so wide
+that it does not hide the far cheek's stretched skin, the engine sees yaws of .26 to .30 at 30
+degrees and .29 to .41 at 42 (3 people, both sides)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,12 +491,10 @@ class _Head:
         across, along = x / 1.42, (y - 0.3) / 2.05
         round_ = np.clip(1.0 - across**2 - along**4, 0.0, 1.0)
         ball = 1.5 * (np.sqrt(round_) - 1.0) + 0.1
-        aside, below = (x - self.nose[0]) / 0.36, y - self.nose[1]
+        aside, below = (x - self.nose[0]) / 0.35, y - self.nose[1]
         # A ridge that rises slowly from between the eyes and falls steeply to the lip.
-        profile = np.where(
-            below < 0, np.exp(-((below / 0.36) ** 2)), np.exp(-((below / 0.15) ** 2))
-        )
-        nose = _NOSE_HEIGHT * profile * np.exp(-(aside**2))
+        steep = below / np.where(below < 0, 0.36, 0.15)
+        nose = _NOSE_HEIGHT * np.exp(-(steep**2) - aside**2)
         return np.where(round_ > 0, ball + nose, _NOWHERE)
 
     def texture(self, x: Points, y: Points) -> tuple[Points, Points]:

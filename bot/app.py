@@ -290,6 +290,7 @@ def _login_handlers(
             photo_s=settings.photo_challenge_s,
             video_s=settings.video_challenge_s,
         ),
+        remind=enrolling.remind,
         chance=chance,
         clock=_now,
     )

@@ -46,22 +46,31 @@ def compose(challenge: Challenge, language: str) -> Layout:
     width = (INNER - (count - 1) * GAP) // count
     for place, step in enumerate(challenge.steps):
         tile = Spot(MARGIN + place * (width + GAP), y, width, TILE_HEIGHT)
-        items += _tile(place + 1, step, tile, language)
+        items += _tile(place + 1, step, tile, say(language, _word(step, challenge)))
     y += TILE_HEIGHT + 36
     for sentence in ("challenge.between", "challenge.mirror"):
         lines, y = _paragraph(say(language, sentence), NOTE, MUTED, y)
         items += lines
+        y += 12
     return Layout(WIDTH, y + MARGIN, tuple(items))
 
 
-def _tile(number: int, step: Step, tile: Spot, language: str) -> list[Item]:
+def _word(step: Step, challenge: Challenge) -> str:
+    """The key of what a step is called: whichever side comes first is "one side"."""
+    sides = [each for each in challenge.steps if each in (Step.SIDE, Step.OTHER_SIDE)]
+    if step in sides:
+        return "challenge.side" if step is sides[0] else "challenge.other_side"
+    return "challenge.up" if step is Step.UP else "challenge.down"
+
+
+def _tile(number: int, step: Step, tile: Spot, word: str) -> list[Item]:
     arrow = Spot(tile.x + (tile.width - ARROW) // 2, tile.y + 88, ARROW, ARROW)
     below = tile.bottom - 24 - WORD.line_height_px
     return [
         Panel(tile, 36),
         _middle(str(number), NUMBER, MUTED, tile, tile.y + 24),
         Arrow(arrow, DEGREES[step], TONES[Verdict.STRONG]),
-        _middle(say(language, f"challenge.{step.name.lower()}"), WORD, INK, tile, below),
+        _middle(word, WORD, INK, tile, below),
     ]
 
 

@@ -37,6 +37,9 @@ BUTTON = r"^enroll:"
 FRESH_S = 600
 """Seconds for which a passed /verify allows to enroll anew."""
 
+OPEN_FOR = timedelta(days=7)
+"""How long a face may be replaced once the delay is over."""
+
 _CONSENT = "consent"
 _CAPTURE = "capture"
 
@@ -125,6 +128,10 @@ class Enrolling:
 
     async def _offer_ways(self, message: Message, telegram_id: int, language: str) -> None:
         due = await self._store.reset_due(telegram_id)
+        if due is not None and due + OPEN_FOR < self._clock():
+            # Nobody is to find, months later, a door that somebody had left open.
+            await self._store.cancel_reset(telegram_id)
+            due = None
         if due is None:
             wait = InlineKeyboardMarkup([[_button(language, "wait", 0)]])
             hours = round(self._reset_delay_s / 3600)
@@ -132,6 +139,12 @@ class Enrolling:
         elif due <= self._clock():
             await self.ask_consent(message, telegram_id, language, new_code=True)
         else:
+            await self.remind(message, telegram_id, language)
+
+    async def remind(self, message: Message, telegram_id: int, language: str) -> None:
+        """Say that somebody asked to replace the face, where somebody did: arguments as above."""
+        due = await self._store.reset_due(telegram_id)
+        if due is not None:
             keep = InlineKeyboardMarkup([[_button(language, "keep", 0)]])
             await reply(message, say(language, "enroll.waiting", when=moment(due)), keep)
 

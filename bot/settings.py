@@ -250,9 +250,9 @@ class Settings(EngineChoice, StoreChoice):
         description="What /verify asks for by default: a round video with movements drawn by lot, "
         "or selfies, which prove less.",
     )
-    enroll_selfies: int = Field(5, ge=3, le=5, description="Selfies that enrolling takes.")
+    enroll_selfies: int = Field(4, ge=3, le=5, description="Selfies that enrolling takes.")
     verify_photos: int = Field(
-        3, ge=2, le=3, description="Selfies that verifying by photo takes, all different."
+        2, ge=2, le=3, description="Selfies that verifying by photo takes, all different."
     )
     photo_challenge_s: float = Field(
         60, ge=10, le=600, description="Seconds in which each selfie must come when verifying."

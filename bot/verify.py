@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -37,6 +37,11 @@ logger = logging.getLogger(__name__)
 
 _MARGIN_S = 30.0
 """A flow outlives its challenge by this, so that who comes too late is told so."""
+
+_PASSED = "passed_"
+
+Remind = Callable[[Message, int, str], Awaitable[None]]
+"""Tells a person, known by their id, in a language, what they should know about their login."""
 
 _LEVELS: dict[str, Level] = {
     "photo": "photo",
@@ -85,6 +90,7 @@ class Verifying:
         captures: fetch and see what people send.
         language: see `replies.Language`.
         terms: how it goes.
+        remind: called when somebody passed.
         chance: draws challenges; not to be foreseen.
         clock: tells the time, with a zone.
     """
@@ -96,6 +102,7 @@ class Verifying:
         captures: Captures,
         language: Language,
         terms: Terms,
+        remind: Remind,
         chance: Random,
         clock: Callable[[], datetime],
     ) -> None:
@@ -103,6 +110,7 @@ class Verifying:
         self._captures = captures
         self._language = language
         self._terms = terms
+        self._remind = remind
         self._chance = chance
         self._clock = clock
 
@@ -223,6 +231,8 @@ class Verifying:
             said = refused(said, language)
         if said is not None:
             await reply(message, said)
+        if request.outcome.startswith(_PASSED):
+            await self._remind(message, request.person, language)
 
     async def _take(
         self, request: Request, message: Message, flow: Flow, language: str
@@ -345,7 +355,7 @@ class Verifying:
         if not decided.accepted:
             request.outcome = f"failed_{decided.reason}"
             return say(language, f"verify.failed_{attempt.level}")
-        request.outcome = f"passed_{attempt.level}"
+        request.outcome = f"{_PASSED}{attempt.level}"
         return say(language, f"verify.passed_{attempt.level}")
 
     async def _decide(

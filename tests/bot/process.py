@@ -14,6 +14,7 @@ from typing import Any
 
 from bot import app, logs
 from bot.settings import Settings
+from bot.store import add_key
 from engine.types import Analysis
 from tests.bot.fakes import FakeEngine, analysis, face
 
@@ -50,14 +51,18 @@ class SlowEngine(FakeEngine):
 
 
 def main() -> None:
-    written = watch()
     values = json.loads(sys.argv[1])
     hold_s = values.pop("hold", 0.0)
     folder = Path(values.pop("folder"))
+    keys = folder / "template.keys"
+    if not keys.exists():  # an operator's work, not the bot's
+        add_key(keys)
+    written = watch()
     settings = Settings(
         _env_file=None,  # type: ignore[call-arg]
         database=folder / "bot.db",
         ids_key=folder / "ids.key",
+        template_keys_file=keys,
         **values,
     )
     logs.configure(settings.secrets, "info", sys.stderr)

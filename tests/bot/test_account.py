@@ -23,7 +23,7 @@ async def test_commands_answer_in_the_persons_language(
         "minutes": 60,
         "faces_max": 12,
         "updates_kept": 10_000,
-        "selfies": 5,
+        "selfies": 4,
         "capture_days": 30,
         "audit_days": 180,
         "idle_days": 365,

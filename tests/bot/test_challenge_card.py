@@ -22,8 +22,15 @@ def test_each_step_has_its_arrow_in_order(language: str) -> None:
     assert [arrow.degrees for arrow in arrows] == [180.0, 90.0, 0.0, 270.0]
     assert [arrow.spot.x for arrow in arrows] == sorted(arrow.spot.x for arrow in arrows)
     words = [item.text for item in layout.items if isinstance(item, Text)]
-    for step in CHALLENGE.steps:
-        assert say(language, f"challenge.{step.name.lower()}") in words
+    names = [say(language, f"challenge.{name}") for name in ("side", "up", "other_side", "down")]
+    assert [word for word in words if word in names] == names
+
+
+def test_whichever_side_comes_first_is_one_side() -> None:
+    layout = challenge_card.compose(Challenge.parse("uouo"), "en")
+    words = [item.text for item in layout.items if isinstance(item, Text)]
+    assert words.count(say("en", "challenge.side")) == 2
+    assert say("en", "challenge.other_side") not in words
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

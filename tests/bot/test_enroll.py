@@ -309,3 +309,19 @@ async def test_replacing_without_verifying_waits_and_can_be_cancelled(tmp_path: 
         assert (await ana.edited(again)).text == say("en", "enroll.kept")
         await ana.send_text("/enroll")
         assert (await ana.reply()).text == say("en", "enroll.already", hours=24)
+
+
+async def test_whoever_passes_is_told_that_somebody_wants_another_face(tmp_path: Path) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/enroll")
+        offer = await ana.reply()
+        await ana.press(offer, say("en", "buttons.wait"))
+        notice = await ana.edited(offer)
+        assert (await verify(ana, shots)).text == say("en", "verify.passed_photo")
+        reminder = await ana.reply()
+        assert reminder.text == notice.text
+        await ana.press(reminder, say("en", "buttons.keep"))
+        assert (await ana.edited(reminder)).text == say("en", "enroll.kept")

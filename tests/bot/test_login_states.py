@@ -1,5 +1,7 @@
-"""Whatever two people do in whatever order: nobody passes without a live challenge, nobody as
-somebody else, and nothing is left of who was forgotten. Through real HTTP and a real database.
+"""Whatever two people do in whatever order.
+
+Nobody passes without a live challenge, nobody as somebody else, and nothing is left of who was
+forgotten. Through real HTTP and a real database.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ import pytest
 from bot.account import COMMANDS, LOGIN_COMMANDS
 from bot.fairness import Turned
 from bot.intake import Reason
-from bot.liveness import FailureReason, Step
+from bot.liveness import FailureReason
 from bot.replies import TOAST_MAX
 from bot.texts import LANGUAGES, language_of, say, sentences
 from engine.types import Verdict
@@ -26,7 +26,6 @@ FAMILIES = {
     "lookalike.brief_": {one.value for one in Verdict},
     "commands.": {*COMMANDS, *LOGIN_COMMANDS},
     "liveness.": {one.value for one in FailureReason},
-    "challenge.": {one.name.lower() for one in Step},
     "enroll.hint_": {"1", "2", "3", "4"},
     "verify.passed_": {"photo", "video"},
     "verify.failed_": {"photo", "video"},

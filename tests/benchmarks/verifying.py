@@ -28,7 +28,6 @@ from engine.client import EmbeddedEngine
 from engine.settings import Settings as EngineSettings
 from tests.bot import fakes
 
-
 SELFIES = Settings.model_fields["enroll_selfies"].default
 
 

@@ -23,6 +23,7 @@ _QUIETER = {
     "telegram": logging.WARNING,
     "telegram.request.BaseRequest": logging.CRITICAL + 1,
     "aiosqlite": logging.WARNING,
+    "alembic": logging.WARNING,
     "sqlalchemy": logging.WARNING,
     "PIL": logging.WARNING,
     "uvicorn": logging.WARNING,

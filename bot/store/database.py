@@ -56,7 +56,7 @@ class Database:
             self.name = str(self.path)
             self._engine = self._sqlite(self.path)
         else:
-            url = _postgresql_url(str(address))
+            url = postgresql_url(str(address))
             self.name = url.render_as_string(hide_password=True)
             self._engine = self._postgresql(url)
         self._reading: AsyncEngine = self._engine
@@ -219,7 +219,12 @@ def make_private_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
-def _postgresql_url(address: str) -> URL:
+def postgresql_url(address: str) -> URL:
+    """The address of a PostgreSQL database as the driver wants it.
+
+    Raises:
+        StoreError: it is no such address.
+    """
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):
@@ -230,7 +235,9 @@ def _postgresql_url(address: str) -> URL:
             "DATABASE_URL is no address of a PostgreSQL database: it looks like "
             "postgresql://user:password@host/name; for SQLite name a file in DATABASE instead."
         )
-    return url.set(drivername="postgresql+asyncpg")
+    # What libpq, and so everybody's address, calls sslmode, this driver calls ssl.
+    query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    return url.set(drivername="postgresql+asyncpg", query=query)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

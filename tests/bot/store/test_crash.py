@@ -1,7 +1,7 @@
 """A process that is killed at any await leaves no half state, no free try, and nobody's rest.
 
-Every seventh await is tried, which with three awaits a statement comes to all kinds of them;
-CRASH_STRIDE=1 tries every one, and takes seven times as long.
+Every eleventh await is tried, which with three awaits a statement comes to all kinds of them;
+CRASH_STRIDE=1 tries every one, and takes eleven times as long.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from tests.bot.store.places import (
     vectors,
 )
 
-STRIDE = int(os.environ.get("CRASH_STRIDE", "7"))
+STRIDE = int(os.environ.get("CRASH_STRIDE", "11"))
 FIRST = 6_000_000_000
 Prepare = Callable[[Store, int], Awaitable[None]]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bot.store import Attempt, FlowKind, Store, StoreError
+from bot.store.database import postgresql_url
 from tests.bot.store.places import (
     ANA,
     BEN,
@@ -99,7 +100,7 @@ async def test_a_server_that_went_away_is_said_and_comes_back(place: Place) -> N
         await enroll(store)
         await place.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE application_name = 'face-matcher'"
+            "WHERE application_name = 'face-matcher' AND datname = current_database()"
         )
         assert await store.membership(ANA) is not None, "connections are looked after"
     port = str(place.address).rpartition(":")[2].partition("/")[0]
@@ -221,6 +222,14 @@ async def test_an_address_that_is_none_is_said_without_its_password(sqlite: Plac
             async with Store(address, sqlite.vault, updates_kept=1):
                 pass
         assert "secret" not in str(caught.value)
+
+
+def test_addresses_are_understood_as_everybody_writes_them() -> None:
+    for scheme in ("postgres", "postgresql", "postgresql+asyncpg"):
+        url = postgresql_url(f"{scheme}://bot:s%40fe@db.example:5433/name?sslmode=require")
+        assert url.drivername == "postgresql+asyncpg"
+        assert (url.username, url.password, url.port) == ("bot", "s@fe", 5433)
+        assert url.query == {"ssl": "require"}
 
 
 async def test_writers_wait_for_each_other(place: Place) -> None:

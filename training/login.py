@@ -28,7 +28,7 @@ from training.console import Advance, progress
 from training.data import Faces, Owners, Vectors
 from training.facing import Poses
 from training.gallery import own_calibration
-from training.metrics import Flags, multiplicities
+from training.metrics import Flags, multiplicities, upper_quantile
 from training.tools import Tools
 
 Numbers = NDArray[np.int64]
@@ -648,58 +648,40 @@ def scores(
 # --- Choosing ---
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A threshold and why.
-
-    Attributes:
-        threshold: what is shipped.
-        reaches_goal: whether the bound keeps `GOAL`, not only `FMR`.
-    """
-
-    threshold: float
-    reaches_goal: bool
-
-
-def choose(genuine: Values, strangers: Strangers, seed: int = 0) -> Chosen | None:
+def choose(genuine: Values, strangers: Strangers, seed: int = 0) -> float | None:
     """The threshold for some people: as strict as the right ones can bear.
 
-    The upper bound of strangers' success keeps `FMR` in any case. It goes on towards `GOAL` as long
-    as no more than 4 % of the right people's attempts are refused.
+    The upper bound of strangers' success keeps `FMR` in any case. It goes on to where as many
+    succeed as `GOAL` says, as measured, as long as no more than 4 % of the right people's attempts
+    are refused.
 
     Returns:
-        None where the tries are too few to keep `FMR`, or nobody was let in.
+        None where the tries are too few to keep `FMR`, or there is nobody to let in.
     """
-    bounds = Bounds(strangers, seed)
-    loose = bounds.lowest(FMR)
+    loose = Bounds(strangers, seed).lowest(FMR)
     if loose is None or not len(genuine):
         return None
-    strict = bounds.lowest(GOAL)
-    if strict is None:  # beyond what was met: the bound is that of no success at all
-        strict = max(loose, float(np.nextafter(strangers.score.max(), np.inf)))
+    strict = upper_quantile(strangers.score, GOAL)
     bearable = float(np.quantile(genuine, _FNMR_AIM))
-    threshold = max(loose, min(strict, bearable))
-    return Chosen(threshold, threshold >= strict and bounds.upper(threshold) <= GOAL)
+    return max(loose, min(strict, bearable))
 
 
-def choose_for_others(trials: Trials, seed: int = 0) -> Chosen | None:
+def choose_for_others(trials: Trials, seed: int = 0) -> float | None:
     """The threshold to ship to other people than these.
 
     Everybody in turn is left out, a sixth at a time; the strictest threshold that any of the rest
     would have chosen leaves the margin that people make.
     """
     rows = trials.rows()
-    whole = choose(trials.genuine, rows, seed)
-    if whole is None:
+    threshold = choose(trials.genuine, rows, seed)
+    if threshold is None:
         return None
-    threshold = whole.threshold
     people = max(trials.whose.max(initial=0), rows.victim.max(initial=0)) + 1
     for fold in range(min(_FOLDS, int(people))):
         kept = (rows.victim % _FOLDS != fold) & (rows.impostor % _FOLDS != fold)
         found = choose(trials.genuine[trials.whose % _FOLDS != fold], rows.part(kept), seed)
-        if found is not None:
-            threshold = max(threshold, found.threshold)
-    return Chosen(_up(threshold), whole.reaches_goal)
+        threshold = max(threshold, found or threshold)
+    return _up(threshold)
 
 
 def _up(value: float, digits: int = 4) -> float:
@@ -741,7 +723,7 @@ def measure(
     table = Table(drawn, grid, seed)
     played = table.play(advance)
     pairs = rounds(crowd.people, grid) - len(grid)
-    chosen: list[tuple[Trials, Chosen]] = []
+    chosen: list[tuple[Trials, float]] = []
     for done, trials in enumerate(played, 1):
         found = choose_for_others(trials, seed)
         if found is not None:
@@ -750,7 +732,7 @@ def measure(
             advance(pairs + done)
     if not chosen:
         return None
-    points = [_photo(trials, found.threshold, seed) for trials, found in chosen]
+    points = [_photo(trials, threshold, seed) for trials, threshold in chosen]
     points += _videos(table, played, seed)
     captures, probes = advised(points)
     return LoginCalibration(
@@ -812,9 +794,10 @@ def _videos(table: Table, played: Sequence[Trials], seed: int) -> list[Operating
             choose_for_others(replace(each, genuine=one.genuine, whose=one.whose), seed)
             for each in trials.values()
         ]
-        if None in chosen:
+        supported = [threshold for threshold in chosen if threshold is not None]
+        if len(supported) < len(chosen):
             continue
-        threshold = max(found.threshold for found in chosen if found is not None)
+        threshold = max(supported)
         turn = max(_down(float(np.quantile(turns.genuine, _TURN_FNMR))), 0.0)
         rows = {m: each.rows() for m, each in trials.items()}
         points.append(

@@ -52,6 +52,7 @@ class Database:
         self.path = address if isinstance(address, Path) else None
         self._busy_timeout_s = busy_timeout_s
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._writers = asyncio.Lock()
         if self.path is not None:
             self.name = str(self.path)
             self._engine = self._sqlite(self.path)
@@ -138,8 +139,31 @@ class Database:
 
     async def _transact(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         with self._faults():
-            async with self._writing.begin() as connection:
+            async with self._turn_to_write(), self._writing.begin() as connection:
                 return await work(connection)
+
+    @asynccontextmanager
+    async def _turn_to_write(self) -> AsyncIterator[None]:
+        """SQLite's writers of one process come in the order of asking.
+
+        SQLite itself lets whoever happens to look next go first, so that one of many could wait
+        for ever; it is left to choose among processes only.
+        """
+        if self.path is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._busy_timeout_s):
+                await self._writers.acquire()
+        except TimeoutError:
+            raise StoreError(
+                f"The database {self.name} cannot be used (too many want to write): try again "
+                "later; if it goes on, end whatever has locked it for too long."
+            ) from None
+        try:
+            yield
+        finally:
+            self._writers.release()
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._under_way.discard(task)

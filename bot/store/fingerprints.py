@@ -11,7 +11,7 @@ from collections.abc import Sequence
 FINGERPRINT_BYTES = 32
 _ROW_BYTES = 2
 # In bits of 256.
-PHOTO_DISTANCE = 40
+PHOTO_DISTANCE = 32
 CLIP_DISTANCE = 40
 
 

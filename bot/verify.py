@@ -169,7 +169,7 @@ class Verifying:
             "" if challenge is None else challenge.code,
             lifetime_s=self._whole_lifetime_s(level),
         )
-        state = {
+        state: dict[str, object] = {
             "level": level,
             "nonce": base64.b64encode(nonce).decode("ascii"),
             "challenge": "" if challenge is None else challenge.code,

@@ -34,7 +34,7 @@ def shape(data: bytes) -> Shape:
     import av  # only who sends a video needs FFmpeg's libraries in memory
 
     try:
-        with av.open(io.BytesIO(data)) as opened:
+        with av.open(io.BytesIO(data), "r") as opened:
             stream = opened.streams.video[0]
             if opened.duration:
                 length_s = opened.duration / av.time_base

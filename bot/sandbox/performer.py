@@ -698,7 +698,7 @@ def _hit(
     at = near + (far - near) * np.clip(high / np.maximum(high - low, 1e-9), 0.0, 1.0)
     found = foot + along * at
     across, along_it = relief.texture(found[0], found[1])
-    return across, along_it, hits.astype(np.float64)
+    return across, along_it, np.asarray(hits, np.float64)
 
 
 @functools.cache
@@ -956,7 +956,12 @@ def transcode(clip: bytes, lot: random.Random) -> bytes:
         stream = container.streams.video[0]
         rate = round(float(stream.average_rate or FRAMES_PER_S))
         frames = (
-            np.asarray(frame.to_image().resize((side, side), Image.Resampling.BILINEAR), np.uint8)
+            np.asarray(
+                Image.fromarray(frame.to_ndarray(format="rgb24")).resize(
+                    (side, side), Image.Resampling.BILINEAR
+                ),
+                np.uint8,
+            )
             for frame in container.decode(stream)
         )
         return encode(frames, rate, quality=lot.uniform(28, 36))

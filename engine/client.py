@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from engine import clip, tracking
 from engine.batching import Batch, Batcher
+from engine.decoder import Limits as ClipLimits
 from engine.image import LIMITS, Limits
 from engine.request import Analyzer
 from engine.settings import Settings
@@ -114,7 +115,7 @@ class EmbeddedEngine:
         max_batch: int = 8,
         decode_threads: int = 2,
         limits: Limits = LIMITS,
-        clip_limits: clip.Limits = clip.LIMITS,
+        clip_limits: ClipLimits = clip.LIMITS,
         drain_s: float = 10.0,
         thread: ThreadPoolExecutor | None = None,
         clock: Callable[[], float] = time.monotonic,

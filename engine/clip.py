@@ -13,6 +13,7 @@ import contextlib
 import logging
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,6 +35,7 @@ from engine.errors import (
     NotAVideo,
     TooManyFrames,
     TooManyVideoPixels,
+    Unavailable,
     UnsupportedVideo,
     VideoTooDemanding,
     VideoTooLong,
@@ -135,6 +137,7 @@ class Decoders:
             UnsupportedVideo: a video, in another container.
             ClipTooLarge: more bytes than are accepted.
             Busy: too many clips wait already.
+            Unavailable: no process could be started.
         """
         check_length(clip, self._limits)
         demuxer = _identify(clip)
@@ -271,17 +274,24 @@ class Reel:
 async def _start(
     program: Sequence[str], demuxer: str, limits: Limits
 ) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *program,
-        *decoder.arguments(demuxer, limits),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={},
-        cwd="/",
-        start_new_session=True,  # Ctrl+C is for whoever started this, who then ends it
-        limit=_FRAMES_AHEAD * 3 * limits.side_px**2 // 2,  # the reader holds twice as much
-    )
+    try:
+        return await asyncio.create_subprocess_exec(
+            *program,
+            *decoder.arguments(demuxer, limits),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={},
+            cwd="/",
+            start_new_session=True,  # Ctrl+C is for whoever started this, who then ends it
+            limit=_FRAMES_AHEAD * 3 * limits.side_px**2 // 2,  # the reader holds twice as much
+        )
+    except OSError as error:
+        _LOG.error("No decoder could be started: %s", error)
+        raise Unavailable(
+            f"No decoder could be started ({error.strerror}): see that the machine has processes, "
+            "files and memory left."
+        ) from error
 
 
 async def _feed(stdin: asyncio.StreamWriter, clip: bytes) -> None:
@@ -303,6 +313,25 @@ async def _end(process: asyncio.subprocess.Process, feeding: "asyncio.Task[None]
     process.stdin.close()
     # What it still said is read away: a full pipe would keep its end from being noticed.
     await process.communicate()
+
+
+def hindrance(program: Sequence[str] = PROGRAM) -> str:
+    """What keeps clips from being decoded on this machine; empty where nothing does."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            [*program, *decoder.arguments("mov", LIMITS)],
+            input=b"",
+            capture_output=True,
+            env={},
+            cwd="/",
+            timeout=LIMITS.wait_s,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == Ending.BROKEN:  # as it should say of nothing
+        return ""
+    words = done.stderr[-_WORDS_BYTES:].decode("ascii", "replace")
+    return f"the decoder ended with {done.returncode}: {words}"
 
 
 # --- What a clip is, and why it is refused ---

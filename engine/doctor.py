@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import features
 
-from engine import bundle, embed, recogniser, threads
+from engine import bundle, clip, embed, recogniser, threads
 from engine.bundle import Bundle
 from engine.device import choose_device
 from engine.embed import facenet_vggface2
@@ -21,7 +21,10 @@ from engine.errors import BundleError, EngineError
 from engine.settings import Settings
 from engine.weights import find
 
-_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pillow-heif", "facenet-pytorch")
+_PACKAGES = (
+    *("torch", "torchvision", "numpy", "pillow", "pillow-heif", "facenet-pytorch"),
+    *("av", "imagehash"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     used = threads.chosen(settings.engine_threads)
     yield Finding("cores", f"{threads.usable_cores()}, of which networks use {used}")
     yield from _formats()
+    yield _clips()
     yield _dlib_weights()
     yield _facenet_weights(settings)
     yield from _bundles(settings)
@@ -82,6 +86,15 @@ def _formats() -> Iterator[Finding]:
         yield Finding("HEIC photos", f"read (libheif {pillow_heif.libheif_version()})")
     except (ImportError, OSError) as error:
         yield Finding("HEIC photos", f"not read ({error})", "Run `uv sync`.")
+
+
+def _clips() -> Finding:
+    hindrance = clip.hindrance()
+    return Finding(
+        f"{clip.ACCEPTED} clips",
+        f"not decoded: {hindrance}" if hindrance else "decoded",
+        "Run `uv sync`; a clip's decoder needs 512 MiB of memory." if hindrance else "",
+    )
 
 
 def _dlib_weights() -> Finding:

@@ -28,6 +28,7 @@ from engine.errors import (
     NotAVideo,
     TooManyFrames,
     TooManyVideoPixels,
+    Unavailable,
     UnsupportedVideo,
     VideoTooDemanding,
     VideoTooLong,
@@ -624,6 +625,16 @@ async def test_one_that_never_stops_complaining_is_ended(caplog: pytest.LogCaptu
     assert caplog.text == ""
 
 
+async def test_where_no_decoder_can_be_started_the_engine_is_unavailable(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    decoders = Decoders(1, program=("/no/such/python",))
+    for _ in range(2):  # and its place is free again
+        with pytest.raises(Unavailable, match="No such file"):
+            await frames_of(decoders, plain())
+    assert "No decoder could be started" in caplog.text
+
+
 async def test_a_decoder_that_takes_no_byte_of_a_large_clip_and_says_why() -> None:
     clip = plain() + bytes(10 * 2**20)
     with pytest.raises(VideoTooLong):
@@ -648,6 +659,13 @@ def test_a_bug_in_the_decoder_is_told_without_the_clips_words() -> None:
     assert b"ValueError" in done.stderr
     assert b"words" not in done.stderr
     assert b"no-such" not in done.stderr
+
+
+def test_what_keeps_clips_from_being_decoded_here_is_told() -> None:
+    assert clip_module.hindrance() == ""
+    assert "No such file" in clip_module.hindrance(["/no/such/python"])
+    complaint = clip_module.hindrance([sys.executable, "-c", "import no_such_module"])
+    assert "no_such_module" in complaint
 
 
 def test_every_ending_is_a_fault_of_its_own() -> None:

@@ -169,6 +169,8 @@ def test_doctor_finds_a_fresh_checkout_sound():
     result = run("doctor")
     assert result.exit_code == 0
     assert "celebrities@" in result.output
+    (line,) = [line for line in result.output.splitlines() if "WebM clips" in line]
+    assert "not decoded" not in line
 
 
 def test_doctor_finds_weights_that_are_another_file(monkeypatch, tmp_path):

@@ -315,3 +315,31 @@ async def test_vectors_of_two_bundles_do_not_meet_in_one_track(seer: Seer) -> No
             await watching
         track: Track = await engine.track(clip())
         assert track.bundle == "tests@1"
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_decoders_are_started_from_any_thread_and_loop(seer: Seer, kind: str) -> None:
+    """As in a replica of Ray: not in the main thread, and not always on asyncio's own loop."""
+    loops = pytest.importorskip(kind)
+    outcomes: list[Track | BaseException] = []
+
+    async def watch() -> None:
+        async with EmbeddedEngine(seer) as engine:
+            outcomes.append(await engine.track(clip()))
+            late = await asyncio.gather(
+                engine.track(endless(), timeout_s=0.5), return_exceptions=True
+            )
+            outcomes.extend(late)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=loops.new_event_loop) as runner:
+            runner.run(watch())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(PATIENCE_S)
+    first, second = outcomes
+    assert isinstance(first, Track)
+    assert len(first.frames) == 20
+    assert isinstance(second, DeadlineExceeded)
+    assert children() == []

@@ -487,7 +487,8 @@ class Table:
             first, second = np.triu_indices(len(own), 1)
             apart = group[first] != group[second]
             cosines = (own @ own.T)[first[apart], second[apart]]
-            found.append(np.quantile(cosines, np.linspace(0, 1, 201)) if len(cosines) else [])
+            if len(cosines):
+                found.append(np.quantile(cosines, np.linspace(0, 1, 201)))
         # Everybody weighs alike, however many pairs they have.
         return max(0.0, _down(float(np.quantile(np.concatenate(found), _AGREEMENT_FNMR))))
 

@@ -423,10 +423,10 @@ def measure(everybody, chosen, calibration, eyes, arguments):
             "their person); with_doubted has them."
         )
     known = probes.number_of(everybody["people"], chosen.manifest.people) >= 0
-    if known.any() and not arguments.crossfit:
+    if known.any():
         notes.append(
             f"{int(known.sum())} of these people are among those whom {chosen.name} was calibrated "
-            "on: the figures flatter it. --crossfit calibrates on the others each time."
+            "on: other people's figures may differ. --crossfit calibrates on the others each time."
         )
     generator = np.random.default_rng(arguments.seed)
     tally = Tally()

@@ -38,12 +38,12 @@ def frames_of(clip: bytes) -> list[NDArray[np.uint8]]:
 
 
 def act(who: Portrait, attack: Attack | None = None, seed: int = 3, **options: object) -> bytes:
-    values: dict[str, object] = {"frames_per_s": 2, "brisk": True, **options}
+    values: dict[str, object] = {"frames_per_s": 1, "brisk": True, **options}
     return perform(who.pixels, who.landmarks, SUDO, seed=seed, attack=attack, **values)  # type: ignore[arg-type]
 
 
 def test_a_clip_is_a_square_h264_video_of_6_to_15_seconds(astronaut: Portrait) -> None:
-    for brisk, seed in ((True, 1), (False, 2), (False, 3)):
+    for brisk, seed in ((True, 1), (False, 2)):
         with av.open(io.BytesIO(act(astronaut, seed=seed, brisk=brisk)), "r") as container:
             stream = container.streams.video[0]
             assert (stream.width, stream.height) == (SIDE_PX, SIDE_PX)
@@ -60,7 +60,7 @@ def test_the_same_seed_draws_the_same_clip_and_another_one_another(astronaut: Po
 def test_a_picture_file_will_do(astronaut: Portrait) -> None:
     file = io.BytesIO()
     Image.fromarray(astronaut.pixels).save(file, "PNG")
-    options = {"seed": 3, "frames_per_s": 2, "brisk": True}
+    options = {"seed": 3, "frames_per_s": 1, "brisk": True}
     assert perform(file.getvalue(), LANDMARKS, SUDO, **options) == act(astronaut)  # type: ignore[arg-type]
 
 
@@ -69,7 +69,7 @@ def test_every_attack_can_be_filmed(
     attack: Attack, astronaut: Portrait, somebody_else: Portrait
 ) -> None:
     frames = frames_of(act(astronaut, attack, other=somebody_else))
-    assert len(frames) >= 12
+    assert len(frames) >= 6
     side = frames[0].shape[0]
     assert all(frame.shape == (side, side, 3) for frame in frames)
     assert (side == SIDE_PX) is (attack is not Attack.RECODED)
@@ -114,8 +114,8 @@ def test_scripts_go_where_the_steps_say() -> None:
     assert sorted(first, key=lambda step: first[step]) == list(SUDO.steps)
     assert 30 <= -motion.yaw.min() <= 50
     assert 30 <= motion.yaw.max() <= 50
-    assert 17 <= -motion.pitch.min() <= 29
-    assert 17 <= motion.pitch.max() <= 29
+    assert 20 <= -motion.pitch.min() <= 34
+    assert 20 <= motion.pitch.max() <= 34
     assert abs(motion.yaw[0]) < 5
     assert abs(motion.yaw[-1]) < 5
 

@@ -1,0 +1,581 @@
+"""How often a video login is fooled, per kind of attack, and how often it refuses who is there.
+
+    uv run python -m tests.benchmarks.attacks ../shared/data/photos/people --tries 200 --json
+
+Frames are generated from photos (`bot.sandbox.performer`), go through a real encoder, the engine's
+decoder, detector and embedder (`engine.track`), and are judged by `bot.liveness` alone and, where
+the bundle carries a login's calibration, by the whole decision as well: against templates of the
+photo's person, enrolled from that person's other photos.
+
+So that two cores can do it in an hour, most tries share frames. Of each photo a stock of frames is
+filmed at known angles (heads, flat and bent prints, two people), encoded, tracked; a try is a
+script (who looks where, ten times a second, drawn anew for each try) that shows for each moment a
+frame of about that angle from the stock, drawn by lot, at the script's place and size. `--whole` of
+the tries of each kind are filmed frame by frame instead, half of them as phones film, 30 frames a
+second and at any pace, and are reported by themselves as well.
+
+Photos that clips can be made from show one face, large, sharp and frontal. People fall into two
+parts by their place in the folder: thresholds were set on the even ones (`--part calibration`) and
+are reported on the odd ones. Bounds are Clopper and Pearson's, two-sided 95 %; tries share people,
+so that they are somewhat too narrow.
+
+Two rows cost no clip: "any_guess" holds every genuine clip against all 108 challenges, which is
+exactly what a guess is worth; "stranger" is somebody who honestly does the challenge but claims to
+be somebody else.
+"""
+
+import argparse
+import asyncio
+import collections
+import json
+import math
+import pickle
+import random
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from scipy.stats import beta
+
+from bot import liveness
+from bot.liveness import Failure, Performance
+from bot.sandbox.performer import (
+    NEEDS_OTHER,
+    PER_EYE_DISTANCE_PX,
+    SIDE_PX,
+    Attack,
+    Motion,
+    Portrait,
+    Print,
+    Script,
+    bent,
+    encode,
+    film,
+    perform,
+    transcode,
+    write,
+)
+from engine import decision, errors, image
+from engine.client import EmbeddedEngine
+from engine.settings import Settings
+from engine.types import Track
+from tests.benchmarks.accuracy import signature, tiny
+from training.audit import COPY
+
+GENUINE = "genuine"
+KINDS = (GENUINE, *(attack.value for attack in Attack))
+FRAMES_PER_S = 10
+ENROLLED = 5
+"""Photos of each person that are read, at most."""
+LOOSE = 3.0
+"""How much around a face a portrait keeps, in the face's sizes."""
+FLAT = (Attack.STILL, Attack.MOVED, Attack.TILTED)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A photo that clips are made of, and whose."""
+
+    person: str
+    portrait: Portrait
+    vector: np.ndarray
+    signature: np.ndarray
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Frames of known angles, as the engine saw them."""
+
+    angles: np.ndarray  # (n, 3) yaw, pitch, roll in degrees
+    frames: tuple
+    embedded: np.ndarray  # (n,)
+
+    def near(self, angles, lot, embedded):
+        """A frame of about these angles."""
+        apart = (((self.angles - angles) / (5.0, 4.0, 10.0)) ** 2).sum(axis=1)
+        if embedded:
+            apart = np.where(self.embedded, apart, np.inf)
+        best = np.argsort(apart)[:3]
+        return self.frames[lot.choice([k for k in best if apart[k] <= apart[best[0]] + 1.0])]
+
+
+@dataclass(frozen=True)
+class Try:
+    """One clip, as the engine saw it."""
+
+    kind: str
+    challenge: str
+    subject: int
+    whole: bool
+    track: object
+
+
+def frontal(face):
+    quality, pose = face.quality, face.pose
+    return (
+        face.probability >= 0.99
+        and quality.size_px >= 90
+        and quality.blur <= 0.63
+        and 0.2 <= quality.exposure <= 0.8
+        and abs(pose.yaw) <= 0.1
+        and 0.45 <= pose.pitch <= 0.66
+    )
+
+
+def belongs(number, part):
+    return part == "all" or (number % 2 == 0) == (part == "calibration")
+
+
+async def read(engine, folder, part):
+    """Subjects of a part of the people, and everybody's embeddings for templates."""
+    subjects, enrolled = [], collections.defaultdict(list)
+    homes = sorted(path for path in folder.iterdir() if path.is_dir())
+    for number, home in enumerate(homes):
+        if not belongs(number, part):
+            continue
+        for path in sorted(path for path in home.iterdir() if path.is_file()):
+            try:
+                photo = image.decode(path.read_bytes())
+                analysis = await engine.analyze(path.read_bytes(), top_k=1, embed=True)
+            except errors.ImageError:
+                continue
+            faces = [face for face in analysis.faces if face.quality.size_px >= 40]
+            if len(faces) != 1 or not frontal(faces[0]):
+                continue
+            (face,) = faces
+            x1, y1, x2, y2 = face.box
+            chip = np.asarray(photo.crop((int(x1), int(y1), int(x2), int(y2))))
+            own = signature(tiny(chip)[None])[0]
+            if any(own @ other.signature > COPY[0] for other in subjects):
+                continue
+            if len(enrolled[home.name]) == ENROLLED:
+                break
+            enrolled[home.name].append(len(subjects))
+            subjects.append(Subject(home.name, around(photo, face), face.embedding, own))
+    return subjects, enrolled
+
+
+def around(photo, face):
+    """The face and what is around it; a whole photo would only slow the way to other processes."""
+    x1, y1, x2, y2 = face.box
+    middle, reach = ((x1 + x2) / 2, (y1 + y2) / 2), LOOSE * max(x2 - x1, y2 - y1) / 2
+    left, top = (max(0, int(value - reach)) for value in middle)
+    right = min(photo.width, int(middle[0] + reach) + 1)
+    bottom = min(photo.height, int(middle[1] + reach) + 1)
+    pixels = np.asarray(photo.crop((left, top, right, bottom)))
+    return Portrait(pixels, np.asarray(face.landmarks) - (left, top))
+
+
+# --- Frames in stock ---
+
+
+def head_angles(lot):
+    """Along the four ways a head goes, denser where it matters, and around the corners."""
+    yaws, pitches = (8, 16, 24, 30, 34, 38, 42, 46), (5, 10, 15, 19, 22, 25)
+    angles = [(sign * yaw, lot.gauss(0, 2.0)) for yaw in yaws for sign in (-1, 1)]
+    angles += [(lot.gauss(0, 1.6), sign * pitch) for pitch in pitches for sign in (-1, 1)]
+    angles += [(lot.gauss(0, 1.0), lot.gauss(0, 1.0)) for _ in range(8)]
+    corners = [math.pi * (k + 0.5) / 4 for k in range(8)]
+    angles += [(39 * math.cos(corner), 22.5 * math.sin(corner)) for corner in corners]
+    return [(yaw, pitch, lot.gauss(0, 3)) for yaw, pitch in angles]
+
+
+def print_angles(lot):
+    """A print, tilted along the four ways."""
+    angles = [(sign * step, 0.0) for step in (25, 45, 60) for sign in (-1, 1)]
+    angles += [(0.0, sign * step) for step in (25, 45, 60) for sign in (-1, 1)]
+    angles += [(lot.gauss(0, 2.0), lot.gauss(0, 2.0)) for _ in range(4)]
+    return [(yaw, pitch, lot.gauss(0, 3)) for yaw, pitch in angles]
+
+
+def stills(angles, paper=None, *, beside=False):
+    """A script that shows each of some angles once."""
+    count, still = len(angles), np.zeros(len(angles))
+    yaw, pitch, roll = np.array(angles, float).T
+    motion = Motion(yaw, pitch, roll, still, still, still + 1)
+    times = np.arange(count) / FRAMES_PER_S
+    return Script(times, motion, paper, np.zeros(count, bool), beside)
+
+
+def stocks_of(seed):
+    """What is filmed of each photo: name, script, whether encoded once more."""
+    lot = random.Random(seed)
+
+    def shuffled(angles):
+        lot.shuffle(angles)  # every second frame is embedded: of all angles alike
+        return angles
+
+    rolls = [(lot.gauss(0, 3), lot.gauss(0, 3), roll) for roll in (-40.0, -20.0, 20.0, 40.0)]
+    yield "head", stills(shuffled(head_angles(lot))), False
+    yield "flat", stills(shuffled(print_angles(lot) + rolls), Print()), False
+    yield "bent", stills(shuffled(print_angles(lot)), bent(lot)), False
+    yield "two", stills(shuffled(head_angles(lot))[:4], beside=True), False
+    yield "recoded", stills(shuffled(head_angles(lot))), True
+
+
+def shoot(portrait, other, script, recoded, seed):
+    """A clip of a script; runs in a process of its own."""
+    lot = random.Random(seed)
+    clip = encode(film(portrait, script, lot, other), FRAMES_PER_S, quality=lot.uniform(22, 30))
+    return transcode(clip, lot) if recoded else clip
+
+
+def make(portrait, other, code, kind, seed, as_phones):
+    """A whole clip; runs in a process of its own."""
+    return perform(
+        portrait.pixels,
+        portrait.landmarks,
+        liveness.Challenge.parse(code),
+        seed=seed,
+        attack=None if kind == GENUINE else Attack(kind),
+        other=other,
+        frames_per_s=30 if as_phones else FRAMES_PER_S,
+        brisk=not as_phones,
+    )
+
+
+async def tracked(engine, jobs, workers, label):
+    """The engine's tracks of clips that functions make, a few of them ahead, in order."""
+    loop, ahead, tracks = asyncio.get_running_loop(), collections.deque(), []
+    waiting = iter(jobs)
+    with (
+        ProcessPoolExecutor(workers) as pool,
+        Progress(console=Console(stderr=True)) as progress,
+    ):
+        bar = progress.add_task(label, total=len(jobs))
+        for _ in jobs:
+            for function, *arguments in waiting:
+                ahead.append(loop.run_in_executor(pool, function, *arguments))
+                if len(ahead) > 2 * workers:
+                    break
+            tracks.append(await engine.track(await ahead.popleft()))
+            progress.advance(bar)
+    return tracks
+
+
+async def stock_up(engine, subjects, filmed, arguments):
+    """Everybody's frames, by photo and name."""
+    lot, jobs, keys = random.Random(arguments.seed), [], []
+    for place, number in enumerate(filmed):
+        subject = subjects[number]
+        others = [one.portrait for one in subjects if one.person != subject.person]
+        for name, script, recoded in stocks_of(repr((arguments.seed, number))):
+            # What is encoded once more is a replay, and no replay passes: a few will do.
+            if name == "recoded" and place % 4:
+                continue
+            other = lot.choice(others) if script.beside else None
+            jobs.append((shoot, subject.portrait, other, script, recoded, lot.getrandbits(32)))
+            keys.append((number, name, script.motion))
+    stocks = {}
+    tracks = await tracked(engine, jobs, arguments.workers, "frames")
+    for (number, name, motion), track in zip(keys, tracks, strict=True):
+        angles = np.stack([motion.yaw, motion.pitch, motion.roll], axis=1)[: len(track.frames)]
+        embedded = [one.face is not None and one.face.embedding is not None for one in track.frames]
+        stocks[number, name] = Stock(angles, track.frames[: len(angles)], np.array(embedded))
+    return stocks
+
+
+# --- Tries ---
+
+
+def stock_name(kind):
+    if kind == GENUINE:
+        return "head"
+    attack = Attack(kind)
+    if attack in FLAT:
+        return "flat"
+    if attack is Attack.BENT:
+        return "bent"
+    if attack is Attack.TWO_FACES:
+        return "two"
+    return "recoded" if attack is Attack.RECODED else "head"
+
+
+def compose(script, own, other, lot):
+    """A track of a script, out of frames in stock."""
+    motion, frames = script.motion, []
+    for index, time_s in enumerate(script.times):
+        angles = (motion.yaw[index], motion.pitch[index], motion.roll[index])
+        stock = other if script.by_other[index] else own
+        shown = stock.near(angles, lot, embedded=index % 2 == 0)
+        place = motion.x[index], motion.y[index], motion.scale[index]
+        face = shown.face and placed(shown.face, *map(float, place))
+        if face and index % 2:
+            face = replace(face, embedding=None)
+        frames.append(replace(shown, time_s=float(time_s), face=face))
+    return Track(tuple(frames), SIDE_PX, SIDE_PX, frames[-1].time_s + 1 / FRAMES_PER_S, "")
+
+
+def placed(face, x, y, scale):
+    """A face elsewhere in the picture, and larger or smaller; whose and where it looks stays."""
+    middle, shift = SIDE_PX / 2, np.array([x, y, x, y]) * PER_EYE_DISTANCE_PX * scale
+    box = tuple(((np.array(face.box) - middle) * scale + middle + shift).tolist())
+    return replace(
+        face, box=box, quality=replace(face.quality, size_px=face.quality.size_px * scale)
+    )
+
+
+async def tries_of(engine, subjects, stocks, arguments):
+    """All tries of all kinds."""
+    lot = random.Random(arguments.seed)
+    tries, jobs, planned = [], [], []
+    filmed = [number for number, name in stocks if name == "head"]
+    recoded = [number for number, name in stocks if name == "recoded"]
+    for kind in arguments.kinds:
+        for number in range(arguments.tries):
+            choices = recoded if kind == Attack.RECODED else filmed
+            index = choices[number % len(choices)]
+            others = [k for k in filmed if subjects[k].person != subjects[index].person]
+            other, asked = lot.choice(others), liveness.draw(lot)
+            if number < arguments.whole:
+                portrait = subjects[other].portrait if kind in NEEDS_OTHER else None
+                seed, as_phones = lot.getrandbits(32), number % 2 == 0
+                own = subjects[index].portrait
+                jobs.append((make, own, portrait, asked.code, kind, seed, as_phones))
+                planned.append((kind, asked.code, index))
+                continue
+            attack = None if kind == GENUINE else Attack(kind)
+            script = write(asked, lot, attack=attack, frames_per_s=FRAMES_PER_S)
+            own = stocks[index, stock_name(kind)]
+            track = compose(script, own, stocks[other, "head"], lot)
+            tries.append(Try(kind, asked.code, index, False, track))
+    tracks = await tracked(engine, jobs, arguments.workers, "whole clips")
+    for (kind, code, index), track in zip(planned, tracks, strict=True):
+        tries.append(Try(kind, code, index, True, track))
+    return tries
+
+
+# --- Judging ---
+
+
+def interval(hits, count, level=0.95):
+    """Clopper and Pearson's bounds on a share."""
+    if not count:
+        return [0.0, 1.0]
+    low = beta.ppf((1 - level) / 2, hits, count - hits + 1) if hits else 0.0
+    high = beta.ppf((1 + level) / 2, hits + 1, count - hits) if hits < count else 1.0
+    return [round(float(low), 4), round(float(high), 4)]
+
+
+def share(hits, count):
+    return {
+        "tries": count,
+        "accepted": hits,
+        "rate": round(hits / count, 4) if count else None,
+        "interval_95": interval(hits, count),
+    }
+
+
+def templates(subjects, enrolled, person, without, count):
+    """Embeddings of a person's other photos, as many as one enrolls; None where there are fewer."""
+    own = [index for index in enrolled[person] if index != without]
+    lot = random.Random(without)
+    if len(own) < count:
+        return None
+    return np.stack([subjects[index].vector for index in lot.sample(own, count)])
+
+
+def decides(calibration, enrolled_vectors, performance):
+    """The whole decision."""
+    return decision.decide(
+        calibration,
+        decision.VIDEO,
+        enrolled_vectors,
+        np.stack([face.embedding for face in performance.neutral]),
+        [np.stack([face.embedding for face in turn]) for turn in performance.turns],
+    )
+
+
+def judge_all(tries, subjects, enrolled, calibration, limits=liveness.LIMITS):
+    """Rows of the report by kind."""
+    rows = {}
+    count = calibration.captures if calibration else 0
+    for kind in KINDS:
+        own = [one for one in tries if one.kind == kind]
+        if not own:
+            continue
+        judged = [liveness.judge(challenge(one), one.track, limits) for one in own]
+        rows[kind] = row(own, judged, subjects, enrolled, calibration, count)
+    genuine = [one for one in tries if one.kind == GENUINE]
+    if genuine:
+        rows["any_guess"] = guesses(genuine, limits)
+        if calibration:
+            rows["stranger"] = strangers(genuine, subjects, enrolled, calibration, count, limits)
+    return rows
+
+
+def challenge(one):
+    return liveness.Challenge.parse(one.challenge)
+
+
+def row(own, judged, subjects, enrolled, calibration, count):
+    passed = [isinstance(result, Performance) for result in judged]
+    reasons = collections.Counter(
+        result.reason.value for result in judged if isinstance(result, Failure)
+    )
+    whole = [ok for one, ok in zip(own, passed, strict=True) if one.whole]
+    found = {
+        "liveness": share(sum(passed), len(own)),
+        "liveness_of_whole_clips": share(sum(whole), len(whole)),
+        "refused_because": dict(reasons.most_common()),
+        "mirrored": sum(isinstance(one, Performance) and one.mirrored for one in judged),
+    }
+    if calibration:
+        said = []
+        for one, result in zip(own, judged, strict=True):
+            person = subjects[one.subject].person
+            vectors = templates(subjects, enrolled, person, one.subject, count)
+            if vectors is None:
+                continue
+            if isinstance(result, Failure):
+                said.append("liveness")
+            else:
+                said.append(decides(calibration, vectors, result).reason)
+        reasons = collections.Counter(said)
+        found["whole"] = share(reasons["match"], len(said))
+        found["whole_refused_because"] = {k: v for k, v in reasons.items() if k != "match"}
+    return found
+
+
+def guesses(genuine, limits):
+    """Every genuine clip against every challenge."""
+    hits = sum(
+        isinstance(liveness.judge(asked, one.track, limits), Performance)
+        for one in genuine
+        for asked in liveness.every()
+    )
+    return {"liveness": share(hits, len(genuine) * len(liveness.every()))}
+
+
+def strangers(genuine, subjects, enrolled, calibration, count, limits):
+    """Every genuine clip against everybody else's templates."""
+    hits = trials = 0
+    for one in genuine:
+        result = liveness.judge(challenge(one), one.track, limits)
+        if isinstance(result, Failure):
+            continue
+        for person in enrolled:
+            vectors = templates(subjects, enrolled, person, one.subject, count)
+            if person == subjects[one.subject].person or vectors is None:
+                continue
+            trials += 1
+            hits += decides(calibration, vectors, result).accepted
+    return {"whole": share(hits, trials)}
+
+
+# --- Telling ---
+
+
+def show(rows):
+    table = Table("kind", "tries", "liveness accepts", "95 %", "whole login accepts", "95 %")
+    table.add_column("mostly refused because")
+    for kind, found in rows.items():
+        cells = [kind, str(found.get("liveness", found.get("whole"))["tries"])]
+        for name in ("liveness", "whole"):
+            part = found.get(name)
+            if part is None or part["rate"] is None:
+                cells += ["", ""]
+                continue
+            low, high = part["interval_95"]
+            cells += [f"{part['rate']:.1%} ({part['accepted']})", f"{low:.1%} to {high:.1%}"]
+        why = list(found.get("refused_because", {}).items())[:3]
+        table.add_row(*cells, ", ".join(f"{reason} {times}" for reason, times in why))
+    Console(stderr=True, width=150).print(table)
+
+
+async def run(arguments):
+    began = time.monotonic()
+    async with await EmbeddedEngine.open(Settings(engine_device="cpu")) as engine:
+        info = await engine.info()
+        if arguments.keep and arguments.keep.exists():
+            subjects, enrolled, stocks, tries = pickle.loads(arguments.keep.read_bytes())
+        else:
+            subjects, enrolled = await read(engine, arguments.folder, arguments.part)
+            if arguments.celebrities:
+                await add(
+                    engine,
+                    arguments.celebrities,
+                    arguments.part,
+                    subjects,
+                    enrolled,
+                    arguments.photos,
+                )
+            if len(enrolled) < 2:
+                raise SystemExit(
+                    f"{arguments.folder} needs photos of two people or more that show one large, "
+                    "sharp, frontal face each"
+                )
+            filmed = [k for own in enrolled.values() for k in own[: arguments.photos]]
+            stocks = await stock_up(engine, subjects, filmed, arguments)
+            tries = await tries_of(engine, subjects, stocks, arguments)
+            if arguments.keep:
+                arguments.keep.write_bytes(pickle.dumps((subjects, enrolled, stocks, tries)))
+    rows = judge_all(tries, subjects, enrolled, info.login)
+    result = {
+        "command": " ".join(sys.argv[1:]),
+        "bundle": info.bundle,
+        "embedder": info.embedder,
+        "login": info.login.version if info.login else None,
+        "part": arguments.part,
+        "photos_filmed": len({number for number, _ in stocks}),
+        "photos_to_enroll_from": len(subjects),
+        "people": len(enrolled),
+        "tries_a_kind": arguments.tries,
+        "whole_clips_a_kind": arguments.whole,
+        "frames_in_stock": sum(len(stock.frames) for stock in stocks.values()),
+        "seconds": round(time.monotonic() - began),
+        "kinds": rows,
+    }
+    show(rows)
+    if arguments.json:
+        print(json.dumps(result, indent=1))
+
+
+async def add(engine, arguments, subjects, enrolled):
+    """More people, from crops that are aligned already; only the sharpest few of each."""
+    homes = sorted(path for path in arguments.celebrities.iterdir() if path.is_dir())
+    for number, home in enumerate(homes):
+        if not belongs(number, arguments.part):
+            continue
+        found = []
+        for path in sorted(home.iterdir())[:40]:
+            analysis = await engine.analyze(path.read_bytes(), top_k=1, embed=True)
+            if len(analysis.faces) == 1 and abs(analysis.faces[0].pose.yaw) <= 0.1:
+                face = analysis.faces[0]
+                photo = image.decode(path.read_bytes())
+                found.append(
+                    (face.quality.blur, path, Portrait.of(np.asarray(photo), face.landmarks), face)
+                )
+        found.sort(key=lambda entry: entry[0])
+        for _, _, portrait, face in found[:ENROLLED]:
+            enrolled[home.name].append(len(subjects))
+            grey = signature(tiny(portrait.pixels)[None])[0]
+            subjects.append(Subject(home.name, portrait, face.embedding, grey))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("folder", type=Path, help="a folder per person of ordinary photos")
+    parser.add_argument("--celebrities", type=Path, help="likewise, of aligned crops")
+    parser.add_argument("--tries", type=int, default=200, help="of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--part", choices=("report", "calibration", "all"), default="report")
+    parser.add_argument(
+        "--photos", type=int, default=3, help="of each person that are filmed, at most"
+    )
+    parser.add_argument("--whole", type=int, default=8, help="of each kind, filmed frame by frame")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="keep tries here, or judge those kept before")
+    parser.add_argument("--json", action="store_true")
+    asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,9 +10,17 @@ from collections.abc import Sequence
 
 FINGERPRINT_BYTES = 32
 _ROW_BYTES = 2
-# In bits of 256.
 PHOTO_DISTANCE = 32
-CLIP_DISTANCE = 40
+"""In bits of 256, up to which a photo is a copy; from `tests.benchmarks.fingerprints`.
+
+Of 158 photos' copies these are within it: encoded anew at JPEG 85 or 30, scaled to a half or to 320
+px, darker, of more contrast, cropped by 1 %, turned by 1 degree: all; mirrored or brighter by 25 %:
+99 %; equalised: 95 %; cropped by 2 %: 72 %, by 3 %: 20 %, by 5 %: none. Of 12,403 pairs of other
+photos 99 % are 62 or more apart; those within it are copies that the folder has. Who crops more
+passes, as does who takes a second selfie from a slightly different place: the two look alike.
+"""
+CLIP_DISTANCE = 32
+"""The same for the median over a clip's frames."""
 
 
 def mask(fingerprint: bytes, pad: bytes) -> bytes:

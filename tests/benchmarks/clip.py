@@ -152,9 +152,9 @@ def demuxer_of(clip):
 
 async def throughput(seer, files, seconds):
     """Clips a minute, when there are always a few."""
-    times, ends = [], time.perf_counter() + seconds
+    times = []
 
-    async def client(engine, number):
+    async def client(engine, number, ends):
         while time.perf_counter() < ends:
             started = time.perf_counter()
             await engine.track(files[number % len(files)])
@@ -163,7 +163,8 @@ async def throughput(seer, files, seconds):
     async with EmbeddedEngine(seer) as engine:
         await engine.track(files[0])
         started = time.perf_counter()
-        await asyncio.gather(*(client(engine, number) for number in range(CLIENTS)))
+        ends = started + seconds
+        await asyncio.gather(*(client(engine, number, ends) for number in range(CLIENTS)))
         spent = time.perf_counter() - started
     times.sort()
     return {

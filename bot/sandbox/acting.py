@@ -9,14 +9,12 @@ from collections.abc import Mapping
 
 from bot.liveness import Challenge
 from bot.sandbox.errors import UserError
-from bot.sandbox.performer import NEEDS_OTHER, Attack, Portrait, perform
+from bot.sandbox.performer import FRAMES_PER_S, NEEDS_OTHER, Attack, Portrait, perform
 from engine.client import Engine
 from engine.errors import EngineError, ImageError
 from engine.types import Landmarks
 
 AS_ASKED = "as_asked"
-FRAMES_PER_S = 15
-"""Somebody waits for the clip: half of a camera's frames, and more than the engine looks at."""
 
 
 class Acting:
@@ -25,11 +23,15 @@ class Acting:
     Args:
         engine: finds faces.
         lot: draws what differs from clip to clip.
+        frames_per_s: of the clips; fewer are made sooner and judged worse.
     """
 
-    def __init__(self, engine: Engine, lot: random.Random) -> None:
+    def __init__(
+        self, engine: Engine, lot: random.Random, *, frames_per_s: int = FRAMES_PER_S
+    ) -> None:
         self._engine = engine
         self._lot = lot
+        self._frames_per_s = frames_per_s
 
     @property
     def ways(self) -> Mapping[str, bool]:
@@ -56,8 +58,7 @@ class Acting:
             seed=self._lot.getrandbits(32),
             attack=attack,
             other=beside,
-            frames_per_s=FRAMES_PER_S,
-            brisk=True,
+            frames_per_s=self._frames_per_s,
         )
 
     async def _landmarks(self, photo: bytes) -> Landmarks:

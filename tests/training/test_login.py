@@ -295,7 +295,7 @@ def test_where_aligned_crops_look_is_looked_for_and_kept(tmp_path, detector):
     found = facing.poses(faces, detector, told.append)
     own = pose(seen.landmarks[0])
     assert found[0] == pytest.approx((own.yaw, own.pitch), abs=0.06)
-    assert found[1, 0] == pytest.approx(-found[0, 0], abs=0.05)
+    assert found[1] == pytest.approx((-own.yaw, own.pitch), abs=0.06)  # a mirror turns it round
     assert np.isnan(found[2]).all()
     assert found[3].tolist() == [0.2, 0.5]
     assert told[-1] == 4
@@ -325,7 +325,7 @@ def test_calibrate_writes_it_and_the_card_tells_it(tmp_path, crowd_folder):
     made = bundle.load(stem).manifest.login
     assert told["version"] == made.version
     assert made.source == f"own, measured 2026-02-03 on {crowd_folder.name}"
-    assert {(point["templates"], point["probes"]) for point in told["points"]} >= {(3, 2)}
+    assert {(point["templates"], point["probes"]) for point in told["points"]} >= {(1, 1), (3, 1)}
     assert stem.with_suffix(".pth").read_bytes() == weights
     written = stem.with_suffix(".json").read_bytes()
     assert run(*command).exit_code == 0

@@ -1,7 +1,6 @@
 """Challenges and their judgement, on tracks that are written down and on generated clips."""
 
 import collections
-import io
 import itertools
 import math
 import random
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from skimage import data
 
 from bot.liveness import (
     LIMITS,
@@ -28,9 +25,6 @@ from bot.liveness import (
     judge,
     mirrored,
 )
-from bot.sandbox.performer import perform
-from engine.client import EmbeddedEngine
-from engine.settings import Settings
 from engine.types import Face, Frame, Pose, Quality, Track
 
 YAW, PITCH = 0.02, 0.55
@@ -479,21 +473,3 @@ def test_whatever_is_done_is_one_challenge_at_most(
 
 def test_a_mirror_of_a_mirror_is_the_thing_itself() -> None:
     assert all(mirrored(mirrored(one.steps)) == one.steps for one in every())
-
-
-# --- Through the engine ---
-
-
-async def test_a_generated_head_passes_for_what_it_did_alone() -> None:
-    """Encoded, decoded, found and followed for real; attacks: `tests.benchmarks.attacks`."""
-    pixels = data.astronaut()
-    photo = io.BytesIO()
-    Image.fromarray(pixels).save(photo, "PNG")
-    async with await EmbeddedEngine.open(Settings(engine_device="cpu")) as engine:
-        (found,) = (await engine.analyze(photo.getvalue(), top_k=1)).faces
-        clip = perform(pixels, found.landmarks, SUDO, seed=2, frames_per_s=10, brisk=True)
-        seen = await engine.track(clip)
-    judged = judge(SUDO, seen)
-    assert isinstance(judged, Performance), judged
-    assert all(judged.turns)
-    assert reason(Challenge.parse("duso"), seen) is FailureReason.WRONG_STEPS

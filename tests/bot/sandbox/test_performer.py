@@ -93,13 +93,20 @@ def test_what_is_no_portrait_is_refused(astronaut: Portrait) -> None:
             Portrait.of(pixels, landmarks)
 
 
-def test_a_still_photo_stays_and_a_head_moves(astronaut: Portrait) -> None:
-    def change(attack: Attack | None) -> float:
-        frames = np.stack(frames_of(act(astronaut, attack))).astype(np.float32)
-        frames /= frames.mean(axis=(1, 2, 3), keepdims=True)  # the light changes for both
-        return float(frames.std(axis=0).mean())
-
-    assert change(None) > 2 * change(Attack.STILL)
+def test_photos_do_what_their_attack_says() -> None:
+    for seed in range(10):
+        still, moved, tilted, curved = (
+            write(SUDO, random.Random(seed), attack=attack)
+            for attack in (Attack.STILL, Attack.MOVED, Attack.TILTED, Attack.BENT)
+        )
+        assert np.ptp(still.motion.yaw) == np.ptp(still.motion.pitch) == 0
+        assert np.abs(moved.motion.yaw).max() < 20
+        assert np.ptp(moved.motion.roll) > 20
+        assert 15 <= np.abs(tilted.motion.yaw).max() <= 70
+        assert tilted.paper is not None
+        assert tilted.paper.bend == 0
+        assert curved.paper is not None
+        assert 20 <= abs(curved.paper.bend) <= 60
 
 
 def test_scripts_go_where_the_steps_say() -> None:

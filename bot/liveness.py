@@ -413,12 +413,16 @@ class _Moment:
 
     @property
     def step(self) -> Step | None:
-        """What is being done, where it goes far enough; on a diagonal, what goes farther."""
-        if self.extent < 1.0:
-            return None
-        if abs(self.turn) >= abs(self.nod):
+        """What is being done, where it goes far enough.
+
+        A turned head is no nod, whatever its pitch: seen from the side, the five points say so
+        little about it that turns of 45 degrees were seen with as much as a nod's pitch.
+        """
+        if abs(self.turn) >= 1.0:
             return Step.SIDE if self.turn < 0 else Step.OTHER_SIDE
-        return Step.UP if self.nod < 0 else Step.DOWN
+        if abs(self.nod) >= 1.0 and abs(self.turn) <= LIMITS.release:
+            return Step.UP if self.nod < 0 else Step.DOWN
+        return None
 
 
 def _steps(sights: Sequence[_Sight], limits: Limits) -> Reading:

@@ -273,6 +273,12 @@ def test_rolling_the_head_is_one_guess_at_most(rounds: int, phase: float) -> Non
     assert len(passed) <= (2 if rounds == 1 else 0)
 
 
+def test_a_turned_head_is_no_nod_whatever_its_pitch_looks_like() -> None:
+    """Of a head turned by 45 degrees the engine sees a pitch that is off by a nod and more."""
+    poses = [(yaw, pitch - 0.19 if abs(yaw) >= 0.25 else pitch) for yaw, pitch in path(SUDO.steps)]
+    assert reason(SUDO, film(poses)) is None
+
+
 def test_too_small_or_too_short_a_step_does_not_count() -> None:
     assert reason(SUDO, film(path(SUDO.steps, extent=0.6))) is FailureReason.TOO_FEW_STEPS
     quick = path(SUDO.steps, hold=2, move=2, between=10)

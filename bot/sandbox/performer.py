@@ -119,7 +119,7 @@ def perform(
 ) -> bytes:
     """A clip in which the challenge is done, or an attack on it.
 
-    Takes about 15 ms a frame on one core: work for a thread.
+    Takes 15 to 35 ms a frame on one core: work for a thread.
 
     Args:
         photo: a face that looks into the camera: a picture file's bytes or RGB.

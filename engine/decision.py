@@ -195,8 +195,10 @@ def decide(
         return Decision(accepted=False, reason="no_match", bucket=bucket)
     if not float((own @ asked).min()) >= point.template_floor:
         return Decision(accepted=False, reason="template_veto", bucket=bucket)
-    if point.turn_threshold is not None and not all(
-        turn is not None and float(mean @ turn) >= point.turn_threshold for turn in turned
+    # Where turns are to be looked at, a clip without any has not shown one.
+    if point.turn_threshold is not None and not (
+        turned
+        and all(turn is not None and float(mean @ turn) >= point.turn_threshold for turn in turned)
     ):
         return Decision(accepted=False, reason="turn_mismatch", bucket=bucket)
     return Decision(accepted=True, reason="match", bucket=bucket)

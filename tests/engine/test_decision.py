@@ -59,6 +59,7 @@ def test_everything_is_centred_first():
 def test_every_turn_must_show_the_person():
     templates, neutral = at(0, 0, 0), at(5, -5)
     assert decide(ZERO, VIDEO, templates, neutral, [at(60), at(-60, 60)]).accepted
+    assert decide(ZERO, VIDEO, templates, neutral).reason == "turn_mismatch"
     spliced = decide(ZERO, VIDEO, templates, neutral, [at(60), at(120)])
     assert spliced.reason == "turn_mismatch"
     assert not spliced.accepted

@@ -16,8 +16,8 @@ second and at any pace, and are reported by themselves as well.
 
 Photos that clips can be made from show one face, large, sharp and frontal. People fall into two
 parts by their place in the folder, so that thresholds can be set on the even ones (`--part
-calibration`) and reported on the odd ones; so far nothing was set on either. Bounds are Clopper and Pearson's, two-sided 95 %; tries share people,
-so that they are somewhat too narrow.
+calibration`) and reported on the odd ones; so far nothing was set on either. Bounds are Clopper and
+Pearson's, two-sided 95 %; tries share people, so that they are somewhat too narrow.
 
 Two rows cost no clip: "any_guess" holds every genuine clip against all 108 challenges, which is
 exactly what a guess is worth; "stranger" is somebody who honestly does the challenge but claims to

@@ -1,7 +1,7 @@
 """Threads that work on parts of a batch side by side, each on cores of its own.
 
 On a CPU most of a pipeline's operations are so small that threads which share each of them wait
-for one another longer than they work: two halves of a batch side by side take three quarters of the
+for one another longer than they work: two halves of a batch side by side took 0.7 to 0.9 of the
 time that two cores need for the whole, one operation after the other
 (`tests/benchmarks/halves.py`). Knows nothing about what is computed.
 """

@@ -145,8 +145,7 @@ class Enrolling:
         """Say that somebody asked to replace the face, where somebody did: arguments as above."""
         due = await self._store.reset_due(telegram_id)
         if due is not None:
-            keep = InlineKeyboardMarkup([[_button(language, "keep", 0)]])
-            await reply(message, say(language, "enroll.waiting", when=moment(due)), keep)
+            await reply(message, *_notice(due, language))
 
     def _verified_lately(self, member: Membership) -> bool:
         return member.last_used is not None and self._clock() - member.last_used <= timedelta(
@@ -209,8 +208,7 @@ class Enrolling:
             await _settle(query, None)
             return "toast.button_expired"
         due = await self._store.schedule_reset(query.from_user.id, delay_s=self._reset_delay_s)
-        keep = InlineKeyboardMarkup([[_button(language, "keep", 0)]])
-        await _settle(query, say(language, "enroll.waiting", when=moment(due)), keep)
+        await _settle(query, *_notice(due, language))
         return None
 
     async def _keep(self, query: CallbackQuery, language: str) -> str | None:
@@ -299,6 +297,12 @@ def consent_version() -> str:
     """Which wording people agree to: it changes with the words, in any language."""
     words = "\0".join(str(sentences(language)["enroll"]["consent"]) for language in LANGUAGES)
     return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+def _notice(due: datetime, language: str) -> tuple[str, InlineKeyboardMarkup]:
+    """That the face may be replaced from then on, and the button that takes it back."""
+    keep = InlineKeyboardMarkup([[_button(language, "keep", 0)]])
+    return say(language, "enroll.waiting", when=moment(due)), keep
 
 
 def _button(language: str, verb: str, flow_id: int) -> InlineKeyboardButton:

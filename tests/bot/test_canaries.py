@@ -5,7 +5,6 @@ A whole life of a login, with its faults, logged as talkatively as an operator c
 
 import base64
 import io
-import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,28 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bot import logs
 from bot.sandbox import Fault, FaultKind
 from bot.texts import say
 from engine import errors
 from engine.types import Analysis
 from tests.bot import fakes
 from tests.bot.fakes import picture
+from tests.bot.logged import logged
 from tests.bot.logins import LoginEngine, Shots, english, enroll, login_bot, vector, verify
 
 
 @pytest.fixture
 def written() -> Iterator[io.StringIO]:
-    """All that is logged, by the bot's own handler."""
-    stream = io.StringIO()
-    root, before = logging.getLogger(), logging.getLogger().level
-    levels = {name: logging.getLogger(name).level for name in logs._QUIETER}
-    handler = logs.configure(("777:SECRETtokenSECRETtoken",), "debug", stream)
-    yield stream
-    root.removeHandler(handler)
-    root.setLevel(before)
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    with logged("777:SECRETtokenSECRETtoken") as stream:
+        yield stream
 
 
 def broken(_photo: bytes) -> Analysis:

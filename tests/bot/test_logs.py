@@ -15,6 +15,7 @@ from engine.errors import InternalError
 from engine.types import Analysis
 from tests.bot import fakes
 from tests.bot.fakes import FakeEngine, picture
+from tests.bot.logged import logged
 
 TOKEN = "7000000001:PLANTED-token_that_must_never_be_written"
 HIDDEN = ("PLANTED-token_that_must_never_be_written", "planted%2D")
@@ -22,18 +23,8 @@ HIDDEN = ("PLANTED-token_that_must_never_be_written", "planted%2D")
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """The log as `python -m bot run` configures it, at its most talkative."""
-    root = logging.getLogger()
-    levels = {name: logging.getLogger(name).level for name in ("", *logs._QUIETER, "bot", "engine")}
-    filters = {each: list(each.filters) for each in root.handlers}
-    stream = io.StringIO()
-    handler = logs.configure([TOKEN, "webhook-secret"], "debug", stream)
-    yield stream
-    root.removeHandler(handler)
-    for each, before in filters.items():
-        each.filters[:] = before
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    with logged(TOKEN, "webhook-secret") as stream:
+        yield stream
 
 
 def test_secrets_are_taken_out_of_messages_arguments_and_tracebacks(log: io.StringIO) -> None:

@@ -13,6 +13,7 @@ import skimage.data
 from PIL import Image
 
 from bot.sandbox import Person, Sandbox
+from bot.store import add_key
 from bot.texts import LANGUAGES, say
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,8 @@ async def an_engine(folder: Path, socket: Path) -> AsyncIterator[Process]:
 
 @asynccontextmanager
 async def a_bot(folder: Path, sandbox: Sandbox, socket: Path) -> AsyncIterator[Process]:
+    keys = folder / "template.keys"
+    add_key(keys)
     async with running(
         folder / "bot.log",
         "bot",
@@ -65,6 +68,7 @@ async def a_bot(folder: Path, sandbox: Sandbox, socket: Path) -> AsyncIterator[P
         TELEGRAM_API_URL=sandbox.url,
         DATABASE=str(folder / "bot.db"),
         IDS_KEY=str(folder / "ids.key"),
+        TEMPLATE_KEYS_FILE=str(keys),
         ANSWER_TIMEOUT_S=str(ANSWER_S),
         ENGINE_URL=f"unix:{socket}",
         ENGINE_API_KEY=KEY,

@@ -59,6 +59,20 @@ class Machine:
         """One device of it, for what is too small to be shared."""
         return replace(self, devices=1, nodes=1)
 
+    @contextmanager
+    def cores(self) -> Iterator[None]:
+        """Each process on a CPU with its share of the cores, as long as the block lasts.
+
+        With all of them for each, threads wait for others that have no core to run on.
+        """
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu":
+            torch.set_num_threads(max(1, threads // self.devices))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
     def arguments(self) -> dict[str, Any]:
         """The trainer's."""
         cuda = self.device.type == "cuda"
@@ -140,7 +154,7 @@ def fit(
     if beginning and not all(map(_is_sound, run.checkpoints.glob("*.ckpt"))):
         say(f"A checkpoint in {run.checkpoints} is damaged: training begins anew.")
         beginning = None
-    with _quiet():
+    with _quiet(), machine.cores():
         trainer = lightning.Trainer(
             **machine.arguments(),
             max_epochs=schedule.epochs,
@@ -187,7 +201,7 @@ def refit(
     machine: Machine,
 ) -> None:
     """Train for a known number of epochs, without validation, logs or checkpoints."""
-    with _quiet():
+    with _quiet(), machine.cores():
         trainer = lightning.Trainer(
             **machine.arguments(),
             max_epochs=epochs,

@@ -1,8 +1,10 @@
 """Videos to show an engine: honest ones, and such as somebody would make who means ill."""
 
 import io
+import multiprocessing
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from functools import cache
 
@@ -61,6 +63,16 @@ def encode(
         if sound is not None:
             _add_silence(out, sound, len(frames) / rate)
     return file.getvalue()
+
+
+def encode_elsewhere(frames: Iterable[Image.Image], **options) -> bytes:
+    """The same, by a process of its own.
+
+    For SVT-AV1, which gives whoever calls it as root real-time priority, and so all that they start
+    later: threads that wait for each other then keep all others, and each other, from the cores.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(encode, list(frames), **options).result()
 
 
 def sound_only(seconds: float = 1.0) -> bytes:

@@ -87,7 +87,9 @@ def test_nobody_is_named_where_nobody_is_asked_for(pipeline, astronaut):
     assert bare.embedding is None
     assert len(named.matches) == 2
     assert embedded.embedding.shape == (128,)
-    assert bare.box == named.box == embedded.box
+    # Each half of a batch is looked at with threads of its own, whose sums differ in the last bit.
+    assert bare.box == pytest.approx(named.box, abs=1e-3)
+    assert bare.box == pytest.approx(embedded.box, abs=1e-3)
 
 
 def test_a_face_that_was_found_before_is_looked_at_again(pipeline, astronaut):

@@ -123,6 +123,18 @@ def test_half_precision_is_the_networks_alone(tmp_path):
     assert head.weight.isfinite().all()
 
 
+@pytest.mark.parametrize(("devices", "share"), [(1, 5), (2, 2), (8, 1)])
+def test_processes_share_the_cores_and_give_them_back(devices, share):
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    try:
+        with Machine(torch.device("cpu"), devices).cores():
+            assert torch.get_num_threads() == share
+        assert torch.get_num_threads() == 5
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("steps", range(1, 13))
 def test_rates_of_short_runs(steps):
     optimizer = learner(steps).configure_optimizers()

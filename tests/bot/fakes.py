@@ -8,18 +8,22 @@ import io
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
+from sqlalchemy import create_engine
 
 from bot import app
 from bot.lookalike import Draw
 from bot.sandbox import Sandbox
 from bot.settings import Settings
 from bot.store import add_key
+from bot.store.migrate import _migrate
 from engine.errors import BrokenImage, EmptyImage, NotAnImage, NotAVideo
 from engine.types import (
     Analysis,
@@ -192,15 +196,31 @@ def face_of(card: bytes) -> int | None:
     return None if number < 0 else number
 
 
+@cache
+def _tables() -> bytes:
+    """A database with its tables and nothing in them: making them anew takes every test longer."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "bot.db"
+        engine = create_engine(f"sqlite:///{file}")
+        with engine.begin() as connection:
+            _migrate(connection)
+        engine.dispose()
+        return file.read_bytes()
+
+
 def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
     """Settings for a bot in the sandbox: nothing from the environment, files in a folder."""
     keys = folder / "secrets" / "template.keys"
     if not keys.exists():
         add_key(keys)
+    database = folder / "bot.db"
+    if not database.exists():
+        database.write_bytes(_tables())
+        database.chmod(0o600)
     values: dict[str, Any] = {
         "bot_token": sandbox.token,
         "telegram_api_url": sandbox.url,
-        "database": folder / "bot.db",
+        "database": database,
         "ids_key": folder / "secrets" / "ids.key",
         "template_keys_file": keys,
         "album_wait_s": 0.15,

@@ -1,5 +1,13 @@
 """Threads are set up before anything loads torch, as every command does."""
 
+import pytest
+
 from engine import threads
 
 threads.configure()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two for the whole suite; what is asked for by name is sooner done by one."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return 2 if whole and not config.option.keyword else 0

@@ -8,11 +8,11 @@ import random
 from collections.abc import Mapping
 
 from bot.liveness import Challenge
+from bot.sandbox import rehearsal
 from bot.sandbox.errors import UserError
 from bot.sandbox.performer import FRAMES_PER_S, NEEDS_OTHER, Attack, Portrait, perform
 from engine.client import Engine
 from engine.errors import EngineError, ImageError
-from engine.types import Landmarks
 
 AS_ASKED = "as_asked"
 
@@ -45,15 +45,13 @@ class Acting:
         except ValueError as error:
             raise UserError("bad_steps", str(error)) from None
         attack = None if way == AS_ASKED else Attack(way)
-        landmarks = await self._landmarks(photo)
+        actor = await self._portrait(photo)
         beside = None
         if attack in NEEDS_OTHER and other is not None:
-            points = await self._landmarks(other)
-            beside = await asyncio.to_thread(Portrait.of, other, points)
+            beside = await self._portrait(other)
         return await asyncio.to_thread(
             perform,
-            photo,
-            landmarks,
+            actor,
             challenge,
             seed=self._lot.getrandbits(32),
             attack=attack,
@@ -61,13 +59,17 @@ class Acting:
             frames_per_s=self._frames_per_s,
         )
 
-    async def _landmarks(self, photo: bytes) -> Landmarks:
+    async def _portrait(self, photo: bytes) -> Portrait:
+        """The face of a photo, which knows how far it has to move where that could be found out."""
         try:
             seen = await self._engine.analyze(photo, top_k=1)
+            if not seen.faces:
+                raise UserError("no_face", "There is no face in this photo.")
+            portrait = await asyncio.to_thread(Portrait.of, photo, seen.faces[0].landmarks)
+            clip = await asyncio.to_thread(rehearsal.clip, portrait)
+            track = await self._engine.track(clip)
         except ImageError:
             raise UserError("not_a_photo", "This file is no photo.", 415) from None
         except EngineError:
             raise UserError("no_engine", "The engine does not look at photos now.", 503) from None
-        if not seen.faces:
-            raise UserError("no_face", "There is no face in this photo.")
-        return seen.faces[0].landmarks
+        return rehearsal.rehearsed(portrait, track) or portrait

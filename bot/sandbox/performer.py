@@ -15,8 +15,8 @@ import io
 import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Protocol
@@ -76,6 +76,18 @@ NEEDS_OTHER = frozenset((Attack.OTHER_TURNS, Attack.OTHER_NEUTRAL, Attack.TWO_FA
 """Attacks that somebody else's photo is needed for."""
 
 
+Reach = Mapping[Step, tuple[float, float]]
+"""How far a relief is moved for each step, at least and at most, in degrees."""
+
+MEAN_REACH: Reach = {
+    Step.SIDE: (34.0, 45.0),
+    Step.OTHER_SIDE: (34.0, 45.0),
+    Step.UP: (24.0, 29.0),
+    Step.DOWN: (24.0, 29.0),
+}
+"""What does for many photos and for prints; `rehearsal` finds it out for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Portrait:
     """A photo and where the face on it is.
@@ -84,10 +96,12 @@ class Portrait:
         pixels: (height, width, 3) RGB.
         landmarks: (5, 2) in its pixels, in the order of `engine.types.Landmarks`. The face should
             look into the camera: what it is turned by adds to every frame.
+        reach: how far this head is moved.
     """
 
     pixels: Pixels
     landmarks: Points
+    reach: Reach = field(default_factory=lambda: MEAN_REACH)
 
     @classmethod
     def of(cls, photo: bytes | Pixels, landmarks: ArrayLike) -> "Portrait":
@@ -107,8 +121,7 @@ class Portrait:
 
 
 def perform(
-    photo: bytes | Pixels,
-    landmarks: ArrayLike,
+    portrait: Portrait,
     challenge: Challenge,
     *,
     seed: int,
@@ -122,8 +135,7 @@ def perform(
     Takes 15 to 35 ms a frame on one core: work for a thread.
 
     Args:
-        photo: a face that looks into the camera: a picture file's bytes or RGB.
-        landmarks: (5, 2) in its pixels.
+        portrait: who does it, or whose photo is used.
         challenge: what was asked.
         seed: of everything that is drawn by lot; the same gives the same bytes.
         attack: None does as asked.
@@ -135,12 +147,13 @@ def perform(
         An MP4 file: square, `SIDE_PX` wide, H.264.
 
     Raises:
-        ImageError: the bytes are no picture.
-        ValueError: the pixels or landmarks are no portrait, or somebody else is missing.
+        ValueError: somebody else is missing.
     """
     lot = random.Random(seed)  # noqa: S311 - not to keep a secret: to draw the same again
-    portrait = Portrait.of(photo, landmarks)
-    script = write(challenge, lot, attack=attack, frames_per_s=frames_per_s, brisk=brisk)
+    mover = other if other is not None and attack is Attack.OTHER_TURNS else portrait
+    script = write(
+        challenge, lot, mover.reach, attack=attack, frames_per_s=frames_per_s, brisk=brisk
+    )
     clip = encode(film(portrait, script, lot, other), frames_per_s, quality=lot.uniform(22, 30))
     return transcode(clip, lot) if attack is Attack.RECODED else clip
 
@@ -180,10 +193,6 @@ _DIRECTIONS = {
 }
 _LONGEST_S = 14.5
 _SHORTEST_S = 6.3
-_TURN_DEGREES = (34.0, 45.0)
-_NOD_DEGREES = (24.0, 29.0)
-"""Of the relief: what the engine then sees (.11 to .26, mostly .2; 3 people) is what real nods of
-20 to 25 degrees come to, .17 to .21."""
 
 
 @dataclass(slots=True)
@@ -224,13 +233,13 @@ class _Score:
         return moved[:, 0], moved[:, 1]
 
 
-def _score(steps: Iterable[Step], lot: random.Random, brisk: bool) -> _Score:
+def _score(steps: Iterable[Step], lot: random.Random, reach: Reach, brisk: bool) -> _Score:
     """Steps as somebody does them: overshooting on the way back, not quite along one axis."""
     score = _Score.begin()
     score.wait(lot.uniform(0.8, 1.2))
     for step in steps:
         across, along = _DIRECTIONS[step]
-        degrees = lot.uniform(*(_TURN_DEGREES if across else _NOD_DEGREES))
+        degrees = lot.uniform(*reach[step])
         yaw, pitch = across * degrees, along * degrees
         yaw, pitch = yaw + lot.gauss(0, 2) * abs(along), pitch + lot.gauss(0, 2.5) * abs(across)
         score.then(lot.uniform(0.3, 0.7), yaw, pitch)
@@ -245,25 +254,28 @@ def _score(steps: Iterable[Step], lot: random.Random, brisk: bool) -> _Score:
     return score.paced(min(max(score.seconds, _SHORTEST_S), _LONGEST_S))
 
 
-def _rolled(lot: random.Random) -> _Score:
+def _rolled(lot: random.Random, reach: Reach) -> _Score:
     """Round and round along every extreme."""
     score = _Score.begin()
     score.wait(1.0)
-    turn, nod = lot.uniform(*_TURN_DEGREES), lot.uniform(*_NOD_DEGREES)
+    extreme = {step: lot.uniform(*reach[step]) for step in Step}
     phase, way = lot.uniform(0, 2 * math.pi), lot.choice((-1, 1))
     rounds = lot.choice((1, 2, 3))
     for k in range(12 * rounds + 1):
         angle = phase + way * 2 * math.pi * k / 12
-        score.then(0.25, turn * math.cos(angle), nod * math.sin(angle))
+        across, along = math.cos(angle), math.sin(angle)
+        turn = extreme[Step.SIDE if across < 0 else Step.OTHER_SIDE]
+        nod = extreme[Step.UP if along < 0 else Step.DOWN]
+        score.then(0.25, turn * across, nod * along)
     score.then(0.5, 0.0, 0.0)
     score.wait(1.0)
     return score.paced(min(max(score.seconds, _SHORTEST_S), _LONGEST_S))
 
 
-def _pumped(steps: Iterable[Step], lot: random.Random) -> _Score:
+def _pumped(steps: Iterable[Step], lot: random.Random, reach: Reach) -> _Score:
     """Every step two or three times over."""
     times = lot.choice((2, 3))
-    score = _score([step for step in steps for _ in range(times)], lot, brisk=False)
+    score = _score([step for step in steps for _ in range(times)], lot, reach, brisk=False)
     return score.paced(min(score.seconds, _LONGEST_S))
 
 
@@ -328,27 +340,45 @@ class _Placement:
 def write(
     challenge: Challenge,
     lot: random.Random,
+    reach: Reach = MEAN_REACH,
     *,
     attack: Attack | None = None,
     frames_per_s: int = FRAMES_PER_S,
     brisk: bool = False,
 ) -> Script:
-    """What a head, or a hand with a photo, does in front of the camera; see `perform`."""
-    score = _played(challenge, attack, lot, brisk)
+    """What a head, or a hand with a photo, does in front of the camera; see `perform`.
+
+    `reach` is that of the head that does the steps.
+    """
+    if attack in _ON_PAPER:
+        reach = MEAN_REACH
+    score = _played(challenge, attack, lot, reach, brisk)
     times = np.arange(0, score.seconds, 1 / frames_per_s)
     yaw, pitch = score.at(times)
     motion = _held(times, yaw, pitch, lot, _Placement.by_lot(lot))
     by_other = np.zeros(len(times), np.bool_)
     paper = None
-    if attack in (Attack.STILL, Attack.MOVED, Attack.TILTED, Attack.BENT):
+    if attack in _ON_PAPER:
         motion, paper = _faked(attack, motion, times, yaw, pitch, lot)
     elif attack is Attack.CUT:
         motion = _joined(motion, times, yaw, pitch, lot)
     elif attack in (Attack.OTHER_TURNS, Attack.OTHER_NEUTRAL):
         # Of what a step asks for: whoever cuts does so early in the turn, while it is small.
-        extent = np.maximum(np.abs(yaw) / _TURN_DEGREES[0], np.abs(pitch) / _NOD_DEGREES[0])
+        across, along = _shares(yaw, pitch, reach)
+        extent = np.maximum(np.abs(across), np.abs(along))
         by_other = (extent > lot.uniform(0.15, 0.6)) == (attack is Attack.OTHER_TURNS)
     return Script(times, motion, paper, by_other, attack is Attack.TWO_FACES)
+
+
+_ON_PAPER = (Attack.STILL, Attack.MOVED, Attack.TILTED, Attack.BENT)
+
+
+def _shares(yaw: Points, pitch: Points, reach: Reach) -> tuple[Points, Points]:
+    """Yaw and pitch as shares of the least that a step takes."""
+    left, right, up, down = (
+        reach[step][0] for step in (Step.SIDE, Step.OTHER_SIDE, Step.UP, Step.DOWN)
+    )
+    return yaw / np.where(yaw < 0, left, right), pitch / np.where(pitch < 0, up, down)
 
 
 def _held(
@@ -365,12 +395,14 @@ def _held(
     )
 
 
-def _played(challenge: Challenge, attack: Attack | None, lot: random.Random, brisk: bool) -> _Score:
+def _played(
+    challenge: Challenge, attack: Attack | None, lot: random.Random, reach: Reach, brisk: bool
+) -> _Score:
     """What is done in the clip."""
     if attack is Attack.ROLLED:
-        return _rolled(lot)
+        return _rolled(lot, reach)
     if attack is Attack.PUMPED:
-        return _pumped(challenge.steps, lot)
+        return _pumped(challenge.steps, lot, reach)
     done = challenge
     if attack is Attack.GUESS:
         done = draw(lot)
@@ -378,7 +410,7 @@ def _played(challenge: Challenge, attack: Attack | None, lot: random.Random, bri
         done = _another(challenge, lot)
     elif attack is Attack.WRONG_ORDER:
         done = reordered(challenge, lot)
-    return _score(done.steps, lot, brisk)
+    return _score(done.steps, lot, reach, brisk)
 
 
 def _another(challenge: Challenge, lot: random.Random) -> Challenge:
@@ -404,7 +436,7 @@ def _faked(
     attack: Attack, motion: Motion, times: Points, yaw: Points, pitch: Points, lot: random.Random
 ) -> tuple[Motion, Print]:
     """What a hand does with a photo, and what that is printed on."""
-    across, along = yaw / _TURN_DEGREES[1], pitch / _NOD_DEGREES[1]
+    across, along = yaw / MEAN_REACH[Step.SIDE][1], pitch / MEAN_REACH[Step.UP][1]
     if attack is Attack.STILL:
         still = np.zeros_like(yaw)
         return replace(motion, yaw=still, pitch=still, roll=still + motion.roll[0]), Print()
@@ -816,13 +848,14 @@ class _Camera:
     flipped: bool
 
     @classmethod
-    def by_lot(cls, times: Points, lot: random.Random) -> "_Camera":
+    def by_lot(cls, times: Points, lot: random.Random, flipped: bool | None) -> "_Camera":
         gain = lot.uniform(0.85, 1.1) * (1 + _sway(times, lot, 0.05))
         for _ in range(lot.choice((0, 1, 2))):  # the exposure is set anew, with a blink
             at, depth = lot.uniform(0, float(times[-1])), lot.uniform(-0.3, 0.2)
             gain = gain * (1 + depth * np.exp(-(((times - at) / 0.08) ** 2)))
         tint = np.array([lot.uniform(0.94, 1.06) for _ in range(3)], np.float32)
-        return cls(gain, tint, lot.uniform(1.0, 4.0), lot.random() < 0.5)
+        is_mirror = lot.random() < 0.5
+        return cls(gain, tint, lot.uniform(1.0, 4.0), is_mirror if flipped is None else flipped)
 
     def shot(self, seen: NDArray[np.float32], index: int, grain: NDArray[np.float32]) -> Pixels:
         """(side, side, 3) RGB; `seen` is changed."""
@@ -833,9 +866,9 @@ class _Camera:
 
 
 def _shoot(
-    looks: Iterable[NDArray[np.float32]], times: Points, lot: random.Random
+    looks: Iterable[NDArray[np.float32]], times: Points, lot: random.Random, flipped: bool | None
 ) -> Iterator[Pixels]:
-    camera = _Camera.by_lot(times, lot)
+    camera = _Camera.by_lot(times, lot, flipped)
     # One sheet of grain, of which every frame gets another part: new grain takes too long.
     generator = np.random.default_rng(lot.getrandbits(32))
     sheet = generator.standard_normal((2 * SIDE_PX, 2 * SIDE_PX, 1), np.float32) * camera.noise
@@ -848,7 +881,12 @@ def _shoot(
 
 
 def film(
-    portrait: Portrait, script: Script, lot: random.Random, other: Portrait | None = None
+    portrait: Portrait,
+    script: Script,
+    lot: random.Random,
+    other: Portrait | None = None,
+    *,
+    flipped: bool | None = None,
 ) -> Iterator[Pixels]:
     """The frames of a clip.
 
@@ -857,6 +895,7 @@ def film(
         script: what they do.
         lot: draws light, grain and background.
         other: somebody else, where the script has a part for them.
+        flipped: whether the camera shows a mirror's picture; None draws it.
 
     Raises:
         ValueError: they are missing.
@@ -867,7 +906,7 @@ def film(
         actor = _person(portrait)
     else:
         actor = _paper(portrait, script.paper, _room(lot))
-    return _shoot(_looks(actor, script, lot, other), script.times, lot)
+    return _shoot(_looks(actor, script, lot, other), script.times, lot, flipped)
 
 
 def _looks(

@@ -14,10 +14,14 @@ frame of about that angle from the stock, drawn by lot, at the script's place an
 the tries of each kind are filmed frame by frame instead, half of them as phones film, 30 frames a
 second and at any pace, and are reported by themselves as well.
 
-Photos that clips can be made from show one face, large, sharp and frontal. People fall into two
-parts by their place in the folder, so that thresholds can be set on the even ones (`--part
-calibration`) and reported on the odd ones; so far nothing was set on either. Bounds are Clopper and
-Pearson's, two-sided 95 %; tries share people, so that they are somewhat too narrow.
+Photos that clips can be made from show one face, large, sharp and frontal, and their heads follow
+when they are moved: each is rehearsed first (`bot.sandbox.rehearsal`), to move as far as the engine
+must see it go, and those that do not follow in all four directions are left out and counted. So
+genuine clips tell whether steps of 34 degrees or more (nods of 21) are read right whatever else
+moves, not how far people turn their heads. People fall into two parts by their place in the folder,
+so that thresholds can be set on the even ones (`--part calibration`) and reported on the odd ones.
+Bounds are Clopper and Pearson's, two-sided 95 %; tries share people, so that they are somewhat too
+narrow.
 
 Two rows cost no clip: "any_guess" holds every genuine clip against all 108 challenges, which is
 exactly what a guess is worth; "stranger" is somebody who honestly does the challenge but claims to
@@ -44,7 +48,8 @@ from rich.table import Table
 from scipy.stats import beta
 
 from bot import liveness
-from bot.liveness import Failure, Performance
+from bot.liveness import Failure, Performance, Step
+from bot.sandbox import rehearsal
 from bot.sandbox.performer import (
     NEEDS_OTHER,
     PER_EYE_DISTANCE_PX,
@@ -175,14 +180,27 @@ def around(photo, face):
 # --- Frames in stock ---
 
 
-def head_angles(lot):
+def head_angles(lot, reach):
     """Along the four ways a head goes, denser where it matters, and around the corners."""
-    yaws, pitches = (8, 16, 24, 30, 34, 38, 42, 46), (5, 10, 15, 19, 22, 25)
-    angles = [(sign * yaw, lot.gauss(0, 2.0)) for yaw in yaws for sign in (-1, 1)]
-    angles += [(lot.gauss(0, 1.6), sign * pitch) for pitch in pitches for sign in (-1, 1)]
+    angles = []
+    for step, (across, along) in (
+        (Step.SIDE, (-1, 0)),
+        (Step.OTHER_SIDE, (1, 0)),
+        (Step.UP, (0, -1)),
+        (Step.DOWN, (0, 1)),
+    ):
+        least, most = reach[step]
+        steps = [least * share for share in (0.2, 0.4, 0.6, 0.75, 0.9)]
+        for degrees in (*steps, *np.linspace(least, most + 1, 4)):
+            aside = lot.gauss(0, 1.8)
+            angles.append(
+                (across * degrees + aside * abs(along), along * degrees + aside * abs(across))
+            )
     angles += [(lot.gauss(0, 1.0), lot.gauss(0, 1.0)) for _ in range(8)]
-    corners = [math.pi * (k + 0.5) / 4 for k in range(8)]
-    angles += [(39 * math.cos(corner), 22.5 * math.sin(corner)) for corner in corners]
+    for k in range(8):
+        across, along = math.cos(math.pi * (k + 0.5) / 4), math.sin(math.pi * (k + 0.5) / 4)
+        yaw = reach[Step.SIDE if across < 0 else Step.OTHER_SIDE][0] * across
+        angles.append((yaw, reach[Step.UP if along < 0 else Step.DOWN][0] * along))
     return [(yaw, pitch, lot.gauss(0, 3)) for yaw, pitch in angles]
 
 
@@ -203,7 +221,7 @@ def stills(angles, paper=None, *, beside=False):
     return Script(times, motion, paper, np.zeros(count, bool), beside)
 
 
-def stocks_of(seed):
+def stocks_of(seed, reach):
     """What is filmed of each photo: name, script, whether encoded once more."""
     lot = random.Random(seed)
 
@@ -212,25 +230,25 @@ def stocks_of(seed):
         return angles
 
     rolls = [(lot.gauss(0, 3), lot.gauss(0, 3), roll) for roll in (-40.0, -20.0, 20.0, 40.0)]
-    yield "head", stills(shuffled(head_angles(lot))), False
+    yield "head", stills(shuffled(head_angles(lot, reach))), False
     yield "flat", stills(shuffled(print_angles(lot) + rolls), Print()), False
     yield "bent", stills(shuffled(print_angles(lot)), bent(lot)), False
-    yield "two", stills(shuffled(head_angles(lot))[:4], beside=True), False
-    yield "recoded", stills(shuffled(head_angles(lot))), True
+    yield "two", stills(shuffled(head_angles(lot, reach))[:4], beside=True), False
+    yield "recoded", stills(shuffled(head_angles(lot, reach))), True
 
 
 def shoot(portrait, other, script, recoded, seed):
-    """A clip of a script; runs in a process of its own."""
+    """A clip of a script, never a mirror's: pieces of it must fit together."""
     lot = random.Random(seed)
-    clip = encode(film(portrait, script, lot, other), FRAMES_PER_S, quality=lot.uniform(22, 30))
+    frames = film(portrait, script, lot, other, flipped=False)
+    clip = encode(frames, FRAMES_PER_S, quality=lot.uniform(22, 30))
     return transcode(clip, lot) if recoded else clip
 
 
 def make(portrait, other, code, kind, seed, as_phones):
     """A whole clip; runs in a process of its own."""
     return perform(
-        portrait.pixels,
-        portrait.landmarks,
+        portrait,
         liveness.Challenge.parse(code),
         seed=seed,
         attack=None if kind == GENUINE else Attack(kind),
@@ -259,13 +277,34 @@ async def tracked(engine, jobs, workers, label):
     return tracks
 
 
+async def rehearse(engine, subjects, enrolled, most):
+    """Photos that clips can be made of, with their reach, and how many do not follow."""
+    filmed, stiff = [], 0
+    for own in enrolled.values():
+        found = 0
+        for number in own:
+            if found == most:
+                break
+            portrait = subjects[number].portrait
+            track = await engine.track(await asyncio.to_thread(rehearsal.clip, portrait))
+            portrait = rehearsal.rehearsed(portrait, track)
+            if portrait is None:
+                stiff += 1
+                continue
+            found += 1
+            subjects[number] = replace(subjects[number], portrait=portrait)
+            filmed.append(number)
+    return filmed, stiff
+
+
 async def stock_up(engine, subjects, filmed, arguments):
     """Everybody's frames, by photo and name."""
     lot, jobs, keys = random.Random(arguments.seed), [], []
     for place, number in enumerate(filmed):
         subject = subjects[number]
         others = [one.portrait for one in subjects if one.person != subject.person]
-        for name, script, recoded in stocks_of(repr((arguments.seed, number))):
+        lots = repr((arguments.seed, number))
+        for name, script, recoded in stocks_of(lots, subject.portrait.reach):
             # What is encoded once more is a replay, and no replay passes: a few will do.
             if name == "recoded" and place % 4:
                 continue
@@ -341,7 +380,8 @@ async def tries_of(engine, subjects, stocks, arguments):
                 planned.append((kind, asked.code, index))
                 continue
             attack = None if kind == GENUINE else Attack(kind)
-            script = write(asked, lot, attack=attack, frames_per_s=FRAMES_PER_S)
+            mover = subjects[other if attack is Attack.OTHER_TURNS else index].portrait
+            script = write(asked, lot, mover.reach, attack=attack, frames_per_s=FRAMES_PER_S)
             own = stocks[index, stock_name(kind)]
             track = compose(script, own, stocks[other, "head"], lot)
             tries.append(Try(kind, asked.code, index, False, track))
@@ -494,28 +534,23 @@ async def run(arguments):
     async with await EmbeddedEngine.open(Settings(engine_device="cpu")) as engine:
         info = await engine.info()
         if arguments.keep and arguments.keep.exists():
-            subjects, enrolled, stocks, tries = pickle.loads(arguments.keep.read_bytes())
+            kept = pickle.loads(arguments.keep.read_bytes())
+            subjects, enrolled, stiff, stocks, tries = kept
         else:
             subjects, enrolled = await read(engine, arguments.folder, arguments.part)
             if arguments.celebrities:
-                await add(
-                    engine,
-                    arguments.celebrities,
-                    arguments.part,
-                    subjects,
-                    enrolled,
-                    arguments.photos,
-                )
+                await add(engine, arguments, subjects, enrolled)
             if len(enrolled) < 2:
                 raise SystemExit(
                     f"{arguments.folder} needs photos of two people or more that show one large, "
                     "sharp, frontal face each"
                 )
-            filmed = [k for own in enrolled.values() for k in own[: arguments.photos]]
+            filmed, stiff = await rehearse(engine, subjects, enrolled, arguments.photos)
             stocks = await stock_up(engine, subjects, filmed, arguments)
             tries = await tries_of(engine, subjects, stocks, arguments)
             if arguments.keep:
-                arguments.keep.write_bytes(pickle.dumps((subjects, enrolled, stocks, tries)))
+                kept = (subjects, enrolled, stiff, stocks, tries)
+                arguments.keep.write_bytes(pickle.dumps(kept))
     rows = judge_all(tries, subjects, enrolled, info.login)
     result = {
         "command": " ".join(sys.argv[1:]),
@@ -524,6 +559,7 @@ async def run(arguments):
         "login": info.login.version if info.login else None,
         "part": arguments.part,
         "photos_filmed": len({number for number, _ in stocks}),
+        "photos_that_do_not_follow": stiff,
         "photos_to_enroll_from": len(subjects),
         "people": len(enrolled),
         "tries_a_kind": arguments.tries,

@@ -39,7 +39,7 @@ def frames_of(clip: bytes) -> list[NDArray[np.uint8]]:
 
 def act(who: Portrait, attack: Attack | None = None, seed: int = 3, **options: object) -> bytes:
     values: dict[str, object] = {"frames_per_s": 1, "brisk": True, **options}
-    return perform(who.pixels, who.landmarks, SUDO, seed=seed, attack=attack, **values)  # type: ignore[arg-type]
+    return perform(who, SUDO, seed=seed, attack=attack, **values)  # type: ignore[arg-type]
 
 
 def test_a_clip_is_a_square_h264_video_of_6_to_15_seconds(astronaut: Portrait) -> None:
@@ -60,8 +60,7 @@ def test_the_same_seed_draws_the_same_clip_and_another_one_another(astronaut: Po
 def test_a_picture_file_will_do(astronaut: Portrait) -> None:
     file = io.BytesIO()
     Image.fromarray(astronaut.pixels).save(file, "PNG")
-    options = {"seed": 3, "frames_per_s": 1, "brisk": True}
-    assert perform(file.getvalue(), LANDMARKS, SUDO, **options) == act(astronaut)  # type: ignore[arg-type]
+    assert act(Portrait.of(file.getvalue(), LANDMARKS)) == act(astronaut)
 
 
 @pytest.mark.parametrize("attack", Attack)

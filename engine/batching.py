@@ -1,4 +1,4 @@
-"""The async door: many callers, a few preparing threads, one computing thread, small batches.
+"""The async door: many callers, a few preparing threads, one or two computing, small batches.
 
 A thin async shell over two synchronous functions. Each item is prepared (a photo decoded) in a
 small pool of threads, waits in a bounded queue, and is computed together with whatever else waits
@@ -21,6 +21,7 @@ whether an item is still wanted before it tries it alone. Knows nothing about ph
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -118,14 +119,18 @@ class Batcher(Generic[Raw, Item, Result]):
         prepare: makes an item of what was submitted; runs in a pool of `prepare_threads` threads.
             An `EngineError` that it raises is the answer.
         compute: makes one result of each item, in order; runs in one thread, never twice at a
-            time. An `EngineError` in place of a result is that item's answer.
+            time unless there are `lanes`. An `EngineError` in place of a result is that item's
+            answer.
         queue_size: how many items may wait, prepared or not, besides those being computed.
         max_batch: how many items are computed together at most.
-        max_ready: how many prepared items may exist; None is two batches, one on the device and
-            one at its door.
+        lanes: how many batches are computed side by side. What waits is divided among those that
+            are free, so that none gets everything.
+        max_ready: how many prepared items may exist; None is a batch for each lane and one at the
+            door.
         prepare_threads: how many items are prepared at a time.
         max_wait_s: how long the first item of a short batch waits for company.
-        thread: the one that computes; None starts one. It is shut down with the batcher.
+        thread: where batches are computed, with a thread for each lane; None starts them. It is
+            shut down with the batcher.
         clock: tells seconds, for deadlines and measurements.
     """
 
@@ -136,6 +141,7 @@ class Batcher(Generic[Raw, Item, Result]):
         *,
         queue_size: int = 64,
         max_batch: int = 8,
+        lanes: int = 1,
         max_ready: int | None = None,
         prepare_threads: int = 2,
         max_wait_s: float = 0.005,
@@ -146,11 +152,12 @@ class Batcher(Generic[Raw, Item, Result]):
         self._compute = compute
         self._queue_size = queue_size
         self._max_batch = max_batch
+        self._lanes = lanes
         self._max_wait_s = max_wait_s
         self._clock = clock
-        self._thread = thread or ThreadPoolExecutor(1, "engine-device")
+        self._thread = thread or ThreadPoolExecutor(lanes, "engine-device")
         self._pool = ThreadPoolExecutor(prepare_threads, "engine-prepare")
-        self._ready = asyncio.Semaphore(max_ready or 2 * max_batch)
+        self._ready = asyncio.Semaphore(max_ready or (lanes + 1) * max_batch)
         self._queue: deque[_Entry[Item, Result]] = deque()
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
@@ -161,15 +168,19 @@ class Batcher(Generic[Raw, Item, Result]):
         self._preparing = 0
         self._computing = 0
         self._item_s: float | None = None
-        self._started: float | None = None
+        # When each batch that is being computed was begun, the oldest first.
+        self._started: list[float] = []
         self._last_end = 0.0
         self._observers: list[Callable[[Batch], None]] = []
         self._closed = False
         self._given_up = False
-        self._dispatcher: asyncio.Task[None] | None = None
+        self._dispatchers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._dispatcher = asyncio.create_task(self._dispatch(), name="engine-batching")
+        self._dispatchers = [
+            asyncio.create_task(self._dispatch(), name="engine-batching")
+            for _ in range(self._lanes)
+        ]
         return self
 
     async def __aexit__(
@@ -196,8 +207,8 @@ class Batcher(Generic[Raw, Item, Result]):
 
         A device that hangs or a dispatcher that died shows here, and nowhere else.
         """
-        if self._started is not None:
-            return self._clock() - self._started
+        if self._started:
+            return self._clock() - self._started[0]
         if self._queue:
             return self._clock() - max(self._last_end, self._queue[0].queued)
         return 0.0
@@ -251,7 +262,7 @@ class Batcher(Generic[Raw, Item, Result]):
 
     def admit(self) -> None:
         """Raise what `submit` would raise at once: Unavailable when closed, Busy when full."""
-        if self._closed or self._dispatcher is None:
+        if self._closed or not self._dispatchers:
             raise Unavailable("The engine is shut down: ask again when it is back.")
         if self.waiting >= self._queue_size:
             raise Busy(
@@ -279,9 +290,9 @@ class Batcher(Generic[Raw, Item, Result]):
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._thread.shutdown(wait=False, cancel_futures=True)
         await self._drained()
-        if self._dispatcher is not None:
-            self._dispatcher.cancel()
-            await asyncio.gather(self._dispatcher, return_exceptions=True)
+        for dispatcher in self._dispatchers:
+            dispatcher.cancel()
+        await asyncio.gather(*self._dispatchers, return_exceptions=True)
 
     async def _drained(self) -> None:
         while self._accepted or self._errands:
@@ -374,7 +385,7 @@ class Batcher(Generic[Raw, Item, Result]):
         item = self._prepare(raw)
         return item, self._clock() - started
 
-    # --- The device's way, in one task ---
+    # --- The device's way, in a task for each lane ---
 
     async def _dispatch(self) -> None:
         while True:
@@ -382,11 +393,11 @@ class Batcher(Generic[Raw, Item, Result]):
             batch = self._take()
             if not batch:
                 continue
-            self._computing = len(batch)
+            self._computing += len(batch)
             try:
                 await self._run(batch)
             finally:
-                self._computing = 0
+                self._computing -= len(batch)
                 for _ in batch:
                     self._ready.release()
 
@@ -410,7 +421,8 @@ class Batcher(Generic[Raw, Item, Result]):
     def _take(self) -> list[_Entry[Item, Result]]:
         batch: list[_Entry[Item, Result]] = []
         now = self._clock()
-        while self._queue and len(batch) < self._max_batch:
+        share = math.ceil(len(self._queue) / (self._lanes - len(self._started)))
+        while self._queue and len(batch) < min(share, self._max_batch):
             entry = self._queue.popleft()
             if entry.wanted(now):
                 batch.append(entry)
@@ -422,10 +434,13 @@ class Batcher(Generic[Raw, Item, Result]):
 
     async def _run(self, batch: list[_Entry[Item, Result]]) -> None:
         loop = asyncio.get_running_loop()
-        started = self._started = self._clock()
-        results = await loop.run_in_executor(self._thread, self._compute_each, batch)
+        started = self._clock()
+        self._started.append(started)
+        try:
+            results = await loop.run_in_executor(self._thread, self._compute_each, batch)
+        finally:
+            self._started.remove(started)
         ended = self._clock()
-        self._started = None
         self._batches += 1
         # From batch to batch while there is a backlog, so that slow preparing counts as well.
         spent = ended - max(self._last_end, min(entry.arrived for entry in batch))

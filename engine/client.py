@@ -23,6 +23,9 @@ from engine.types import MAX_TOP_K, Analysis, EngineInfo, Track
 if TYPE_CHECKING:  # it loads torch, whose threads are set up first
     from engine.pipeline import Pipeline
 
+_THREADS = 4
+"""More batches at a time than any analyzer asks for; threads start when they are needed."""
+
 
 class Engine(Protocol):
     """An engine, in this process or elsewhere. Use it as an async context manager."""
@@ -88,22 +91,23 @@ class Engine(Protocol):
 
 
 class EmbeddedEngine:
-    """An engine in this process: photos are decoded in threads and computed in one thread.
+    """An engine in this process: photos are decoded in some threads and computed in others.
 
-    Clips are decoded in processes of their own, and their frames computed in the same thread.
+    Clips are decoded in processes of their own, and their frames computed with everybody's photos.
 
     `async with await EmbeddedEngine.open(settings) as engine:` builds everything; leaving it
     finishes what was accepted.
 
     Args:
-        analyzer: what sees faces; it is only ever called in the device's thread.
+        analyzer: what sees faces; it is called in the device's threads, as often at a time as it
+            wants to be.
         queue_size: how many photos may wait; beyond that, `Busy`.
         max_batch: how many are computed together at most.
         decode_threads: how many photos, and how many clips, are decoded at a time.
         limits: how large a photo may be.
         clip_limits: how much a clip may ask for.
         drain_s: how long closing waits for what was accepted.
-        thread: the device's thread, where the analyzer was built; None starts one.
+        thread: the device's threads, where the analyzer was built; None starts them.
         clock: tells seconds.
     """
 
@@ -130,6 +134,7 @@ class EmbeddedEngine:
             self._see,
             queue_size=queue_size,
             max_batch=max_batch,
+            lanes=analyzer.at_once,
             prepare_threads=decode_threads,
             thread=thread,
             clock=clock,
@@ -148,7 +153,7 @@ class EmbeddedEngine:
         Raises:
             ConfigurationError: the device, the bundle or the weights are not as they should be.
         """
-        thread = ThreadPoolExecutor(1, "engine-device")
+        thread = ThreadPoolExecutor(_THREADS, "engine-device")
         try:
             analyzer = await asyncio.get_running_loop().run_in_executor(
                 thread, build or build_analyzer, settings

@@ -23,6 +23,9 @@ MOST = 4
 class Crew:
     """As many threads as parts; the torch threads there are, divided among them.
 
+    Whoever calls while another's parts are being worked on has theirs begun as soon as a thread is
+    free, so that the slower of two parts does not leave the other's cores idle.
+
     Args:
         threads: how many threads torch may use in all.
     """
@@ -33,6 +36,11 @@ class Crew:
         if self._parts > 1:
             self._pool = ThreadPoolExecutor(self._parts, "engine-crew")
             self._start(threads)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are threads to share the work."""
+        return self._pool is not None
 
     def map(
         self,

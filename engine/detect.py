@@ -24,8 +24,8 @@ CANVASES = ((640, 480), (480, 640), (560, 560), (800, 450), (450, 800), (1120, 3
 """(width, height) in pixels; a photo is scaled to fit the one that shows it largest."""
 
 SMALL_CANVASES = tuple((width * 3 // 5, height * 3 // 5) for width, height in CANVASES)
-"""For photos so small that a full canvas would only enlarge their pixels; smaller ones still lose
-faces that facenet-pytorch finds in such photos."""
+"""For photos so small that a full canvas would only enlarge their pixels (smaller ones still lose
+faces that facenet-pytorch finds in such photos), and for those of which only large faces count."""
 
 _LARGEST_ENLARGEMENT = 2.0
 
@@ -89,17 +89,24 @@ class Detector:
         self._onet = ONet().eval().to(device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def detect(self, photos: Sequence[Image.Image]) -> list[Detections]:
+    def detect(
+        self, photos: Sequence[Image.Image], *, near: Sequence[bool] | None = None
+    ) -> list[Detections]:
         """Find the faces of every photo.
 
         Args:
             photos: RGB pictures of any sizes, at least 1x1.
+            near: of which photos a small canvas is enough, because only large faces are wanted;
+                None is of none.
 
         Returns:
             One `Detections` per photo, in order; empty where nobody was found.
         """
         found: list[Detections | None] = [None] * len(photos)
-        canvas_of = [_best_canvas(photo.size) for photo in photos]
+        small = near or [False] * len(photos)
+        canvas_of = [
+            _best_canvas(photo.size, small=own) for photo, own in zip(photos, small, strict=True)
+        ]
         for canvas in dict.fromkeys(canvas_of):
             members = [i for i, own in enumerate(canvas_of) if own == canvas]
             for i, detections in zip(
@@ -204,12 +211,12 @@ def whole_crop(size: tuple[int, int]) -> Detections:
     )
 
 
-def _best_canvas(size: tuple[int, int]) -> tuple[int, int]:
+def _best_canvas(size: tuple[int, int], *, small: bool) -> tuple[int, int]:
     def scale(canvas: tuple[int, int]) -> float:
         return min(canvas[0] / size[0], canvas[1] / size[1])
 
     best = max(CANVASES, key=scale)
-    if scale(best) > _LARGEST_ENLARGEMENT:
+    if small or scale(best) > _LARGEST_ENLARGEMENT:
         return max(SMALL_CANVASES, key=scale)
     return best
 

@@ -74,6 +74,11 @@ class Pipeline:
         """Where the networks run."""
         return self._device
 
+    @property
+    def at_once(self) -> int:
+        """Two where its parts take turns: one batch's last part leaves cores to the next batch."""
+        return 2 if self._crew.several else 1
+
     def info(self) -> EngineInfo:
         """What this pipeline is made of."""
         return EngineInfo(
@@ -138,8 +143,10 @@ class Pipeline:
         ]
 
     def _detect(self, requests: Sequence[PhotoRequest]) -> list[Detections]:
-        unseen = [r.image for r in requests if r.face is None and not r.aligned]
-        photos = iter(self._detector.detect(unseen))
+        unseen = [r for r in requests if r.face is None and not r.aligned]
+        photos = iter(
+            self._detector.detect([r.image for r in unseen], near=[r.near for r in unseen])
+        )
         detections = []
         for request in requests:
             if request.face is not None:
@@ -199,7 +206,9 @@ class Pipeline:
 def _cost(request: PhotoRequest) -> float:
     """About how much work a photo is: a canvas, and reading its pixels."""
     width, height = request.image.size
-    return 1.0 if request.aligned or request.face is not None else 4.0 + width * height / 1e6
+    if request.aligned or request.face is not None:
+        return 1.0
+    return (1.5 if request.near else 4.0) + width * height / 1e6
 
 
 def _original(request: PhotoRequest) -> tuple[int, int]:

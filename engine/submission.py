@@ -66,7 +66,7 @@ class FrameToSearch:
 
     def prepare(self) -> Prepared:
         """Take its fingerprint."""
-        request = PhotoRequest(self.image, top_k=0, original_px=self.original_px)
+        request = PhotoRequest(self.image, top_k=0, original_px=self.original_px, near=True)
         return Prepared(request, fingerprint(self.image))
 
 

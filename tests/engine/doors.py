@@ -186,6 +186,8 @@ class Held:
         self._gate = gate
         self._seer = seers.seer()
 
+    at_once = 1
+
     def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
         widths = {request.original_px[0] for request in requests if request.original_px}
         if self.GATE_PX in widths:

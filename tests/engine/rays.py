@@ -33,6 +33,8 @@ class Glance:
         self._bundle = bundle
         self._batch_s = batch_s
 
+    at_once = 1
+
     def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
         time.sleep(self._batch_s)
         return [Analysis((), *request.original_px, self._bundle) for request in requests]

@@ -28,6 +28,8 @@ class Seer:
     begun: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
+    at_once = 1
+
     def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
         self.seen.append(list(requests))
         self.threads.add(threading.current_thread().name)

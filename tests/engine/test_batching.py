@@ -569,6 +569,63 @@ async def test_says_beforehand_whether_it_would_take_an_item() -> None:
         batcher.admit()
 
 
+# --- Several lanes ---
+
+
+async def test_lanes_compute_side_by_side_and_divide_what_waits() -> None:
+    works = Works(before_compute=Gate(shut=True))
+    async with batching(works, lanes=2, max_batch=8, max_ready=20, max_wait_s=0) as batcher:
+        first = [asyncio.create_task(batcher.submit(n)) for n in range(2)]
+        await works.before_compute.arrival()
+        await works.before_compute.arrival()  # nobody gets so far with one lane
+        rest = [asyncio.create_task(batcher.submit(n)) for n in range(2, 8)]
+        await settled(lambda: batcher.ready == 6)
+        assert batcher.waiting == 6
+        works.before_compute.open()
+        answers = await asyncio.gather(*first, *rest)
+    assert [answer.result for answer in answers] == [2 * n for n in range(8)]
+    assert [len(batch) for batch in works.batches[:2]] == [1, 1]
+    assert max(len(batch) for batch in works.batches) <= 6
+    assert len(works.threads) == 2
+
+
+async def test_a_free_lane_leaves_half_to_the_other_that_is_free() -> None:
+    works = Works(before_prepare=Gate(shut=True), before_compute=Gate(shut=True))
+    async with batching(works, lanes=2, prepare_threads=6, max_wait_s=PATIENCE_S) as batcher:
+        tasks = [asyncio.create_task(batcher.submit(n)) for n in range(6)]
+        for _ in tasks:
+            await works.before_prepare.arrival()
+        works.before_prepare.open()
+        await works.before_compute.arrival()
+        await works.before_compute.arrival()
+        assert sorted(len(batch) for batch in works.batches) == [3, 3]
+        works.before_compute.open()
+        await asyncio.gather(*tasks)
+
+
+async def test_what_hangs_in_one_lane_is_seen_while_the_other_works() -> None:
+    clock, works = Clock(), Works()
+    hanging = Gate(shut=True)
+
+    def compute(items: list[int]) -> Sequence[int | EngineError]:
+        if items == [0]:
+            hanging.pass_through()
+        return works.compute(items)
+
+    batcher: Batcher[int, int, int] = Batcher(
+        works.prepare, compute, lanes=2, prepare_threads=1, clock=clock
+    )
+    async with batcher:
+        first = asyncio.create_task(batcher.submit(0))
+        await hanging.arrival()
+        for n in range(1, 4):
+            clock.now += 10
+            assert (await batcher.submit(n)).result == 2 * n
+        assert batcher.stalled_s == 30
+        hanging.open()
+        await first
+
+
 # --- Errands ---
 
 

@@ -69,6 +69,14 @@ def test_landmarks_are_in_the_documented_order(astronaut, detector):
     assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
+def test_a_small_canvas_shows_a_near_face_as_well(astronaut, detector):
+    frame = astronaut.crop((60, 0, 444, 384))
+    near, full = detector.detect([frame, frame], near=[True, False])
+    side = full.boxes[0, 2] - full.boxes[0, 0]
+    np.testing.assert_allclose(near.landmarks[0], full.landmarks[0], atol=0.04 * side)
+    np.testing.assert_allclose(near.boxes[0], full.boxes[0], atol=0.1 * side)
+
+
 def test_a_wall_of_faces_is_capped_largest_first(astronaut, detector):
     face = astronaut.crop((140, 20, 310, 220))
     wall = Image.new("RGB", (170 * 9, 200 * 6))

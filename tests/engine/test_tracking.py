@@ -121,6 +121,8 @@ class Crowd:
 
     seer: Seer
 
+    at_once = 1
+
     def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
         return [
             analysis if request.face else self._joined(analysis)
@@ -146,6 +148,8 @@ async def test_frames_without_a_face(seer: Seer) -> None:
 @dataclass
 class Nobody:
     seer: Seer
+
+    at_once = 1
 
     def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
         return [replace(analysis, faces=()) for analysis in self.seer.analyze(requests)]

@@ -10,27 +10,34 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 from bot.store import Store
 from tests.bot.store.places import Place
 
 Verb = Callable[[Store, Place, int], Awaitable[object]]
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.bot.store.crash", "alembic.command", "asyncpg"])
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.bot.store.crash", "alembic.command", "asyncpg"])
 _LIMIT_S = 60
 
 
-class Fuse:
-    """Kills its process at the n-th burn, once it is lit."""
+class Switch(Protocol):
+    """Something that is on or off; another process may turn it."""
 
-    def __init__(self, length: int) -> None:
+    value: bool
+
+
+class Fuse:
+    """Kills its process at the n-th burn, as long as it is lit."""
+
+    def __init__(self, length: int, lit: Switch) -> None:
         self._left = length
-        self.lit = False
+        self._lit = lit
 
     def burn(self) -> None:
-        if self.lit:
+        if self._lit.value:
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -70,7 +77,7 @@ async def killed(verb: Verb, place: Place, person: int, at: int) -> bool:
     Returns:
         Whether it died; False where it came to its end before that.
     """
-    child = _PROCESSES.Process(target=_run, args=(verb, place, person, at))
+    child = PROCESSES.Process(target=_run, args=(verb, place, person, at))
     child.start()
     await asyncio.to_thread(child.join, _LIMIT_S)
     if child.exitcode is None:
@@ -80,19 +87,23 @@ async def killed(verb: Verb, place: Place, person: int, at: int) -> bool:
     return child.exitcode != 0
 
 
+def count_awaits(fuse: Fuse) -> None:
+    """Have every task that this thread's loop is given from now on burn a fuse."""
+    asyncio.get_running_loop().set_task_factory(
+        lambda loop, coroutine, **options: asyncio.Task(
+            _Counted(coroutine, fuse), loop=loop, **options
+        )
+    )
+
+
 def _run(verb: Verb, place: Place, person: int, at: int) -> None:
-    fuse = Fuse(at)
+    lit: Any = SimpleNamespace(value=False)
 
     async def child() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_task_factory(
-            lambda loop, coroutine, **options: asyncio.Task(
-                _Counted(coroutine, fuse), loop=loop, **options
-            )
-        )
+        count_awaits(Fuse(at, lit))
         async with place.store() as store:
-            fuse.lit = True
+            lit.value = True
             await asyncio.create_task(verb(store, place, person))  # type: ignore[arg-type]
-            fuse.lit = False
+            lit.value = False
 
     asyncio.run(child())

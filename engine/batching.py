@@ -15,7 +15,7 @@ when the device is free. The rules:
 * What takes many items (a clip) is an errand: it is accepted once, as a whole, and submits a few at
   a time, so that others come in between.
 
-All state lives in the event loop's thread, so there are no locks; the device's thread only looks
+All state lives in the event loop's thread, so there are no locks; the device's threads only look
 whether an item is still wanted before it tries it alone. Knows nothing about photos or faces.
 """
 
@@ -469,7 +469,7 @@ class Batcher(Generic[Raw, Item, Result]):
         for observer in self._observers:
             observer(told)
 
-    # --- In the device's thread ---
+    # --- In the device's threads ---
 
     def _compute_each(self, batch: list[_Entry[Item, Result]]) -> list[Result | EngineError]:
         try:

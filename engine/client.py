@@ -148,7 +148,8 @@ class EmbeddedEngine:
 
         Args:
             settings: what is chosen.
-            build: makes what sees faces, in the device's thread; None is `build_analyzer`.
+            build: makes what sees faces, in one of the device's threads; None is
+                `build_analyzer`.
 
         Raises:
             ConfigurationError: the device, the bundle or the weights are not as they should be.

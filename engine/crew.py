@@ -7,8 +7,8 @@ time that two cores need for the whole, one operation after the other
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
@@ -23,8 +23,8 @@ MOST = 4
 class Crew:
     """As many threads as parts; the torch threads there are, divided among them.
 
-    Whoever calls while another's parts are being worked on has theirs begun as soon as a thread is
-    free, so that the slower of two parts does not leave the other's cores idle.
+    Several may call at a time. Work is divided among the threads that are free; where none is, it
+    waits whole for the first, because small parts cost more than large ones.
 
     Args:
         threads: how many threads torch may use in all.
@@ -32,6 +32,8 @@ class Crew:
 
     def __init__(self, threads: int) -> None:
         self._parts = min(threads, MOST)
+        self._free = self._parts
+        self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
         if self._parts > 1:
             self._pool = ThreadPoolExecutor(self._parts, "engine-crew")
@@ -58,19 +60,39 @@ class Crew:
         Returns:
             The results, in the order of the items.
         """
-        if self._pool is None or len(items) < 2:
+        with self._lock:
+            alone = self._free == self._parts
+            count = max(1, min(self._free, len(items)))
+            if self._pool is None or (alone and count == 1):
+                count = 0  # the caller does it, with all cores
+            self._free -= count
+        if not count:
             return list(work(items))
-        shares = self._deal([cost(item) for item in items])
-        done = [self._pool.submit(work, [items[i] for i in share]) for share in shares]
+        shares = self._deal([cost(item) for item in items], count)
+        done = [self._begin(work, [items[i] for i in share]) for share in shares]
         results: list[Result | None] = [None] * len(items)
         for share, future in zip(shares, done, strict=True):
             for i, result in zip(share, future.result(), strict=True):
                 results[i] = result
         return [result for result in results if result is not None]
 
-    def _deal(self, costs: Sequence[float]) -> list[list[int]]:
+    def _begin(
+        self, work: Callable[[Sequence[Item]], Sequence[Result]], part: Sequence[Item]
+    ) -> Future[Sequence[Result]]:
+        assert self._pool is not None
+
+        def and_tell() -> Sequence[Result]:
+            try:
+                return work(part)
+            finally:
+                with self._lock:
+                    self._free += 1
+
+        return self._pool.submit(and_tell)
+
+    @staticmethod
+    def _deal(costs: Sequence[float], count: int) -> list[list[int]]:
         """Indices for each part: the costly ones first, each to whoever has the least."""
-        count = min(self._parts, len(costs))
         shares: list[list[int]] = [[] for _ in range(count)]
         load = [0.0] * count
         for i in sorted(range(len(costs)), key=costs.__getitem__, reverse=True):

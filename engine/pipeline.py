@@ -1,6 +1,7 @@
 """Photos to analyses: detect, align, measure, embed, search; synchronous and batch-first.
 
-Knows nothing about queues, HTTP or who asks. One thread at a time may use it.
+Knows nothing about queues, HTTP or who asks. As many threads at a time
+may use it as `at_once` says.
 """
 
 from collections.abc import Sequence

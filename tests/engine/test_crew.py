@@ -29,6 +29,35 @@ def test_parts_are_worked_on_side_by_side_and_take_equally_long():
     assert parts == [9, 9]
 
 
+def test_what_comes_while_all_threads_work_waits_whole():
+    crew, meeting, go_on = Crew(2), threading.Barrier(3), threading.Event()
+    parts, results = [], []
+
+    def first(part):
+        meeting.wait(20)
+        assert go_on.wait(20)
+        return part
+
+    def second(part):
+        parts.append(list(part))
+        return part
+
+    callers = [threading.Thread(target=lambda: results.append(crew.map(first, [1, 2], float)))]
+    callers[0].start()
+    meeting.wait(20)
+    callers.append(
+        threading.Thread(target=lambda: results.append(crew.map(second, [3, 4, 5], float)))
+    )
+    callers[1].start()
+    go_on.set()
+    for caller in callers:
+        caller.join(20)
+    assert sorted(results) == [[1, 2], [3, 4, 5]]
+    assert parts in ([[3, 4, 5]], [[3, 5], [4]]), "the second only where a thread came free first"
+    crew.map(second, [6, 7], float)
+    assert parts[-2:] in ([[6], [7]], [[7], [6]])
+
+
 def test_each_thread_has_its_share_of_torchs_threads_and_the_caller_all():
     before = torch.get_num_threads()
     try:

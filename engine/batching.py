@@ -9,8 +9,7 @@ when the device is free. The rules:
 * Memory is bounded: at most `max_ready` prepared items exist, waiting or being computed; before
   that an item is only its bytes.
 * Nobody computes for nobody: what was cancelled or has expired is dropped from the queue.
-* A short batch waits only if another item is being prepared, and then at most `max_wait_s`, or
-  as long as another batch keeps the device busy.
+* A short batch waits at most `max_wait_s`, and only if another item is being prepared.
 * One bad item never fails its batch: after an unexpected error each item is tried alone.
 * What takes many items (a clip) is an errand: it is accepted once, as a whole, and submits a few at
   a time, so that others come in between.
@@ -399,7 +398,6 @@ class Batcher(Generic[Raw, Item, Result]):
                 await self._run(batch)
             finally:
                 self._computing -= len(batch)
-                self._changed.set()
                 for _ in batch:
                     self._ready.release()
 
@@ -410,8 +408,8 @@ class Batcher(Generic[Raw, Item, Result]):
             await self._changed.wait()
         give_up = self._queue[0].queued + self._max_wait_s
         while self._preparing and 0 < len(self._queue) < self._max_batch:
-            remaining = None if self._started else give_up - self._clock()
-            if remaining is not None and remaining <= 0:
+            remaining = give_up - self._clock()
+            if remaining <= 0:
                 return
             self._changed.clear()
             try:

@@ -603,30 +603,6 @@ async def test_a_free_lane_leaves_half_to_the_other_that_is_free() -> None:
         await asyncio.gather(*tasks)
 
 
-async def test_a_short_batch_waits_longer_while_another_keeps_the_device_busy() -> None:
-    works, slow = Works(before_compute=Gate(shut=True)), Gate(shut=True)
-
-    def prepare(raw: int) -> int:
-        if raw == 2:
-            slow.pass_through()
-        return raw
-
-    batcher: Batcher[int, int, int] = Batcher(prepare, works.compute, lanes=2, max_wait_s=0.001)
-    async with batcher:
-        tasks = [asyncio.create_task(batcher.submit(0))]
-        await works.before_compute.arrival()
-        tasks += [asyncio.create_task(batcher.submit(n)) for n in (1, 2)]
-        await slow.arrival()
-        await settled(lambda: batcher.ready == 1)
-        await asyncio.sleep(0.05)
-        assert works.batches == [[0]]
-        slow.open()
-        await works.before_compute.arrival()
-        works.before_compute.open()
-        await asyncio.gather(*tasks)
-    assert works.batches == [[0], [1, 2]]
-
-
 async def test_what_hangs_in_one_lane_is_seen_while_the_other_works() -> None:
     clock, works = Clock(), Works()
     hanging = Gate(shut=True)

@@ -27,11 +27,11 @@ from tests.bot.logins import PHOTOS, SELFIES, LoginEngine, Shots, english, enrol
 from tests.bot.store.crash import PROCESSES, Fuse, count_awaits
 from tests.bot.store.places import Place
 
-STRIDE = int(os.environ.get("CONVERSATION_STRIDE", "170"))
+STRIDE = int(os.environ.get("CONVERSATION_STRIDE", "300"))
 PATIENCE_S = 60
 PASSED = say("en", "verify.passed_photo")
 ENROLLED = say("en", "enroll.done", days=365)
-OVER = {say("en", "cancelled"), say("en", "nothing_to_cancel")}
+OVER = {say("en", "account.cancelled"), say("en", "account.nothing_to_cancel")}
 Talk = Callable[[Person, Shots], Awaitable[object]]
 
 
@@ -118,9 +118,9 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(place: Place) -> AsyncIterator[Scene]:
+async def scene(bare: Place) -> AsyncIterator[Scene]:
     async with Sandbox() as sandbox:
-        yield Scene(sandbox, place, await english(sandbox))
+        yield Scene(sandbox, bare, await english(sandbox))
 
 
 async def kills(scene: Scene, prepare: Talk, talk: Talk) -> AsyncIterator[int]:

@@ -20,9 +20,10 @@ from engine.types import Track
 
 FRAMES_PER_S = 10
 
-_TURNED, _NODDED = 0.31, 0.18
-"""Change of the yaw and of the pitch proxy that a step comes to at least: what turns of about 34
-degrees and nods of about 21 come to on real heads (28 and 18 degrees are .25 and .15)."""
+_TURNED, _NODDED = (0.31, 0.5), (0.18, 0.3)
+"""Change of the yaw and of the pitch proxy that a step comes to, at least and at most: what turns
+of about 34 to 45 degrees and nods of about 21 to 35 come to on real heads (28 and 18 degrees are
+.25 and .15). Where more is seen, landmarks have left the stretched skin."""
 _TURNS = tuple(range(24, 58, 2))
 _NODS = tuple(range(14, 40, 2))
 _BEYOND = 10.0
@@ -84,7 +85,7 @@ def rehearsed(portrait: Portrait, track: Track) -> Portrait | None:
         part = moved[begin : begin + len(tried), axis] * sum(_DIRECTIONS[step])
         begin += len(tried)
         angles = np.abs(tried).sum(axis=1)
-        between = _between(angles, part, (_TURNED, _NODDED)[axis])
+        between = _between(angles, part, *(_TURNED, _NODDED)[axis])
         if between is None:
             return None
         found[step] = between
@@ -92,14 +93,15 @@ def rehearsed(portrait: Portrait, track: Track) -> Portrait | None:
 
 
 def _between(
-    angles: NDArray[np.float64], moved: NDArray[np.float64], least: float
+    angles: NDArray[np.float64], moved: NDArray[np.float64], least: float, most: float
 ) -> tuple[float, float] | None:
-    """The first angle from which on enough is seen, and the last before it no longer is."""
+    """The first angle about which enough is seen, and the last before it no longer is."""
     smooth = ndimage.median_filter(np.nan_to_num(moved, nan=-math.inf), 3, mode="nearest")
-    enough = smooth >= least
+    enough = (smooth >= least) & (smooth <= most)
     for first in range(len(enough) - _STEADY + 1):
         if enough[first : first + _STEADY].all():
-            good = enough[first:] & (angles[first:] <= angles[first] + _BEYOND)
+            begin = first + 1  # noise may take the first below what is needed
+            good = enough[begin:] & (angles[begin:] <= angles[begin] + _BEYOND)
             steady = int(np.argmin(good)) if not good.all() else len(good)
-            return float(angles[first]), float(angles[first + steady - 1])
+            return float(angles[begin]), float(angles[begin + steady - 1])
     return None

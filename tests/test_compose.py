@@ -415,7 +415,7 @@ for module in pkgutil.walk_packages(bot.__path__, "bot."):
     if module.name not in sys.argv[2].split(","):
         importlib.import_module(module.name)
 """
-DEMOS = ("bot.sandbox.acting", "bot.sandbox.performer")
+DEMOS = ("bot.sandbox.acting", "bot.sandbox.performer", "bot.sandbox.rehearsal")
 """What only `python -m bot demo` imports, to make clips of a photo; no image runs it."""
 
 

@@ -14,6 +14,9 @@ from torch.nn.functional import interpolate
 FACTOR = 0.709
 """Between scales; its square is about a half, as in MTCNN."""
 
+MOST_LEVELS = 32
+"""More than any canvas has: twenty would make a canvas of 12,000 pixels as small as a window."""
+
 CELL_PX = 12
 STRIDE_PX = 2
 _GAP_PX = 2

@@ -18,8 +18,9 @@ from engine.errors import ConfigurationError
 
 DEFAULT = "dlib-resnet29"
 
+# Each size makes the backend build kernels and keep them, so that there must not be many; larger
+# batches than these fall out of a CPU's caches.
 _BATCH = 16
-_BUCKETS = (1, 2, 4, 6, 8, 12, 16)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def load(embedder_id: str, device: torch.device, weights_folder: Path) -> Embedd
 
 
 def embed_crops(embedder: Embedder, crops: NDArray[np.uint8]) -> torch.Tensor:
-    """Embed any number of crops in batches of a few fixed sizes.
+    """Embed any number of crops, a few at a time.
 
     Args:
         embedder: the network.
@@ -145,10 +146,5 @@ def embed_crops(embedder: Embedder, crops: NDArray[np.uint8]) -> torch.Tensor:
     Returns:
         (n, dimension) unit vectors.
     """
-    parts = []
-    for start in range(0, len(crops), _BATCH):
-        part = crops[start : start + _BATCH]
-        bucket = next(size for size in _BUCKETS if size >= len(part))
-        padded = np.concatenate([part, np.zeros((bucket - len(part), *part.shape[1:]), np.uint8)])
-        parts.append(embedder.embed(padded)[: len(part)])
-    return torch.cat(parts) if parts else embedder.embed(crops)
+    starts = range(0, max(1, len(crops)), _BATCH)
+    return torch.cat([embedder.embed(crops[start : start + _BATCH]) for start in starts])

@@ -126,7 +126,6 @@ class FailureReason(StrEnum):
     TOO_FEW_STEPS: fewer steps than asked; some may have been too small or too quick.
     WRONG_STEPS: others than asked.
     FACE_TOO_SMALL, BLURRED, BAD_LIGHT, UNCLEAR: the face looking ahead, in most frames.
-    FACE_CHANGES: the face becomes another one.
     """
 
     UNREADABLE = "unreadable"
@@ -144,7 +143,6 @@ class FailureReason(StrEnum):
     BLURRED = "blurred"
     BAD_LIGHT = "bad_light"
     UNCLEAR = "unclear"
-    FACE_CHANGES = "face_changes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,9 @@ _TURNED, _NODDED = (0.31, 0.5), (0.18, 0.3)
 """Change of the yaw and of the pitch proxy that a step comes to, at least and at most: what turns
 of about 34 to 45 degrees and nods of about 21 to 35 come to on real heads (28 and 18 degrees are
 .25 and .15). Where more is seen, landmarks have left the stretched skin."""
+_FLUKES = 0.17, 0.12
+"""How far the two may be from those of the angles around them. Landmarks that are further off have
+lost the skin there, and a film that goes so far would seem to be cut."""
 _TURNS = tuple(range(24, 58, 2))
 _NODS = tuple(range(14, 40, 2))
 _BEYOND = 10.0
@@ -85,7 +88,7 @@ def rehearsed(portrait: Portrait, track: Track) -> Portrait | None:
         part = moved[begin : begin + len(tried), axis] * sum(_DIRECTIONS[step])
         begin += len(tried)
         angles = np.abs(tried).sum(axis=1)
-        between = _between(angles, part, *(_TURNED, _NODDED)[axis])
+        between = _between(angles, part, *(_TURNED, _NODDED)[axis], _FLUKES[axis])
         if between is None:
             return None
         found[step] = between
@@ -93,11 +96,18 @@ def rehearsed(portrait: Portrait, track: Track) -> Portrait | None:
 
 
 def _between(
-    angles: NDArray[np.float64], moved: NDArray[np.float64], least: float, most: float
+    angles: NDArray[np.float64],
+    moved: NDArray[np.float64],
+    least: float,
+    most: float,
+    fluke: float,
 ) -> tuple[float, float] | None:
     """The first angle about which enough is seen, and the last before it no longer is."""
     smooth = ndimage.median_filter(np.nan_to_num(moved, nan=-math.inf), 3, mode="nearest")
-    enough = (smooth >= least) & (smooth <= most)
+    follows = np.abs(moved - smooth) <= fluke  # never where nothing is seen
+    follows[:-1] &= follows[1:]  # who goes so far goes a little further at times
+    follows = np.logical_and.accumulate(follows)  # and passes whatever lies before
+    enough = (smooth >= least) & (smooth <= most) & follows
     for first in range(len(enough) - _STEADY + 1):
         if enough[first : first + _STEADY].all():
             begin = first + 1  # noise may take the first below what is needed

@@ -7,12 +7,13 @@ decoder, detector and embedder (`engine.track`), and are judged by `bot.liveness
 the bundle carries a login's calibration, by the whole decision as well: against templates of the
 photo's person, enrolled from that person's other photos.
 
-So that two cores can do it in an hour, most tries share frames. Of each photo a stock of frames is
-filmed at known angles (heads, flat and bent prints, two people), encoded, tracked; a try is a
-script (who looks where, ten times a second, drawn anew for each try) that shows for each moment a
-frame of about that angle from the stock, drawn by lot, at the script's place and size. `--whole` of
-the tries of each kind are filmed frame by frame instead, half of them as phones film, 30 frames a
-second and at any pace, and are reported by themselves as well.
+Genuine tries are filmed frame by frame, half of them as phones film, 30 frames a second and at any
+pace. So that two cores can do the rest in an hour, most attacks share frames. Of each photo a stock
+of frames is filmed at known angles (heads, flat and bent prints, two people), encoded, tracked; a
+try is a script (who looks where, ten times a second, drawn anew for each try) that shows for each
+moment a frame of about that angle from the stock, drawn by lot, at the script's place and size.
+`--whole` of the attacks of each kind are filmed like genuine tries, and are reported by themselves
+as well.
 
 Photos that clips can be made from show one face, large, sharp and frontal, and their heads follow
 when they are moved: each is rehearsed first (`bot.sandbox.rehearsal`), to move as far as the engine
@@ -372,7 +373,7 @@ async def tries_of(engine, subjects, stocks, arguments):
             index = choices[number % len(choices)]
             others = [k for k in filmed if subjects[k].person != subjects[index].person]
             other, asked = lot.choice(others), liveness.draw(lot)
-            if number < arguments.whole:
+            if kind == GENUINE or number < arguments.whole:
                 portrait = subjects[other].portrait if kind in NEEDS_OTHER else None
                 seed, as_phones = lot.getrandbits(32), number % 2 == 0
                 own = subjects[index].portrait
@@ -563,7 +564,7 @@ async def run(arguments):
         "photos_to_enroll_from": len(subjects),
         "people": len(enrolled),
         "tries_a_kind": arguments.tries,
-        "whole_clips_a_kind": arguments.whole,
+        "whole_clips_an_attack": arguments.whole,
         "frames_in_stock": sum(len(stock.frames) for stock in stocks.values()),
         "seconds": round(time.monotonic() - began),
         "kinds": rows,
@@ -605,7 +606,9 @@ def main():
     parser.add_argument(
         "--photos", type=int, default=3, help="of each person that are filmed, at most"
     )
-    parser.add_argument("--whole", type=int, default=8, help="of each kind, filmed frame by frame")
+    parser.add_argument(
+        "--whole", type=int, default=8, help="of each attack, filmed frame by frame"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="keep tries here, or judge those kept before")

@@ -56,10 +56,17 @@ def test_the_least_and_the_most_angle_at_which_enough_is_seen() -> None:
     assert ASTRONAUT.reach == MEAN_REACH
 
 
-def test_one_fluke_is_not_enough_and_a_lost_face_is_the_end() -> None:
-    found = rehearsal.rehearsed(ASTRONAUT, track(flukes=range(7, 8), lost=range(14, 23)))
+def test_a_lost_face_is_the_end() -> None:
+    found = rehearsal.rehearsed(ASTRONAUT, track(lost=range(14, 23)))
+    assert found is not None
+    assert found.reach[Step.SIDE] == (34.0, 36.0)
+
+
+def test_nobody_goes_where_landmarks_flutter_nor_past_it() -> None:
+    found = rehearsal.rehearsed(ASTRONAUT, track(flukes=range(15, 16)))
     assert found is not None
     assert found.reach[Step.SIDE] == (34.0, 38.0)
+    assert rehearsal.rehearsed(ASTRONAUT, track(flukes=range(9, 10))) is None
 
 
 @pytest.mark.parametrize("lost", [range(6), range(8, 23), range(56, 66), range(66)])

@@ -4,8 +4,9 @@ Three ways in: the last stages of an embedder's network, an adapter on top of a 
 a network from nothing. Each is judged on people held out altogether. Where people are few they are
 held out in turns, in folds, and what goes into the bundle is trained again on everybody: the
 figures are those of its like, trained on fewer people. Where they are many, they are held out once,
-and the very network that was measured goes into the bundle. The people held out also choose how
-much of what was learned is kept: weights part of the way back to the start's.
+and the very network that was measured goes into the bundle. How much of what was learned is kept,
+weights part of the way back to the start's, is what serves the people trained on best while the
+people held out are better off than before.
 
 Knows which parts a vectorizer is made of; knows nothing about the command line.
 """
@@ -133,6 +134,21 @@ class Judgement:
         return accept_worse_strangers and bool(self.members) and self.members[0].gain > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What there is to choose from: a share of what was learned, and what it would give.
+
+    Attributes:
+        blend: the share; 0 is the start.
+        strangers: TAR of the people held out at `FMR`, over all folds.
+        members: the same of other faces of the people trained on; 0 where they have too few.
+    """
+
+    blend: float
+    strangers: float
+    members: float
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A trained vectorizer.
@@ -141,6 +157,7 @@ class Outcome:
         trunk: the network or the adapter, on the CPU, in evaluation mode.
         judgement: whether it was worth it.
         blend: the share of what was learned that is kept.
+        candidates: the start, and every share that was measured.
         folds: how many.
         kept: whether it is to be used; where not, `trunk` is the last fold's.
         refitted: whether `trunk` was trained again on everybody.
@@ -149,6 +166,7 @@ class Outcome:
     trunk: Network | Adapter
     judgement: Judgement
     blend: float
+    candidates: Sequence[Candidate]
     folds: int
     kept: bool
     refitted: bool
@@ -228,8 +246,9 @@ def train(
         ]
         after.append([disjoint.compare(made, owner, stranger, plan.seed) for made in served])
     assert learner is not None
-    best = _best(before, after)
-    judgement = _judge(before, [found[best] for found in after], plan)
+    start, *candidates = _candidates(before, after, blends)
+    blend = choose(start, candidates)
+    judgement = _judge(before, [found[blends.index(blend)] for found in after], plan)
     kept = judgement.keeps(accept_worse_strangers=accept_worse_strangers)
     refitted = kept and len(folds) > 1
     if refitted:
@@ -237,8 +256,9 @@ def train(
         whole = Fold(everybody, everybody[:0], everybody[:0])
         learner, batches = _prepared(faces, plan, ground, whole, weights_folder)
         refit(learner, batches, plan.epochs, machine)
-    trunk = learner.blended(blends[best])
-    return Outcome(trunk, judgement, blends[best], len(folds), kept, refitted), begun
+    measured = (start, *candidates)
+    trunk = learner.blended(blend)
+    return Outcome(trunk, judgement, blend, measured, len(folds), kept, refitted), begun
 
 
 def write(
@@ -418,14 +438,15 @@ def _served(
     return np.asarray(torch.cat(made).cpu().numpy(), np.float32)
 
 
-def _best(before: Sequence[Compared], after: Sequence[Sequence[Compared]]) -> int:
-    """Which of the candidates is best for everybody while strangers are no worse off.
-
-    The folds choose together: the best for a handful of people alone is mostly chance.
+def _candidates(
+    before: Sequence[Compared], after: Sequence[Sequence[Compared]], blends: Sequence[float]
+) -> list[Candidate]:
+    """The start, and each blend; every fold counts by its genuine pairs.
 
     Args:
         before: the start, in each fold.
-        after: the candidates, in each fold.
+        after: the blends, in each fold.
+        blends: their shares.
     """
 
     def mean(found: Sequence[Compared], who: str) -> float:
@@ -433,12 +454,23 @@ def _best(before: Sequence[Compared], after: Sequence[Sequence[Compared]]) -> in
         reached = [disjoint.tar(getattr(part, who)) for part in found]
         return float(weight @ reached / weight.sum()) if weight.sum() else 0.0
 
-    candidates = list(zip(*after, strict=True))
-    strangers = np.array([mean(found, "strangers") for found in candidates])
-    members = np.array([mean(found, "members") for found in candidates])
-    sound = strangers > mean(before, "strangers")
-    merit = np.where(sound, strangers + members, strangers - 1) if sound.any() else strangers
-    return int(merit.argmax())
+    measured = [before, *zip(*after, strict=True)]
+    return [
+        Candidate(blend, mean(found, "strangers"), mean(found, "members"))
+        for blend, found in zip((0.0, *blends), measured, strict=True)
+    ]
+
+
+def choose(start: Candidate, candidates: Sequence[Candidate]) -> float:
+    """The share that is best for the people trained on while strangers gain.
+
+    All folds choose together: the best for a handful of people alone is mostly chance. Where
+    strangers gain from none, the one that they lose least by.
+    """
+    sound = [found for found in candidates if found.strangers > start.strangers]
+    if not sound:
+        return max(candidates, key=lambda found: found.strangers).blend
+    return max(sound, key=lambda found: (found.members, found.strangers)).blend
 
 
 def _require_support(faces: Faces, folds: Sequence[Fold], seed: int) -> None:

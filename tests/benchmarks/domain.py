@@ -170,6 +170,7 @@ def run(faces, reading, seed, arguments):
     out = {"reading": reading, "seed": seed, "verdict": report["verdict"]}
     out |= {"seconds": round(report["seconds"]), "blend": report["blend"]}
     out["held_out_by_the_command"] = report["strangers"][:1]
+    out["candidates_of_the_command"] = report["candidates"]
     for templates in arguments.templates:
         for who, index in (("a", tried), ("b", np.flatnonzero(strangers))):
             found = compare(start[index], made[index], faces.owner[index], templates)

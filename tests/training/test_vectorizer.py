@@ -22,7 +22,7 @@ from training.commands.vectorizer import NOT_KEPT
 from training.drawing import Crops, PeopleBatches, Versions
 from training.metric_learner import Loss, MetricLearner
 from training.tools import Tools
-from training.vectorizer import BLENDS, Plan, Verdict, train, write
+from training.vectorizer import BLENDS, Candidate, Plan, Verdict, choose, train, write
 
 CPU = torch.device("cpu")
 DIMENSION = 32
@@ -244,17 +244,39 @@ def test_nothing_kept_of_what_was_learned_changes_nothing(disturbed_faces, tmp_p
     assert outcome.judgement.strangers[0].gain == pytest.approx(0, abs=1e-6)
 
 
-def test_the_people_held_out_choose_how_much_is_kept(disturbed_faces, tmp_path):
+def test_what_serves_the_people_trained_on_best_is_kept_while_others_gain(
+    disturbed_faces, tmp_path
+):
     chosen = learn(disturbed_faces, PLAN, tmp_path / "chosen")
     gains = {
         blend: learn(disturbed_faces, replace(PLAN, blend=blend), tmp_path / str(blend)).judgement
         for blend in BLENDS
     }
     merits = {
-        blend: found.strangers[0].after + found.members[0].after for blend, found in gains.items()
+        blend: (found.members[0].after, found.strangers[0].after)
+        for blend, found in gains.items()
+        if found.strangers[0].gain > 0
     }
     assert chosen.blend == max(merits, key=merits.__getitem__)
     assert chosen.judgement == gains[chosen.blend]
+    start, *others = chosen.candidates
+    assert (start.blend, start.strangers) == (0, pytest.approx(gains[1.0].strangers[0].before))
+    measured = {found.blend: found.members for found in others}
+    assert measured == pytest.approx({k: found.members[0].after for k, found in gains.items()})
+
+
+@pytest.mark.parametrize(
+    ("candidates", "chosen"),
+    [
+        pytest.param([(0.2, 0.61, 0.7), (0.4, 0.62, 0.8), (0.6, 0.61, 0.9)], 0.6, id="all gain"),
+        pytest.param([(0.2, 0.61, 0.7), (0.4, 0.62, 0.8), (0.6, 0.6, 0.9)], 0.4, id="one does not"),
+        pytest.param([(0.2, 0.58, 0.7), (0.4, 0.59, 0.8), (0.6, 0.5, 0.9)], 0.4, id="none gains"),
+        pytest.param([(0.2, 0.61, 0), (0.4, 0.63, 0), (0.6, 0.62, 0)], 0.4, id="no members"),
+    ],
+)
+def test_strangers_may_not_pay_for_the_people_trained_on(candidates, chosen):
+    start = Candidate(0, 0.6, 0.6)
+    assert choose(start, [Candidate(*row) for row in candidates]) == chosen
 
 
 def test_people_are_held_out_whole_and_in_turns(tmp_path):

@@ -82,7 +82,7 @@ def vectorizer(
         float | None,
         typer.Option(
             help="How far to go from the start's weights (0) to the trained ones (1). "
-            "Default: what is best for the people held out.",
+            "Default: what is best for the people trained on while the people held out gain.",
             min=0,
             max=1,
         ),
@@ -291,6 +291,7 @@ def _as_json(
         "faces": len(faces),
         "folds": outcome.folds,
         "blend": outcome.blend,
+        "candidates": [asdict(candidate) for candidate in outcome.candidates],
         "refitted": outcome.refitted,
         "strangers": [asdict(change) for change in outcome.judgement.strangers],
         "members": [asdict(change) for change in outcome.judgement.members],

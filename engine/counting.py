@@ -8,12 +8,18 @@ from engine.health import OK
 from engine.metrics import Metrics
 
 _OUTCOME = "outcome"
+_PATH = "path"
 _ELSEWHERE = "other"
 
 
 def name_outcome(scope: Scope, code: str) -> None:
     """Say what a request came to, other than "ok"."""
     scope.setdefault("state", {})[_OUTCOME] = code
+
+
+def name_path(scope: Scope, path: str) -> None:
+    """Say under which path a request counts that reaches no route; never one of the caller's."""
+    scope.setdefault("state", {})[_PATH] = path
 
 
 class Counting:
@@ -47,7 +53,8 @@ class Counting:
             await self._app(scope, receive, noting)
         finally:
             # Only paths that there are: strangers must not make up new time series.
-            path = getattr(scope.get("route"), "path", _ELSEWHERE)
-            code = scope["state"].get(_OUTCOME, OK)
+            state = scope["state"]
+            path = state.get(_PATH) or getattr(scope.get("route"), "path", _ELSEWHERE)
+            code = state.get(_OUTCOME, OK)
             self._metrics.requests.labels(path, str(status), code).inc()
             self._metrics.request_seconds.labels(path).observe(time.monotonic() - began)

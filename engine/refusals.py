@@ -37,12 +37,13 @@ class ProblemResponse(JSONResponse):
 
 def install(app: FastAPI) -> None:
     """Have an application answer every fault as a problem."""
-    app.add_exception_handler(Exception, _handle)
+    app.add_exception_handler(Exception, handle)
     for kind in (EngineError, HTTPException, RequestValidationError, ClientDisconnect):
-        app.add_exception_handler(kind, _handle)
+        app.add_exception_handler(kind, handle)
 
 
-async def _handle(request: Request, error: Exception) -> Response:
+async def handle(request: Request, error: Exception) -> Response:
+    """What a request that ended in an error is answered."""
     if isinstance(error, ClientDisconnect):
         name_outcome(request.scope, "abandoned")
         return Response(status_code=_NOBODY_LISTENS)

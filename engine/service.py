@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine import __version__, answers, refusals, schemas
+from engine.admission import Admission
 from engine.attendance import attended, until
 from engine.body import Allowance, read_clip, read_photo, read_photos
 from engine.clip import LIMITS as CLIP_LIMITS
@@ -64,6 +65,7 @@ def application(
     )
     service.add_routes(app)
     refusals.install(app)
+    app.add_middleware(Admission, admit=service.admissions())
     app.add_middleware(Counting, metrics=service.metrics)
     return app
 
@@ -166,13 +168,24 @@ class _Service:
             dependencies=guards,
         )
 
+    def admissions(self) -> dict[str, Callable[[], None]]:
+        """For each path that takes pictures, what raises where there is no room for more."""
+
+        def photo() -> None:
+            self._open().engine.admit()
+
+        def clip() -> None:
+            self._open().engine.admit_clip()
+
+        return {"/v1/analyze": photo, "/v1/analyze:batch": photo, "/v1/track": clip}
+
     # --- The operations ---
 
     async def analyze(
         self, request: Request, wanted: Annotated[Wanted, Query()], timeout_ms: TimeoutMs = None
     ) -> Response:
         """Find the faces of a photo and whom each resembles."""
-        served, deadline = self._admit(timeout_ms)
+        served, deadline = self._open(), self._deadline(timeout_ms)
         with self._allowance.share() as share:
             try:
                 async with until(deadline):
@@ -192,7 +205,7 @@ class _Service:
         self, request: Request, wanted: Annotated[Wanted, Query()], timeout_ms: TimeoutMs = None
     ) -> Response:
         """Analyse the photos of a form; each has its own analysis or problem, in order."""
-        served, deadline = self._admit(timeout_ms)
+        served, deadline = self._open(), self._deadline(timeout_ms)
         with self._allowance.share() as share:
             async with until(deadline):
                 photos = await read_photos(request, share, LIMITS)
@@ -207,9 +220,7 @@ class _Service:
 
     async def track(self, request: Request, timeout_ms: TimeoutMs = None) -> Response:
         """Follow one face through a clip: where it looks and who it is, ten times a second."""
-        served = self._open()
-        served.engine.admit_clip()
-        deadline = self._deadline(timeout_ms)
+        served, deadline = self._open(), self._deadline(timeout_ms)
         with self._allowance.share() as share:
             try:
                 async with until(deadline):
@@ -254,12 +265,6 @@ class _Service:
         if self._served is None:
             raise Unavailable("The engine is being loaded: ask again when /readyz says ok.")
         return self._served
-
-    def _admit(self, timeout_ms: int | None) -> tuple[Served, float]:
-        """Refuse at once, before a byte of the body is read; or tell until when to answer."""
-        served = self._open()
-        served.engine.admit()
-        return served, self._deadline(timeout_ms)
 
     def _deadline(self, timeout_ms: int | None) -> float:
         """Until when to answer, in the event loop's time."""

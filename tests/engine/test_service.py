@@ -554,6 +554,10 @@ async def test_overload_is_refused_at_once_and_unread(seer):
         status, headers, record = await third.answer()
         assert (status, record["code"], third.taken) == (503, "busy", 0)
         assert int(headers["retry-after"]) >= record["retry_after_s"] > 0
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            counted = (await client.get("/metrics")).text.splitlines()
+        assert 'engine_requests_total{code="busy",path="/v1/analyze",status="503"} 1.0' in counted
         seer.go_on.set()
         assert [(await talk.answer())[0] for talk in (first, second)] == [200, 200]
 

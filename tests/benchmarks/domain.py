@@ -67,10 +67,12 @@ def dataset(faces, index, shown, home):
     return home
 
 
-def adapt(home, reading, seed, out):
+def adapt(home, reading, seed, out, blend):
     """Run the command as an operator would; the bundle is wanted whatever it says."""
     command = [sys.executable, "-m", "training", "vectorizer", str(home), "--out", str(out)]
     command += ["--seed", str(seed), "--accept-worse-strangers", "--json", *OPTIONS[reading]]
+    if blend is not None:
+        command += ["--blend", str(blend)]
     began = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode not in (0, NOT_KEPT):
@@ -161,7 +163,7 @@ def run(faces, reading, seed, arguments):
     with tempfile.TemporaryDirectory() as folder:
         name = f"domain-{reading}-{seed}"
         home = dataset(faces, learned, shown, Path(folder) / name)
-        report = adapt(home, reading, seed, Path(folder) / "models" / name)
+        report = adapt(home, reading, seed, Path(folder) / "models" / name, arguments.blend)
         start = vectors(loaded.embedder, faces, night)
         made = start
         if report["bundle"]:
@@ -208,6 +210,7 @@ def main():
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--readings", nargs="+", choices=sorted(OPTIONS), default=["clean"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--blend", type=float, help="as in the command, which chooses it otherwise")
     parser.add_argument("--templates", nargs="+", type=int, default=[3, 5])
     arguments = parser.parse_args()
     threads.configure()

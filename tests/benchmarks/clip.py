@@ -105,9 +105,9 @@ class Stages:
     def _timed(self, owner, name, stage):
         call = getattr(owner, name)
 
-        def timed(*arguments):
+        def timed(*arguments, **options):
             started = time.thread_time()
-            result = call(*arguments)
+            result = call(*arguments, **options)
             self.spent[stage] = self.spent.get(stage, 0.0) + time.thread_time() - started
             return result
 

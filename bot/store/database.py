@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ _WRITES = "face_matcher_writes"
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # Of PostgreSQL: a transaction whose client hangs is ended after this.
 _IDLE_LIMIT_MS = 60_000
+_WAL_PATIENCE_S = 5.0
+_WAL_PAUSE_S = 0.02
 
 
 class Database:
@@ -73,6 +76,8 @@ class Database:
         """
         if self.path is None:
             return
+        patience_s = min(self._busy_timeout_s, _WAL_PATIENCE_S)
+        await asyncio.to_thread(_enter_wal, self.path, patience_s)
         with self._faults():
             async with self._engine.connect() as connection:
                 result = await connection.exec_driver_sql("PRAGMA quick_check(1)")
@@ -262,6 +267,26 @@ def postgresql_url(address: str) -> URL:
     # What libpq, and so everybody's address, calls sslmode, this driver calls ssl.
     query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
     return url.set(drivername="postgresql+asyncpg", query=query)
+
+
+def _enter_wal(path: Path, patience_s: float) -> None:
+    """Have a new file keep a write-ahead log.
+
+    SQLite does not wait for others when it changes a file's mode: of several processes that meet a
+    new file together, all but one were told that it is locked. Whatever else is wrong is said by
+    the next connection.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                return
+        time.sleep(_WAL_PAUSE_S)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

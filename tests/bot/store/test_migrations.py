@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from bot.store import StoreError
+from bot.store.database import Database
 from bot.store.migrate import revisions
 from bot.store.schema import metadata
 from tests.bot.store.places import ANA, BEN, Place, enroll
@@ -118,6 +119,16 @@ async def test_a_migration_that_fails_half_way_leaves_the_old_database(bare_sqli
 async def _open_once(place: Place) -> None:
     async with place.store() as store:
         await store.choose_language(ANA, "es")
+
+
+async def test_a_new_file_may_be_met_by_many_at_once(tmp_path: Path) -> None:
+    async def meet(path: Path) -> None:
+        database = Database(path, busy_timeout_s=10)
+        await database.prepare()
+        await database.close()
+
+    for number in range(20):
+        await asyncio.gather(*(meet(tmp_path / f"{number}.db") for _ in range(8)))
 
 
 async def test_replicas_that_start_together_are_fine(bare: Place) -> None:

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.liveness import draw
-from bot.sandbox.performer import perform, transcode
+from bot.sandbox.performer import Portrait, perform, transcode
 from bot.store.fingerprints import CLIP_DISTANCE, PHOTO_DISTANCE, mirrored
 from engine import threads
 from engine.errors import ImageError
@@ -153,9 +153,9 @@ def takes(folder, limit):
     """Distances of copies of clips, of other takes, and of frames of one clip."""
     copies, others, shots = [], [], []
     for index, (content, landmarks) in enumerate(portraits(folder, limit)):
-        lot = random.Random(index)
+        lot, portrait = random.Random(index), Portrait.of(content, landmarks)
         clips = [
-            perform(content, landmarks, draw(lot), seed=10 * index + take, frames_per_s=10)
+            perform(portrait, draw(lot), seed=10 * index + take, frames_per_s=10)
             for take in range(3)
         ]
         prints = [clip_prints(clip) for clip in clips]

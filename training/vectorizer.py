@@ -481,8 +481,9 @@ def _require_support(faces: Faces, folds: Sequence[Fold], seed: int) -> None:
         pairs = disjoint.compared(blank, owner, np.ones(1, np.float32), seed)
         if FMR not in disjoint.supported([pairs]) or not len(pairs.genuine):
             raise ValueError(
-                f"The people held out have {len(pairs.impostor)} pairs of faces of two people, "
-                f"too few for a rate of false matches of {FMR:.0%}. Add people or photos."
+                f"The faces of people held out are compared {len(pairs.impostor)} times with "
+                f"somebody else's, too few for a rate of false matches of {FMR:.0%}. Add people "
+                "or photos."
             )
 
 

@@ -299,7 +299,7 @@ def _as_json(
 
 
 def _show(outcome: "Outcome", plan: "Plan", out: Path, written: str | None) -> None:
-    table = Table("", "at FMR", "before", "after", "difference, 95 %", "pairs (same, other)")
+    table = Table("", "at FMR", "before", "after", "difference, 95 %", "tries (own, others')")
     for who, changes in (
         ("people held out", outcome.judgement.strangers),
         ("other faces of people trained on", outcome.judgement.members),
@@ -330,7 +330,7 @@ def _sentence(outcome: "Outcome", plan: "Plan") -> str:
 
     judgement = outcome.judgement
     first = judgement.strangers[0]
-    figures = f"{first.before:.1%} to {first.after:.1%} of genuine pairs accepted at FMR 1 %"
+    figures = f"{first.before:.1%} to {first.after:.1%} of genuine tries accepted at FMR 1 %"
     match judgement.verdict:
         case Verdict.BETTER if first.certainty < SURE:
             own = judgement.members[0]

@@ -1,6 +1,7 @@
 """Commands about the bot itself: /start /help /privacy /language, and hints for everything else.
 
-Knows nothing about photos or faces.
+Knows nothing about photos or faces. Whom the bot knows is `bot.who`'s to tell; here it is only said
+how many they are.
 """
 
 import logging
@@ -18,6 +19,7 @@ from telegram import (
 )
 from telegram.ext import ContextTypes
 
+from bot.people import People
 from bot.replies import reply, toast, unchanged_is_fine
 from bot.request import current
 from bot.store import Store, StoreError
@@ -25,9 +27,12 @@ from bot.texts import LANGUAGES, language_of, say
 
 logger = logging.getLogger(__name__)
 
-COMMANDS = ("start", "help", "privacy", "language")
+COMMANDS = ("start", "who", "help", "privacy", "language")
 LOGIN_COMMANDS = ("enroll", "verify", "recover", "mydata", "forget", "cancel")
 LANGUAGE_BUTTON = r"^language:[a-z]{2}$"
+
+_COUNTING_S = 1.0
+"""For how long a greeting waits to hear how many people the bot knows."""
 
 
 class Account:
@@ -36,12 +41,16 @@ class Account:
     Args:
         store: remembers the languages that people chose.
         facts: numbers that the sentences speak of, by placeholder.
+        people: counts whom the bot knows.
         login: whether there is a face login to speak of.
     """
 
-    def __init__(self, store: Store, facts: Mapping[str, int], *, login: bool) -> None:
+    def __init__(
+        self, store: Store, facts: Mapping[str, int], people: People, *, login: bool
+    ) -> None:
         self._store = store
         self._facts = facts
+        self._people = people
         self._login = login
 
     async def language(self, user: User) -> str:
@@ -58,11 +67,11 @@ class Account:
 
     async def start(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """Greet."""
-        await self._say(update, "account.start")
+        await self._say(update, "account.start", count=True)
 
     async def help(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """Say how it works."""
-        await self._say(update, "account.help", "account.help_login")
+        await self._say(update, "account.help", "account.help_login", count=True)
 
     async def privacy(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """Say what is kept and what is not."""
@@ -104,14 +113,35 @@ class Account:
         key: str,
         of_login: str | None = None,
         buttons: InlineKeyboardMarkup | None = None,
+        *,
+        count: bool = False,
     ) -> None:
-        """Say a sentence, and another one behind it where there is a login."""
+        """Say a sentence, and another one behind it where there is a login.
+
+        Args:
+            update: whose message is answered.
+            key: of the sentence.
+            of_login: of the other one.
+            buttons: what hangs below.
+            count: whether the sentences speak of how many people the bot knows.
+        """
         message, user = update.message, update.effective_user
         assert message is not None
         assert user is not None
         language = await self.language(user)
         keys = (key, of_login) if of_login and self._login else (key,)
-        await reply(message, "".join(say(language, one, **self._facts) for one in keys), buttons)
+        values: dict[str, object] = dict(self._facts)
+        if count:
+            values["people"] = await self._counted(language)
+        await reply(message, "".join(say(language, one, **values) for one in keys), buttons)
+
+    async def _counted(self, language: str) -> str:
+        """How many people the bot knows, in words; also while the engine cannot tell."""
+        within_s = min(_COUNTING_S, current.get().before_sending_s())
+        count = await self._people.count(within_s)
+        if count is None:
+            return say(language, "account.people_all")
+        return say(language, "account.people", count=count)
 
 
 async def publish_commands(bot: Bot, *, login: bool) -> None:

@@ -22,6 +22,7 @@ class Answer:
         analysis: the faces shown.
         seen: how many usable faces there were.
         language: in which it was given.
+        people: how many people the bundle that answered knows; None where that is not known.
     """
 
     owner: int
@@ -29,6 +30,7 @@ class Answer:
     analysis: Analysis
     seen: int
     language: str
+    people: int | None = None
 
 
 class Answers:

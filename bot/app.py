@@ -30,7 +30,7 @@ from telegram.ext import (
 )
 from telegram.request import HTTPXRequest
 
-from bot import card, enroll, rights, storing, webhook
+from bot import card, enroll, rights, storing, webhook, who
 from bot.account import LANGUAGE_BUTTON, Account, publish_commands
 from bot.albums import Albums
 from bot.answers import Answers
@@ -41,6 +41,7 @@ from bot.flows import Flows
 from bot.housekeeping import keep_house
 from bot.intake import ALLOWED_UPDATES, Intake, route
 from bot.lookalike import Draw, Lookalike
+from bot.people import People
 from bot.polling import Poller
 from bot.recover import Recovering
 from bot.replies import Replies
@@ -51,6 +52,7 @@ from bot.settings import Settings
 from bot.store import Store
 from bot.transport import Patient, Telegram, parse_update
 from bot.verify import Terms, Verifying
+from bot.who import Who
 from engine.client import Engine
 
 logger = logging.getLogger(__name__)
@@ -181,7 +183,8 @@ def build(
         "idle_days": round(settings.idle_days),
         "notice_days": round(settings.notice_days),
     }
-    account = Account(store, facts, login=settings.face_login)
+    people = People(engine)
+    account = Account(store, facts, people, login=settings.face_login)
     replies = Replies(telegram, account.language)
     intake = Intake(
         telegram,
@@ -191,6 +194,7 @@ def build(
     eyes = Eyes(engine)
     lookalike = Lookalike(
         eyes=eyes,
+        people=people,
         intake=intake,
         draw=draw,
         answers=Answers(
@@ -226,7 +230,8 @@ def build(
                 chance or random.SystemRandom(),
             )
         )
-    app.add_handlers(_handlers(account, lookalike))
+    asked = Who(people=people, language=account.language)
+    app.add_handlers(_handlers(account, asked, lookalike))
     app.add_error_handler(replies.report)
     return app, lanes
 
@@ -244,10 +249,13 @@ _NEW = filters.ChatType.PRIVATE & filters.UpdateType.MESSAGE
 _EDITED = filters.ChatType.PRIVATE & filters.UpdateType.EDITED_MESSAGE
 
 
-def _handlers(account: Account, lookalike: Lookalike) -> list[BaseHandler[Any, Any, Any]]:
+def _handlers(
+    account: Account, asked: Who, lookalike: Lookalike
+) -> list[BaseHandler[Any, Any, Any]]:
     """What answers what; the first that fits does."""
     return [
         CommandHandler("start", account.start, _NEW),
+        CommandHandler("who", asked.command, _NEW),
         CommandHandler("help", account.help, _NEW),
         CommandHandler("privacy", account.privacy, _NEW),
         CommandHandler("language", account.choose, _NEW),
@@ -256,6 +264,7 @@ def _handlers(account: Account, lookalike: Lookalike) -> list[BaseHandler[Any, A
         MessageHandler(_NEW, account.hint),
         MessageHandler(_EDITED, _ignore),
         CallbackQueryHandler(account.chosen, LANGUAGE_BUTTON),
+        CallbackQueryHandler(asked.button, who.BUTTON),
         CallbackQueryHandler(lookalike.button),
     ]
 

@@ -30,8 +30,9 @@ SHADOW: Final = "#4A3F2C"
 TONES: Final = {
     Verdict.IS: "#23805F",
     Verdict.STRONG: "#4A5BB8",
+    Verdict.GOOD: "#23758A",
     Verdict.SOME: "#B4712A",
-    Verdict.NONE: "#74767F",
+    Verdict.FAINT: "#94597F",
 }
 MONOGRAMS: Final = (
     ("#DCE5F5", "#3D5591"),
@@ -89,7 +90,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How far a percentile reaches: `share` of the width, 0 to 1."""
+    """A part of a whole: `share` of the width, 0 to 1."""
 
     spot: Spot
     share: float

@@ -1,16 +1,17 @@
 """The words below a card, from what the engine saw. Pure functions; knows nothing about Telegram.
 
-The words follow the verdict. A percentile is only ever told as what it is: how many strangers of
-a hundred look less like their own closest match.
+The first sentence names the nearest person, in words that follow the verdict: somebody is always
+the nearest. How rare such a likeness is comes as one sentence, and only where it is rare.
 """
 
-import math
-
+from bot import figures
 from bot.texts import say
 from engine.types import Analysis, Face, Match, Verdict
 
 CAPTION_MAX = 1024
 """Telegram's limit on captions, in UTF-16 code units."""
+TEXT_MAX = 4096
+"""Telegram's limit on messages, in UTF-16 code units."""
 _ALSO = 2  # further names in a caption
 
 
@@ -40,11 +41,11 @@ def one(face: Face, language: str) -> str:
         return say(language, "lookalike.nobody")
     best = face.matches[0]
     lines = [say(language, f"lookalike.{best.verdict.value}", name=best.name)]
-    if best.verdict in (Verdict.STRONG, Verdict.SOME):
-        lines.append(say(language, "lookalike.percentile", count=of_hundred(best)))
-    others = [match.name for match in face.matches[1 : 1 + _ALSO]]
-    if others and best.verdict is not Verdict.NONE:
-        lines.append(say(language, "lookalike.also", names=" · ".join(others)))
+    if rarity := _rarity(best, language):
+        lines.append(rarity)
+    following = [match.name for match in face.matches[1 : 1 + _ALSO]]
+    if following:
+        lines.append(say(language, "lookalike.also", names=" · ".join(following)))
     return fit("\n".join(lines))
 
 
@@ -61,29 +62,61 @@ def photo(analysis: Analysis, language: str) -> str:
     return " · ".join(brief(face, language) for face in analysis.faces)
 
 
-def longer(face: Face, language: str) -> str:
-    """All the matches of a face, best first."""
+def longer(face: Face, people: int | None, language: str) -> str:
+    """The matches of a face with their shares, best first, and what the shares mean.
+
+    Where all of them are more than a caption takes, those that do not fit are among the others.
+
+    Args:
+        face: whose matches.
+        people: how many people the bundle knows; None where that could not be learned.
+        language: a key of `texts.LANGUAGES`.
+    """
     if not face.matches:
         return say(language, "lookalike.nobody")
-    lines = [say(language, "lookalike.more")]
-    for number, match in enumerate(face.matches, 1):
-        words = say(language, "lookalike.more_line", name=match.name, percent=of_hundred(match))
-        lines.append(say(language, "lookalike.numbered", number=number, words=words))
-    lines.append(say(language, "lookalike.more_note"))
-    return fit("\n".join(lines))
-
-
-def of_hundred(match: Match) -> int:
-    """How many strangers of a hundred look less like their closest match.
-
-    Rounded down, and never a full hundred: a percentile rests on so many strangers and no more.
-    """
-    return min(99, max(0, math.floor(match.percentile)))
+    count = len(face.matches)
+    while count > 1 and _units(_listed(face, count, people, language)) > CAPTION_MAX:
+        count -= 1
+    return fit(_listed(face, count, people, language))
 
 
 def fit(text: str, limit: int = CAPTION_MAX) -> str:
     """The text, cut where Telegram would refuse it."""
-    units = text.encode("utf-16-le")
-    if len(units) <= 2 * limit:
+    if _units(text) <= limit:
         return text
+    units = text.encode("utf-16-le")
     return units[: 2 * (limit - 1)].decode("utf-16-le", "ignore") + "…"
+
+
+def _units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
+
+
+def _listed(face: Face, count: int, people: int | None, language: str) -> str:
+    """The first so many matches of a face, and the share of all others."""
+    shown = face.matches[:count]
+    shares, rest = figures.percents(shown, people)
+    lines = [say(language, "lookalike.more")]
+    for number, (match, percent) in enumerate(zip(shown, shares, strict=True), 1):
+        share = figures.spell(percent, language, alone=people == 1)
+        words = say(language, "lookalike.more_line", name=match.name, share=share)
+        lines.append(say(language, "lookalike.numbered", number=number, words=words))
+    if people is None or people > count:
+        share = figures.spell(rest, language)
+        lines.append(say(language, "lookalike.more_others", share=share))
+    lines.append(
+        say(language, "lookalike.more_note_all")
+        if people is None
+        else say(language, "lookalike.more_note", count=people)
+    )
+    return "\n".join(lines)
+
+
+def _rarity(match: Match, language: str) -> str | None:
+    """How rare such a likeness is; None where it is not."""
+    if match.verdict in (Verdict.SOME, Verdict.FAINT):
+        return None
+    number = figures.one_in(match)
+    if number is None:
+        return say(language, "lookalike.unlike_most")
+    return say(language, "lookalike.rare", count=number)

@@ -3,21 +3,23 @@
 Two steps. `compose` decides what stands where, as values that a test can measure; `draw` decodes
 the photo and has `bot.canvas` paint them. The same photo and analysis give the same bytes.
 
-It does not know where the photo came from, who will read the answer, or how a face was compared:
-words follow the verdict that the engine gave, and a percentile is only ever called what it is. It
-does not judge whether a photo deserves a card (faces too small, too many); whoever calls has
+Words follow the verdict that the engine gave. Bars and percentages are shares of belief, divided
+among everybody whom the engine knows; the card says that they are nothing else.
+
+It does not know where the photo came from, who will read the answer, or how a face was compared.
+It does not judge whether a photo deserves a card (faces too small, too many); whoever calls has
 refused already. Nothing is kept: no photo, no face.
 """
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from bot import canvas, lettering, portrait
+from bot import canvas, figures, lettering, portrait
 from bot.canvas import (
     FRAME_STROKE,
     INK,
@@ -37,7 +39,6 @@ from bot.canvas import (
     Spot,
     Text,
 )
-from bot.captions import of_hundred
 from bot.lettering import Style
 from bot.texts import say
 from engine import image
@@ -59,6 +60,9 @@ PHOTOGRAPH_RADIUS: Final = 48
 LIKENESS: Final = 188  # diameter of the best match's picture, which overlaps the portrait
 PANEL_HEIGHTS: Final = (420, 660)  # of an overview's photo, least and most
 BADGE: Final = 56
+PANEL_PADDING: Final = 32  # of the list, left and right
+BAR_HEIGHT: Final = 14
+SHARE_GAP: Final = 20  # between a bar and its percentage
 
 # Letters.
 NAME: Final = Style(68, 700)
@@ -68,14 +72,37 @@ WORDS: Final = Style(34, 400)
 HEADING: Final = Style(32, 600)
 ROW_NAME: Final = Style(38, 600)
 ROW_NAME_SMALLEST: Final = 30
-ROW_WORDS: Final = Style(30, 400)
+ROW_NAME_LONG: Final = Style(32, 600)
+SHARE: Final = Style(44, 700)
+ROW_SHARE: Final = Style(34, 600)
+ROW_OTHERS: Final = Style(32, 400)
 CELL_NAME: Final = Style(34, 600)
 CELL_WORDS: Final = Style(30, 600)
 NOTE: Final = Style(28, 400)
 WORDMARK: Final = Style(28, 600)
 
 
-def draw(photo: bytes, analysis: Analysis, *, language: str, face: int | None = None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A match's share of belief as a card shows it.
+
+    Attributes:
+        words: in whole per cent.
+        length: of its bar, 0 to 1.
+    """
+
+    words: str
+    length: float
+
+
+def draw(
+    photo: bytes,
+    analysis: Analysis,
+    *,
+    language: str,
+    face: int | None = None,
+    people: int | None = None,
+) -> bytes:
     """Draw the answer to a photo.
 
     Args:
@@ -84,6 +111,7 @@ def draw(photo: bytes, analysis: Analysis, *, language: str, face: int | None = 
         language: a key of `bot.texts.LANGUAGES`.
         face: index into `analysis.faces` for the card of that face alone; None for the card of
             the whole photo, which is the only face's card or an overview of the largest six.
+        people: how many people the bundle that answered knows; None where that is not known.
 
     Returns:
         A PNG, 1080 px wide.
@@ -93,104 +121,174 @@ def draw(photo: bytes, analysis: Analysis, *, language: str, face: int | None = 
         ValueError: the analysis has no face.
         IndexError: there is no such face.
     """
-    layout = compose(analysis, language=language, face=face)
+    layout = compose(analysis, language=language, face=face, people=people)
     decoded = image.decode_scaled(photo, at_least_px=_sharp_enough(layout, analysis))
     return canvas.png(canvas.paint(layout, decoded))
 
 
-def compose(analysis: Analysis, *, language: str, face: int | None = None) -> Layout:
+def compose(
+    analysis: Analysis, *, language: str, face: int | None = None, people: int | None = None
+) -> Layout:
     """Decide what stands where on a card; same arguments and errors as `draw`."""
     faces = analysis.faces
     if not faces:
         raise ValueError("a card needs a face: answer a photo without one in words")
     if face is None and len(faces) > 1:
-        return _overview(analysis, language)
+        return _overview(analysis, people, language)
     index = face or 0
     if not 0 <= index < len(faces):
         raise IndexError(f"there is no face {index} among {len(faces)}")
-    return _face_card(faces[index], index + 1 if len(faces) > 1 else None, language)
+    return _face_card(faces[index], index + 1 if len(faces) > 1 else None, people, language)
 
 
 # ---------------------------------------------------------------------------------- layout: a face
 
 
-def _face_card(face: Face, number: int | None, language: str) -> Layout:
+def _face_card(face: Face, number: int | None, people: int | None, language: str) -> Layout:
     chip = Spot(MARGIN, MARGIN, PORTRAIT, PORTRAIT)
     items: list[Item] = [Portrait(chip, face, PORTRAIT_RADIUS, lifted=True)]
-    matches = face.matches[:MOST_MATCHES]
-    if matches:
-        likeness = Spot(chip.right - 132, chip.bottom - 164, LIKENESS, LIKENESS)
-        items.append(Likeness(likeness, matches[0], ring=12))
-        left = likeness.right + 32
-    else:
-        left = chip.right + 56
     if number is not None:
         items.append(Badge(Spot(chip.x + 20, chip.y + 20, BADGE + 8, BADGE + 8), number))
-    story = _story(matches[0] if matches else None, language, left, WIDTH - MARGIN - left)
-    height = _bottom(story)
-    items += _moved(story, chip.y + max(0, (PORTRAIT - height) // 2))
+    matches = face.matches[:MOST_MATCHES]
+    if not matches:
+        left = chip.right + 56
+        items += _beside(chip, _nobody(language, left, WIDTH - MARGIN - left))
+        return _finished(items, max(chip.bottom, _bottom(items)), [])
+    likeness = Spot(chip.right - 132, chip.bottom - 164, LIKENESS, LIKENESS)
+    items.append(Likeness(likeness, matches[0], ring=12))
+    shown = _shown(matches, people, language)
+    others = _others(matches, people, language)
+    bars = _bars(likeness.right + 32, shown, others)
+    items += _beside(chip, _story(matches[0], shown[0], language, bars))
     y = max(chip.bottom, _bottom(items))
     if matches[1:]:
         items += _column([say(language, "card.next")], HEADING, MUTED, MARGIN, y + 48)
-        y = _bottom(items) + 20
-        items += _list(matches[1:], language, y)
+        y = _bottom(items) - 28
+    if matches[1:] or others:
+        items += _list(matches[1:], shown[1:], others, bars, y + 48)
         y = _bottom(items)
-    return _finished(items, y, [say(language, "card.footnote")] if matches else [])
+    return _finished(items, y, [_footnote(people, language)])
 
 
-def _story(best: Match | None, language: str, x: int, width: int) -> list[Item]:
+def _bars(x: int, shown: Sequence[Share], others: tuple[str, str] | None) -> Spot:
+    """Where the bars of a face's card begin, and their width: one for all, so that they compare.
+
+    Args:
+        x: where they begin.
+        shown: the shares, the best match's first.
+        others: everybody else's; see `_others`.
+    """
+    rows = [share.words for share in shown[1:]] + ([others[1]] if others else [])
+    row_width = max((round(lettering.measure(words, ROW_SHARE)) for words in rows), default=0)
+    best_width = _share_width(shown[0], SHARE)
+    width = WIDTH - MARGIN - x - max(best_width, row_width + PANEL_PADDING) - SHARE_GAP
+    return Spot(x, 0, width, 0)
+
+
+def _beside(chip: Spot, story: list[Item]) -> list[Item]:
+    """A story that begins at y = 0, level with a portrait's middle, but not above its top."""
+    return _moved(story, chip.y + max(0, (chip.height - _bottom(story)) // 2))
+
+
+def _nobody(language: str, x: int, width: int) -> list[Item]:
+    """What is said where nobody is known, from y = 0 down."""
+    items = _paragraph(say(language, "card.nobody"), EYEBROW, MUTED, x, 0, width, 2)
+    name = say(language, "card.nobody_name")
+    return [*items, *_paragraph(name, NAME, INK, x, _bottom(items) + 12, width, 3, 44)]
+
+
+def _story(best: Match, shown: Share, language: str, bars: Spot) -> list[Item]:
     """What is said of the best match, from y = 0 down."""
-    if best is None:
-        items = _paragraph(say(language, "card.nobody"), EYEBROW, MUTED, x, 0, width, 2)
-        name = say(language, "card.nobody_name")
-        return [*items, *_paragraph(name, NAME, INK, x, _bottom(items) + 12, width, 3, 44)]
-    tone = TONES[best.verdict]
+    x, tone = bars.x, TONES[best.verdict]
+    width = WIDTH - MARGIN - x
     items = _paragraph(say(language, f"card.{best.verdict}"), EYEBROW, tone, x, 0, width, 2, 30)
     name = lettering.clean(best.name)
     items += _paragraph(name, NAME, INK, x, _bottom(items) + 8, width, 3, NAME_SMALLEST)
-    items.append(_bar(best, x, _bottom(items) + 26, width, 20))
-    words = _closeness(best, language)
-    items += _paragraph(words, WORDS, MUTED, x, _bottom(items) + 20, width, 3)
+    share_width = _share_width(shown, SHARE)
+    line = Spot(x, _bottom(items) + 16, bars.width + SHARE_GAP + share_width, 20)
+    items += _measured(shown, tone, SHARE, line, share_width)
+    items += _paragraph(_rarity(best, language), WORDS, MUTED, x, _bottom(items) + 12, width, 4, 30)
     return items
 
 
-def _list(matches: tuple[Match, ...], language: str, y: int) -> list[Item]:
-    """The matches after the best, on a white panel."""
-    row, padding, disc, gap = 124, 32, 84, 28
-    panel = Spot(MARGIN, y, INNER, row * len(matches) + 16)
+def _list(
+    matches: tuple[Match, ...],
+    shown: Sequence[Share],
+    others: tuple[str, str] | None,
+    bars: Spot,
+    y: int,
+) -> list[Item]:
+    """The matches after the best on a white panel, and below them everybody else.
+
+    Args:
+        matches: best first.
+        shown: their shares.
+        others: what everybody else is called, and their share; None where there is nobody.
+        bars: see `_bars`.
+        y: top of the panel.
+    """
+    row, disc, last = 104, 80, 76
+    panel = Spot(MARGIN, y, INNER, row * len(matches) + 16 + (last if others else 0))
     items: list[Item] = [Panel(panel, 40)]
-    left = panel.x + padding + disc + gap
-    width = panel.right - padding - left
-    for index, match in enumerate(matches):
+    right = panel.right - PANEL_PADDING
+    left = panel.x + PANEL_PADDING + (disc + 28 if matches else 0)
+    for index, (match, share) in enumerate(zip(matches, shown, strict=True)):
         top = panel.y + 8 + index * row
         if index:
-            items.append(Rule(Spot(left, top - 1, width, 2)))
-        spot = Spot(panel.x + padding, top + (row - disc) // 2, disc, disc)
+            items.append(Rule(Spot(left, top - 1, right - left, 2)))
+        spot = Spot(panel.x + PANEL_PADDING, top + (row - disc) // 2, disc, disc)
         items.append(Likeness(spot, match))
-        words = _closeness(match, language, short=True)
-        words_width = round(lettering.measure(words, ROW_WORDS))
-        room = width - words_width - 28
-        name = _paragraph(
-            lettering.clean(match.name), ROW_NAME, INK, left, 0, room, 1, ROW_NAME_SMALLEST
+        room = bars.x - 28 - left
+        items += _amid(_row_name(match.name, left, room), top, row)
+        items.append(
+            Bar(
+                Spot(bars.x, top + (row - BAR_HEIGHT) // 2, bars.width, BAR_HEIGHT),
+                share.length,
+                TONES[match.verdict],
+            )
         )
-        # Name and words share a baseline, however small the name became.
-        items += _moved(name, top + 22 + ROW_NAME.line_height_px - _bottom(name))
-        items += _column(
-            [words],
-            ROW_WORDS,
-            MUTED,
-            left + width - words_width,
-            top + 20 + ROW_NAME.line_height_px - ROW_WORDS.line_height_px,
+        x = right - _share_width(share, ROW_SHARE)
+        items += _amid(_column([share.words], ROW_SHARE, INK, x, 0), top, row)
+    if others:
+        # Without a bar: all others together are often far more than the one whose bar is full.
+        top = panel.bottom - 8 - last
+        if matches:
+            items.append(Rule(Spot(left, top - 1, right - left, 2)))
+        called, words = others
+        x = right - round(lettering.measure(words, ROW_SHARE))
+        items += _amid(
+            _paragraph(called, ROW_OTHERS, MUTED, left, 0, x - 28 - left, 1, 26), top, last
         )
-        items.append(_bar(match, left, top + 22 + ROW_NAME.line_height_px + 14, width, 12))
+        items += _amid(_column([words], ROW_SHARE, MUTED, x, 0), top, last)
     return items
+
+
+def _row_name(name: str, x: int, room: int) -> list[Item]:
+    """A name of the list on one line, or where it would be cut there on two."""
+    name = lettering.clean(name)
+    line = _paragraph(name, ROW_NAME, INK, x, 0, room, 1, ROW_NAME_SMALLEST)
+    if [item.text for item in line if isinstance(item, Text)] == [name]:
+        return line
+    return _paragraph(name, ROW_NAME_LONG, INK, x, 0, room, 2, ROW_NAME_SMALLEST)
+
+
+def _amid(items: list[Item], top: int, height: int) -> list[Item]:
+    """What begins at y = 0, in the middle of a row."""
+    return _moved(items, top + (height - _bottom(items)) // 2)
 
 
 # -------------------------------------------------------------------------------- layout: overview
 
 
-def _overview(analysis: Analysis, language: str) -> Layout:
+def _overview(analysis: Analysis, people: int | None, language: str) -> Layout:
     faces = analysis.faces[:MOST_FACES]
+    # Of everybody named on this card, whoever has most has the full bar.
+    full = max((_probability(face.matches[0]) for face in faces if face.matches), default=0.0)
+    shown = [_shown(face.matches[:1], people, language, full) for face in faces]
+    # One for all cells, so that their bars have one length and can be compared.
+    share_width = max(
+        (_share_width(share, CELL_WORDS) for each in shown for share in each), default=0
+    )
     photograph = _photograph(analysis, faces)
     items: list[Item] = [photograph]
     frames = [_frame(face, photograph) for face in faces]
@@ -198,28 +296,51 @@ def _overview(analysis: Analysis, language: str) -> Layout:
     items += [
         Badge(spot, number) for number, spot in enumerate(_badges(frames, photograph.spot), start=1)
     ]
-    columns = 1 if len(faces) <= 3 else 2
+    columns, gutter = 1 if len(faces) <= 3 else 2, 24
+    width = (INNER - gutter * (columns - 1)) // columns
     y = photograph.spot.bottom + 36
     for start in range(0, len(faces), columns):
         row = [
-            _cell(faces[index], index + 1, language, index - start, columns, y)
+            _cell(
+                faces[index],
+                shown[index],
+                share_width,
+                index + 1,
+                language,
+                Spot(MARGIN + (index - start) * (width + gutter), y, width, 0),
+            )
             for index in range(start, min(start + columns, len(faces)))
         ]
         items += [item for cell in row for item in cell]
         y = _bottom(items) + 24
-    notes = [say(language, "card.footnote")] if any(face.matches for face in faces) else []
+    notes = [_footnote(people, language)] if any(face.matches for face in faces) else []
     if hidden := len(analysis.faces) - len(faces):
         notes.insert(0, say(language, "card.more", count=hidden))
     return _finished(items, y - 24, notes)
 
 
-def _cell(face: Face, number: int, language: str, column: int, columns: int, y: int) -> list[Item]:
-    """One face of the overview with its best match, on a white panel."""
-    gutter, padding = 24, 24
-    wide = columns == 1
-    width = (INNER - gutter * (columns - 1)) // columns
+def _cell(
+    face: Face,
+    shown: Sequence[Share],
+    share_width: int,
+    number: int,
+    language: str,
+    place: Spot,
+) -> list[Item]:
+    """One face of the overview with its best match, on a white panel.
+
+    Args:
+        face: the face.
+        shown: the best match's share, where there is one.
+        share_width: room for a percentage, in pixels.
+        number: the face's, counted from 1.
+        language: a key of `bot.texts.LANGUAGES`.
+        place: where the panel begins, and its width.
+    """
+    padding = 24
+    wide = place.width == INNER
     side = 160 if wide else 144
-    panel = Spot(MARGIN + column * (width + gutter), y, width, side + 2 * padding)
+    panel = replace(place, height=side + 2 * padding)
     chip = Spot(panel.x + padding, panel.y + padding, side, side)
     left = chip.right + 24
     text_width = panel.right - padding - left
@@ -237,12 +358,10 @@ def _cell(face: Face, number: int, language: str, column: int, columns: int, y: 
     name_style, lines = (ROW_NAME, 1) if wide else (CELL_NAME, 2)
     name = lettering.clean(best.name)
     said = _paragraph(name, name_style, INK, left, 0, text_width, lines, ROW_NAME_SMALLEST)
-    said.append(_bar(best, left, _bottom(said) + 10, text_width, 12))
     word, tone = say(language, f"card.word_{best.verdict}"), TONES[best.verdict]
-    said += _paragraph(word, CELL_WORDS, tone, left, _bottom(said) + 10, text_width, 1, 26)
-    if wide:
-        words = _closeness(best, language)
-        said += _paragraph(words, NOTE, MUTED, left, _bottom(said), text_width, 1, 26)
+    line = Spot(left, _bottom(said) + 6, text_width, 12)
+    said += _measured(shown[0], tone, CELL_WORDS, line, share_width)
+    said += _paragraph(word, CELL_WORDS, tone, left, _bottom(said) + 4, text_width, 1, 26)
     return [*items, *_moved(said, chip.y + (side - _bottom(said)) // 2)]
 
 
@@ -325,20 +444,85 @@ def _badge_at(x: int, y: int, panel: Spot) -> Spot:
 # ---------------------------------------------------------------------------- layout: shared parts
 
 
-def _closeness(match: Match, language: str, *, short: bool = False) -> str:
-    """What a match's percentile says, in words."""
-    suffix = "_short" if short else ""
-    if match.verdict is Verdict.IS:
-        return say(language, f"card.alike{suffix}")
-    percent = of_hundred(match)
-    if percent < 1:
-        return say(language, f"card.no_closer{suffix}")
-    return say(language, f"card.closer{suffix}", percent=percent)
+def _shown(
+    matches: Sequence[Match], people: int | None, language: str, full: float | None = None
+) -> tuple[Share, ...]:
+    """The shares of the matches that a card names of one face.
+
+    A bar's length is the share over the largest one of those named on the card, which therefore
+    fills its bar: among hundreds of people even the nearest one's share may be small, and bars that
+    are all but empty would show nothing. The percentages beside them are the true ones.
+
+    Args:
+        matches: best first.
+        people: how many people the bundle knows; None where that is not known.
+        language: a key of `bot.texts.LANGUAGES`.
+        full: the probability whose bar is full; None is the best match's.
+    """
+    full = max(map(_probability, matches), default=0.0) if full is None else full
+    return tuple(
+        Share(
+            figures.spell(percent, language, alone=people == 1),
+            _probability(match) / full if full else 0.0,
+        )
+        for match, percent in zip(matches, figures.percents(matches, people)[0], strict=True)
+    )
 
 
-def _bar(match: Match, x: int, y: int, width: int, height: int) -> Bar:
-    share = min(max(match.percentile / 100, 0.0), 1.0)
-    return Bar(Spot(x, y, width, height), share, TONES[match.verdict])
+def _probability(match: Match) -> float:
+    return min(max(match.probability, 0.0), 1.0)
+
+
+def _others(matches: Sequence[Match], people: int | None, language: str) -> tuple[str, str] | None:
+    """What everybody but the named is called, and their share; None where there is nobody else."""
+    if people is not None and people <= len(matches):
+        return None
+    called = (
+        say(language, "card.others_all")
+        if people is None
+        else say(language, "card.others", count=people - len(matches))
+    )
+    return called, figures.spell(figures.percents(matches, people)[1], language)
+
+
+def _footnote(people: int | None, language: str) -> str:
+    """What the percentages are."""
+    if people is None:
+        return say(language, "card.footnote_all")
+    return say(language, "card.footnote", count=people)
+
+
+def _rarity(match: Match, language: str) -> str:
+    """How rare such a likeness is, in figures only where they impress."""
+    match match.verdict:
+        case Verdict.SOME:
+            return say(language, "card.touch")
+        case Verdict.FAINT:
+            return say(language, "card.afar")
+    number = figures.one_in(match)
+    if number is None:
+        return say(language, "card.unlike_most")
+    return say(language, "card.rare", count=number)
+
+
+def _share_width(share: Share, style: Style) -> int:
+    return round(lettering.measure(share.words, style))
+
+
+def _measured(share: Share, tone: str, style: Style, line: Spot, room: int) -> list[Item]:
+    """A bar with its percentage on the right, whose letters set the height.
+
+    Args:
+        share: what is shown.
+        tone: the bar's and the letters' colour.
+        style: the letters'.
+        line: where both begin and how wide they are together; its height is the bar's.
+        room: width that the percentage may take.
+    """
+    down = (style.line_height_px - line.height) // 2
+    bar = replace(line, y=line.y + down, width=line.width - room - SHARE_GAP)
+    words = _column([share.words], style, tone, line.right - _share_width(share, style), line.y)
+    return [Bar(bar, share.length, tone), *words]
 
 
 def _paragraph(

@@ -26,6 +26,7 @@ from telegram.ext import ContextTypes
 from bot import captions
 from bot.answers import Answer, Answers
 from bot.intake import Intake, Reason, Refusal
+from bot.people import People
 from bot.replies import Language, refused, reply, replying_to, toast, unchanged_is_fine, working
 from bot.request import Request, current
 from bot.seeing import Eyes
@@ -44,13 +45,20 @@ FACES_SHOWN = 6
 """The largest faces of a photo, which a card can tell apart."""
 
 _CARDS_AT_A_TIME = 2
+_COUNTING_S = 1.0  # for how long a card waits to hear how many people there are
 
 
 class Draw(Protocol):
     """Draws cards."""
 
     def __call__(
-        self, photo: bytes, analysis: Analysis, *, language: str, face: int | None = None
+        self,
+        photo: bytes,
+        analysis: Analysis,
+        *,
+        language: str,
+        face: int | None = None,
+        people: int | None = None,
     ) -> bytes:
         """Draw a card as PNG; see `bot.card.draw`."""
         ...
@@ -65,12 +73,14 @@ class Look:
         analysis: the faces on the card.
         seen: how many usable faces the photo has.
         file_id: Telegram's name for the photo.
+        people: how many people the bundle that answered knows; None where that is not known.
     """
 
     card: bytes = field(repr=False)
     analysis: Analysis
     seen: int
     file_id: str
+    people: int | None
 
 
 def usable(analysis: Analysis, faces_max: int) -> tuple[Analysis, int] | Refusal:
@@ -98,6 +108,7 @@ class Lookalike:
 
     Args:
         eyes: look at photos.
+        people: counts whom the engine knows.
         intake: fetches pictures.
         draw: draws cards.
         answers: remembers what buttons need.
@@ -110,6 +121,7 @@ class Lookalike:
         self,
         *,
         eyes: Eyes,
+        people: People,
         intake: Intake,
         draw: Draw,
         answers: Answers,
@@ -118,6 +130,7 @@ class Lookalike:
         faces_max: int,
     ) -> None:
         self._eyes = eyes
+        self._people = people
         self._intake = intake
         self._draw = draw
         self._answers = answers
@@ -192,8 +205,10 @@ class Lookalike:
         if isinstance(chosen, Refusal):
             return chosen
         shown, seen = chosen
-        card = await self._card(request, capture.photo, shown, language)
-        return Look(card, shown, seen, capture.file_id)
+        within_s = min(_COUNTING_S, request.before_sending_s())
+        people = await self._people.count(within_s, bundle=shown.bundle)
+        card = await self._card(request, capture.photo, shown, language, people)
+        return Look(card, shown, seen, capture.file_id, people)
 
     async def _card(
         self,
@@ -201,16 +216,19 @@ class Lookalike:
         photo: bytes,
         analysis: Analysis,
         language: str,
+        people: int | None,
         face: int | None = None,
     ) -> bytes:
         with request.timed("card"):
             async with self._easels:
                 return await asyncio.to_thread(
-                    self._draw, photo, analysis, language=language, face=face
+                    self._draw, photo, analysis, language=language, face=face, people=people
                 )
 
     async def _send(self, request: Request, message: Message, look: Look, language: str) -> None:
-        answer = Answer(request.person, look.file_id, look.analysis, look.seen, language)
+        answer = Answer(
+            request.person, look.file_id, look.analysis, look.seen, language, look.people
+        )
         key = self._answers.keep(answer)
         with request.timed("send"):
             await message.reply_photo(
@@ -305,7 +323,9 @@ class Lookalike:
             if isinstance(photo, Refusal):
                 request.outcome = f"refused_{photo.reason.value}"
                 return "toast.photo_gone"
-            card = await self._card(request, photo, answer.analysis, answer.language, face)
+            card = await self._card(
+                request, photo, answer.analysis, answer.language, answer.people, face
+            )
             media = InputMediaPhoto(card, caption=_caption(answer, face), filename="card.png")
             with request.timed("send"), unchanged_is_fine():
                 await bot.edit_message_media(
@@ -317,7 +337,7 @@ class Lookalike:
 async def _show_longer(
     bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
 ) -> None:
-    text = captions.longer(_face(answer, face), answer.language)
+    text = captions.longer(_face(answer, face), answer.people, answer.language)
     await _edit_caption(bot, query, text, _buttons(key, answer, face, longer=True))
 
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.errors import EngineError, InvalidRequest
-from engine.types import Analysis, Track
+from engine.types import Analysis, Person, Track
 from engine.wire import (
     ANSWER_MAX_BYTES,
     analysis_to_json,
     face_to_json,
+    person_to_json,
     problem,
     track_to_json,
 )
@@ -44,6 +45,25 @@ def encode(analysis: Analysis, *, thumbnails: bool, room_bytes: int = ANSWER_MAX
 def encode_track(track: Track) -> bytes:
     """One track; it names nobody and has a hundred faces or two, so that it always fits."""
     return _json(track_to_json(track))
+
+
+def encode_people(people: Sequence[Person], *, room_bytes: int = ANSWER_MAX_BYTES) -> bytes:
+    """Whom a bundle knows.
+
+    Raises:
+        InvalidRequest: it would have more than `room_bytes`.
+    """
+    parts = []
+    left_bytes = room_bytes - len(b'{"people":[]}')
+    for person in people:
+        parts.append(_json(person_to_json(person)))
+        left_bytes -= len(parts[-1]) + 1
+        if left_bytes < 0:
+            raise InvalidRequest(
+                f"The bundle knows {len(people)} people, and the answer would have more than the "
+                f"{ANSWER_MAX_BYTES / 2**20:g} MB that are sent: say less about each of them."
+            )
+    return b'{"people":[' + b",".join(parts) + b"]}"
 
 
 def encode_each(

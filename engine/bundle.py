@@ -8,6 +8,7 @@ knows nothing about how the numbers were made or are used.
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,6 +34,9 @@ from engine.errors import BundleError
 from engine.files import replacing, write_text
 
 FORMAT = 1
+_STRAIGHT = 1e-9
+"""A generalised Pareto distribution of a smaller shape is an exponential one."""
+
 PREPROCESSING = 1
 """Version of detection, alignment and normalisation together. Vectors made under another version
 are not comparable: raise it when any of them changes."""
@@ -52,6 +56,48 @@ class EmbedderRecord(_Part):
     dimension: int = Field(gt=0)
 
 
+class RepeatedRecord(_Part):
+    """How often one stranger is called the same wrong name again and again.
+
+    Attributes:
+        people: strangers with five photos or more.
+        share: those of them of whom more than a tenth of the photos get the same name.
+        share_upper_95: its one-sided 95 % bound.
+    """
+
+    people: int = Field(ge=1)
+    share: float = Field(ge=0, le=1)
+    share_upper_95: float = Field(ge=0, le=1)
+
+
+class TailRecord(_Part):
+    """The far end of strangers' best matches: a generalised Pareto distribution (Pickands 1975).
+
+    Above `start`, the share of strangers whose best match is more similar than x is
+    `rate * (1 + shape * (x - start) / scale) ** (-1 / shape)`, and 0 beyond the end that a negative
+    shape has.
+    """
+
+    start: float = Field(allow_inf_nan=False)
+    rate: float = Field(gt=0, lt=1)
+    shape: float = Field(ge=-1, le=0)
+    scale: float = Field(gt=0, allow_inf_nan=False)
+
+    def share_above(self, similarity: float) -> float:
+        """The share of strangers above a similarity of at least `start`."""
+        away = (similarity - self.start) / self.scale
+        if abs(self.shape) < _STRAIGHT:
+            return self.rate * math.exp(-away)
+        return float(self.rate * max(0.0, 1 + self.shape * away) ** (-1 / self.shape))
+
+    def level(self, share: float) -> float:
+        """The similarity that a share (above 0, at most `rate`) of strangers reach."""
+        part = share / self.rate
+        if abs(self.shape) < _STRAIGHT:
+            return self.start - self.scale * math.log(part)
+        return float(self.start + self.scale * (part**-self.shape - 1) / self.shape)
+
+
 class IdentificationRecord(_Part):
     """When a face may be called a person of the gallery ("is").
 
@@ -66,6 +112,7 @@ class IdentificationRecord(_Part):
     stranger_people: int = Field(ge=2)
     genuine: int = Field(ge=0)
     true_positive_rate: float = Field(ge=0, le=1)
+    repeated: RepeatedRecord | None = None
 
 
 class PairRecord(_Part):
@@ -91,6 +138,9 @@ class Calibration(_Part):
         temperature: similarities divided by it are the logits of the probability.
         stranger_quantiles: evenly spaced quantiles (0 to 1) of the similarity between people
             outside the gallery and their best match in it, each person weighing the same.
+        tail: the highest of them, smoothed; None where the strangers were too few to fit it.
+        strangers: whose the strangers are, as the data's name; "" where they are the bundle's own
+            people, left out in turn.
         identification: the threshold of the verdict "is".
         pairs: thresholds for comparing two photos, from the loosest rate to the strictest.
     """
@@ -98,6 +148,8 @@ class Calibration(_Part):
     source: str
     temperature: float = Field(ge=1e-6, allow_inf_nan=False)
     stranger_quantiles: list[float] = Field(min_length=2)
+    tail: TailRecord | None = None
+    strangers: str = ""
     identification: IdentificationRecord
     pairs: list[PairRecord] = Field(min_length=1)
 
@@ -125,6 +177,18 @@ Login = Annotated[LoginCalibration, PlainValidator(_login), PlainSerializer(deci
 """How it is decided whether two sets of embeddings are one person's; see `engine.decision`."""
 
 
+class AboutRecord(_Part):
+    """What is said about a person besides the name.
+
+    Attributes:
+        country: ISO 3166-1 alpha-2 code, "" where none is told.
+        known_for: language code ("es", "en") to a few words.
+    """
+
+    country: str = Field(default="", pattern="^([A-Z]{2})?$")
+    known_for: dict[str, str] = Field(default_factory=dict)
+
+
 class DatasetRecord(_Part):
     """What the bundle was made from."""
 
@@ -144,23 +208,27 @@ class Manifest(_Part):
         embedder: which one made the vectors, or a vectorizer started from; None for a vectorizer
             trained from nothing.
         people: class index to person; of a vectorizer, nobody: it tells faces apart, not people.
+        about: class index to what is said about the person, where anything is.
         calibration: None for a vectorizer; what is built with it has its own.
         lends: what cluster means of the same faces would be worth, where `calibration` is that of
             trained directions: galleries too small to measure anything borrow it.
         login: thresholds for a login, of the bundle's embedder, weights and preprocessing; None
             where nobody has measured any.
+        login_absent: why there is none, "" where there is one or nobody asked.
     """
 
     format: Literal[1]
     kind: Literal["gallery", "classifier", "vectorizer"]
     created: str
     people: dict[int, str]
+    about: dict[int, AboutRecord] = Field(default_factory=dict)
     embedder: EmbedderRecord | None
     preprocessing: int
     architecture: dict[str, Any]
     calibration: Calibration | None
     lends: Calibration | None = None
     login: Login | None = None
+    login_absent: str = ""
     metrics: dict[str, float]
     dataset: DatasetRecord
     pth_sha256: str
@@ -291,10 +359,11 @@ def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor])
         tensors: what goes into the `.pth`.
 
     Returns:
-        The bundle as it would be read back.
+        The bundle as it is read back.
 
     Raises:
-        ValueError: a tensor holds infinity or NaN, as after a training that has diverged.
+        ValueError: a tensor holds infinity or NaN, as after a training that has diverged, or the
+            description would be refused when it is read. Nothing was written.
         OSError: it cannot be written.
     """
     if not all(map(_is_finite, tensors.values())):
@@ -312,7 +381,7 @@ def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor])
         **manifest,
     )
     weights_path, manifest_path = _paths(stem)
-    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    text = _text(record)
     with replacing(manifest_path) as description, replacing(weights_path) as weights:
         weights.write(data)
         description.write(f"{text}\n".encode())
@@ -336,8 +405,31 @@ def rewrite(stem: Path, manifest: Manifest) -> None:
             f"{weights_path} was replaced while its description was being made. Try again.",
             code="bundle_mismatch",
         )
+    write_text(manifest_path, _text(manifest) + "\n")
+
+
+def _text(manifest: Manifest) -> str:
+    """A description as JSON that `load` accepts.
+
+    Raises:
+        ValueError: it would be refused, as a number that is not finite is.
+    """
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    write_text(manifest_path, text + "\n")
+    try:
+        Manifest.model_validate(json.loads(text))
+    except ValidationError as error:
+        raise ValueError(
+            f"The bundle was not written, because it could not be read again: {_first(error)}. "
+            "This is a fault of face-matcher; please report it."
+        ) from error
+    return text
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong with a description."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+    return f"{place}: {first['msg']}"
 
 
 def _paths(stem: Path) -> tuple[Path, Path]:
@@ -387,11 +479,8 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise BundleError(
-            f"{path} is not a bundle's description: {place}: {first['msg']}. Build the bundle "
-            "again."
+            f"{path} is not a bundle's description: {_first(error)}. Build the bundle again."
         ) from error
 
 

@@ -18,7 +18,7 @@ from engine.image import LIMITS, Limits
 from engine.request import Analyzer
 from engine.settings import Settings
 from engine.submission import PhotoFile, Prepared, Submission
-from engine.types import MAX_TOP_K, Analysis, EngineInfo, Track
+from engine.types import MAX_TOP_K, Analysis, EngineInfo, Person, Track
 
 if TYPE_CHECKING:  # it loads torch, whose threads are set up first
     from engine.pipeline import Pipeline
@@ -78,6 +78,13 @@ class Engine(Protocol):
 
     async def info(self) -> EngineInfo:
         """Tell what the engine is made of."""
+        ...
+
+    async def people(self) -> tuple[Person, ...]:
+        """Tell whom the bundle knows, in the order of its class indices.
+
+        They are those of the bundle that `info` names, unless it is changed in between.
+        """
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -196,6 +203,10 @@ class EmbeddedEngine:
     async def info(self) -> EngineInfo:
         """See `Engine.info`."""
         return self.made_of
+
+    async def people(self) -> tuple[Person, ...]:
+        """See `Engine.people`."""
+        return self._analyzer.people()
 
     @property
     def made_of(self) -> EngineInfo:

@@ -25,8 +25,8 @@ from rich.markup import escape
 
 from engine import local_ray, settings
 from engine.errors import ConfigurationError
-from engine.plan import Plan, Shape
-from engine.settings import Settings
+from engine.plan import Plan, Shape, settle
+from engine.settings import AUTO, Settings
 
 if TYPE_CHECKING:  # it loads ray
     from engine.rollout import State
@@ -164,6 +164,8 @@ def rollout(
     plan = _present()
     if plan is None:
         _fail("No engine answers on this cluster: see `python -m engine cluster status`.")
+    if bundle == AUTO:
+        bundle = settle(bundle, _settings())
     _deploy(plan.with_bundle(bundle, surge_percent=surge), timeout_s)
 
 

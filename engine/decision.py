@@ -104,14 +104,19 @@ class LoginCalibration:
         """Fill in the version.
 
         Raises:
-            ValueError: the centre is no vector of finite numbers, or a threshold would let
-                anybody in.
+            ValueError: the centre is no vector of finite numbers, a threshold would let anybody
+                in, or a rate is no number from 0 to 1.
         """
         centre = np.array(self.centre, np.float32)
         if centre.ndim != 1 or not len(centre) or not np.isfinite(centre).all():
             raise ValueError("a login's centre must be a vector of finite numbers")
         if not self.points or not all(0 < point.threshold <= 1 for point in self.points):
             raise ValueError("a login's thresholds must lie above 0, where strangers do")
+        rates = [
+            rate for point in self.points for rate in (point.fmr, point.fmr_upper_95, point.fnmr)
+        ]
+        if not all(0 <= rate <= 1 for rate in rates):  # false for NaN, too
+            raise ValueError("a login's rates must be numbers from 0 to 1")
         centre.setflags(write=False)
         object.__setattr__(self, "centre", centre)
         object.__setattr__(self, "version", _version(self))

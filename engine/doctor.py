@@ -13,17 +13,17 @@ from pathlib import Path
 import torch
 from PIL import features
 
-from engine import bundle, clip, embed, recogniser, threads
+from engine import bundle, clip, default_bundle, embed, recogniser, threads
 from engine.bundle import Bundle
 from engine.device import choose_device
-from engine.embed import facenet_vggface2
+from engine.embed import facenet_vggface2, mobilefacenet
 from engine.errors import BundleError, EngineError
 from engine.settings import Settings
 from engine.weights import find
 
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "pillow-heif", "facenet-pytorch"),
-    *("av", "imagehash"),
+    *("onnxruntime", "av", "imagehash"),
 )
 
 
@@ -53,6 +53,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _clips()
     yield _dlib_weights()
     yield _facenet_weights(settings)
+    yield _mobilefacenet_weights(settings)
     yield from _bundles(settings)
 
 
@@ -114,10 +115,24 @@ def _facenet_weights(settings: Settings) -> Finding:
     return Finding("weights of facenet-vggface2", state)
 
 
+def _mobilefacenet_weights(settings: Settings) -> Finding:
+    subject = f"weights of {mobilefacenet.ID}"
+    try:
+        return Finding(subject, f"sound ({mobilefacenet.locate(settings.face_weights_dir)})")
+    except EngineError as error:
+        if error.code != "weights_missing":
+            return Finding(subject, error.code, error.message)
+    # No problem as long as no bundle in use wants them; `_try` looks.
+    return Finding(subject, "not here; `python -m training fetch mobilefacenet` gets them")
+
+
 def _bundles(settings: Settings) -> Iterator[Finding]:
     chosen: Path | None = None
     try:
-        chosen = bundle.locate(settings.engine_bundle)
+        choice = default_bundle.choose(settings)
+        chosen = choice.stem
+        if choice.reason:
+            yield Finding("ENGINE_BUNDLE", f"{settings.engine_bundle}: {choice.reason}")
     except EngineError as error:
         yield Finding("bundle (in use)", error.code, error.message)
     stems = {path.with_suffix("") for path in bundle.FOLDER.glob("*.json")}
@@ -127,6 +142,8 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
         try:
             found = bundle.load(stem)
             _try(found, stem, settings)
+            if stem == chosen and found.manifest.kind != "vectorizer":
+                _require_weights(found, settings)
         except EngineError as error:
             yield Finding(f"bundle {stem.name}{used}", error.code, error.message)
             continue
@@ -158,3 +175,9 @@ def _try(found: Bundle, stem: Path, settings: Settings) -> None:
                 "again.",
                 code="bundle_mismatch",
             )
+
+
+def _require_weights(found: Bundle, settings: Settings) -> None:
+    """Raise where the bundle wants weights that nobody fetches for it."""
+    if found.embedder.id == mobilefacenet.ID:
+        mobilefacenet.locate(settings.face_weights_dir)

@@ -15,8 +15,10 @@ from engine.errors import BundleError
 from engine.shortlist import shortlist
 from engine.types import Match, Verdict
 
+# Lowest percentiles of the verdicts below "is"; see `engine.types.Verdict`.
 STRONG_PERCENTILE = 95.0
-SOME_PERCENTILE = 50.0
+GOOD_PERCENTILE = 60.0
+SOME_PERCENTILE = 8.0
 
 
 class Judge:
@@ -48,6 +50,7 @@ class Judge:
         self._temperature = calibration.temperature
         self._is_threshold = calibration.identification.threshold
         self._quantiles = np.asarray(calibration.stranger_quantiles, np.float64)
+        self._tail = calibration.tail
         self._percentiles = np.linspace(0.0, 100.0, len(self._quantiles))
         # No percentile is finer than the number of strangers it was measured on.
         self._highest = 100.0 * (1 - 1 / (calibration.identification.strangers + 1))
@@ -86,6 +89,10 @@ class Judge:
     def _percentile(self, similarity: float) -> float:
         """Of strangers, how many per cent are less similar to their best match."""
         finest = float(np.interp(similarity, self._quantiles, self._percentiles))
+        if self._tail is not None:
+            start, most = self._tail.start, 100.0 * (1 - self._tail.rate)
+            above = 100.0 * (1 - self._tail.share_above(max(similarity, start)))
+            finest = above if similarity > start else min(finest, most)
         return min(self._highest, finest)
 
     def _verdict(self, similarity: float, percentile: float) -> Verdict:
@@ -93,7 +100,9 @@ class Judge:
             return Verdict.IS
         if percentile >= STRONG_PERCENTILE:
             return Verdict.STRONG
-        return Verdict.SOME if percentile >= SOME_PERCENTILE else Verdict.NONE
+        if percentile >= GOOD_PERCENTILE:
+            return Verdict.GOOD
+        return Verdict.SOME if percentile >= SOME_PERCENTILE else Verdict.FAINT
 
 
 def _thumbnails(bundle: Bundle, people: int) -> Sequence[bytes] | None:

@@ -4,15 +4,16 @@ Knows nothing about queues, HTTP or who asks. As many threads at a time
 may use it as `at_once` says.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import __version__, align, bundle, embed, recogniser
+from engine import __version__, align, bundle, default_bundle, embed, recogniser
 from engine.align import Template
-from engine.bundle import Bundle
+from engine.bundle import AboutRecord, Bundle
 from engine.classify import Classifier
 from engine.crew import Crew
 from engine.detect import Detections, Detector, whole_crop
@@ -22,7 +23,9 @@ from engine.pose import pose
 from engine.quality import quality
 from engine.request import PhotoRequest
 from engine.settings import Settings
-from engine.types import Analysis, EngineInfo, Face, Landmarks, Match
+from engine.types import Analysis, EngineInfo, Face, Landmarks, Match, Person
+
+_LOG = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -55,7 +58,10 @@ class Pipeline:
             ConfigurationError: the device, the bundle or the weights are not as they should be.
         """
         device = choose_device(settings.engine_device)
-        chosen = bundle.load(settings.engine_bundle)
+        choice = default_bundle.choose(settings)
+        if choice.reason:
+            _LOG.info("%s", choice.reason)
+        chosen = bundle.load(choice.stem)
         recogniser.require_people(chosen)
         embedder = embed.load(chosen.embedder.id, device, settings.face_weights_dir)
         return cls(chosen, embedder, device)
@@ -90,6 +96,15 @@ class Pipeline:
             device=str(self._device),
             login=self._bundle.manifest.login,
         )
+
+    def people(self) -> tuple[Person, ...]:
+        """Whom the bundle knows, in the order of the class indices."""
+        manifest = self._bundle.manifest
+        told = [
+            (name, manifest.about.get(index, AboutRecord()))
+            for index, name in sorted(manifest.people.items())
+        ]
+        return tuple(Person(name, about.country, about.known_for) for name, about in told)
 
     def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
         """Analyse photos together.

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.errors import ConfigurationError
-from engine.settings import Settings
+from engine.settings import AUTO, Settings
 
 BATCHES_PER_REPLICA = 4
 """Of what a replica has, one batch is on the device, one at its door, and the rest being decoded:
@@ -96,8 +96,7 @@ class Plan:
         }
         if not settings.engine_threads:
             told["engine_threads"] = max(1, int(shape.cpus))  # replicas share a machine's cores
-        if shape.bundle is not None:
-            told["engine_bundle"] = shape.bundle
+        told["engine_bundle"] = settle(shape.bundle or settings.engine_bundle, settings)
         return cls(shape, told, secrets.token_hex(8))
 
     def after(self, before: "Plan | None") -> "Plan":
@@ -121,3 +120,15 @@ class Plan:
             told={**self.told, "engine_bundle": bundle},
             version=secrets.token_hex(8),
         )
+
+
+def settle(bundle: str, settings: Settings) -> str:
+    """A bundle's name or path, where "auto" is decided here.
+
+    Each replica would decide by what its own node has, and their vectors would not be comparable.
+    """
+    if bundle != AUTO:
+        return bundle
+    from engine.default_bundle import choose  # it loads torch
+
+    return choose(settings.model_copy(update={"engine_bundle": AUTO})).name

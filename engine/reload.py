@@ -38,7 +38,8 @@ class Reloader:
     Args:
         engine: what gets it.
         build: makes a new one, and has tried it when it returns; runs in a thread of its own.
-        file: the one that changes last when the bundle does; None cannot be watched.
+        file: the one that changes last when the bundle does, or what tells it, asked again before
+            each reload; None cannot be watched.
         pause: waits for seconds.
     """
 
@@ -47,14 +48,15 @@ class Reloader:
         engine: Swappable,
         build: Callable[[], Analyzer],
         *,
-        file: Path | None = None,
+        file: Path | Callable[[], Path] | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._engine = engine
         self._build = build
-        self._file = file
+        self._tell_file = file if callable(file) else None
+        self._file = file() if callable(file) else file
         self._pause = pause
-        self._seen = _fingerprint(file)
+        self._seen = _fingerprint(self._file)
         self._turn = asyncio.Lock()
         self._observers: list[Callable[[str], None]] = []
 
@@ -113,6 +115,8 @@ class Reloader:
 
     async def _reload(self) -> EngineInfo:
         # Before it is read: what changes meanwhile is a change to the next look.
+        if self._tell_file is not None:
+            self._file = await asyncio.to_thread(self._tell_file)
         self._seen = await asyncio.to_thread(_fingerprint, self._file)
         # A thread of its own: neither the device's nor one that requests wait for.
         thread = ThreadPoolExecutor(1, "engine-reload")

@@ -27,8 +27,8 @@ from engine.clip import check_length as check_clip_length
 from engine.errors import DeadlineExceeded, Unavailable
 from engine.exchange import Exchange, Failed, Question
 from engine.image import LIMITS, check_length
-from engine.types import Analysis, EngineInfo, Track
-from engine.wire import analysis_from_json, info_from_json, track_from_json
+from engine.types import Analysis, EngineInfo, Person, Track
+from engine.wire import analysis_from_json, info_from_json, people_from_json, track_from_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -145,6 +145,16 @@ class RemoteEngine:
         """
         question = Question(HTTPMethod.GET, "/v1/info")
         return await self._call(self._opened(), question, info_from_json, None)
+
+    async def people(self) -> tuple[Person, ...]:
+        """See `engine.client.Engine.people`.
+
+        Raises:
+            Unavailable: nobody answers, or not an engine that this one understands.
+            Unauthorized: the service wants another key.
+        """
+        question = Question(HTTPMethod.GET, "/v1/people")
+        return await self._call(self._opened(), question, people_from_json, None)
 
     async def close(self) -> None:
         """Take no more calls and wait for those under way, within the patience's `drain_s`."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from PIL import Image
 
 from engine.image import Photo
-from engine.types import Analysis, EngineInfo, Face
+from engine.types import Analysis, EngineInfo, Face, Person
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +60,8 @@ class Analyzer(Protocol):
 
     def info(self) -> EngineInfo:
         """What it is made of."""
+        ...
+
+    def people(self) -> tuple[Person, ...]:
+        """Whom it knows, in the order of the class indices."""
         ...

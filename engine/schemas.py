@@ -165,6 +165,22 @@ class InfoSchema(_Part):
     login: LoginSchema | None
 
 
+class PersonSchema(_Part):
+    """One person whom the bundle knows."""
+
+    name: str
+    country: str = Field(
+        pattern="^([A-Z]{2})?$", description="ISO 3166-1 alpha-2, empty where none is told."
+    )
+    known_for: dict[str, str] = Field(description="A few words by language, as es and en.")
+
+
+class PeopleSchema(_Part):
+    """Whom the bundle knows."""
+
+    people: list[PersonSchema] = Field(description="In the order of the class indices.")
+
+
 class HealthSchema(_Part):
     """Whether the service is well."""
 

@@ -150,6 +150,13 @@ class _Service:
             dependencies=guards,
         )
         add(
+            "GET",
+            "/v1/people",
+            self.people,
+            answer(schemas.PeopleSchema) | problems(*always),
+            dependencies=guards,
+        )
+        add(
             "POST",
             "/v1/reload",
             self.reload,
@@ -238,6 +245,13 @@ class _Service:
     async def info(self) -> Response:
         """Tell what the engine is made of."""
         return JSONResponse(info_to_json(await self._open().engine.info()))
+
+    async def people(self) -> Response:
+        """Tell whom the bundle knows, in the order of its class indices."""
+        people = await self._open().engine.people()
+        # In a thread: a bundle may know a hundred thousand people.
+        encoded = await asyncio.to_thread(answers.encode_people, people)
+        return Response(encoded, media_type=_JSON)
 
     async def reload(self) -> Response:
         """Load the bundle anew; if anything is wrong with it, the old one goes on serving."""

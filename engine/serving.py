@@ -44,7 +44,8 @@ async def open_engine(
     """
     chosen = build or build_rehearsed
     async with await EmbeddedEngine.open(settings, chosen) as engine:
-        reloader = Reloader(engine, lambda: chosen(settings), file=_description(settings))
+        # Which bundle "auto" means may differ from one reload to the next.
+        reloader = Reloader(engine, lambda: chosen(settings), file=lambda: _description(settings))
         _settle_memory()
         reloader.observe(lambda _outcome: _settle_memory())
         watching = asyncio.create_task(reloader.watch(settings.engine_watch_s), name="engine-watch")
@@ -82,7 +83,7 @@ def build_rehearsed(settings: Settings) -> Analyzer:
 
 def _description(settings: Settings) -> Path:
     """The bundle's .json, which is written last."""
-    from engine.bundle import locate  # it loads torch
+    from engine.default_bundle import choose  # it loads torch
 
-    stem = locate(settings.engine_bundle)
+    stem = choose(settings).stem
     return stem.with_name(f"{stem.name}.json")

@@ -14,6 +14,9 @@ from pydantic_core import ErrorDetails
 
 from engine.errors import ConfigurationError
 
+AUTO = "auto"
+"""As a bundle's name: the best of those that come with face-matcher; `engine.default_bundle`."""
+
 _KEY = re.compile(r"[!-~]{1,1024}")
 
 
@@ -45,7 +48,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     engine_bundle: str = Field(
-        "celebrities", min_length=1, description="The bundle: a name in run/models, or a path."
+        AUTO,
+        min_length=1,
+        description="The bundle: a name in run/models, or a path; auto is "
+        "celebrities-mobilefacenet where its weights are, else celebrities.",
     )
     engine_device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where networks run; auto takes a GPU where there is one."

@@ -3,6 +3,7 @@
 This module knows nothing about how any of the values are computed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -31,16 +32,37 @@ left mouth corner, right mouth corner; left and right as seen in the image."""
 class Verdict(StrEnum):
     """What a similarity may be called in words, strongest first.
 
+    Every match has one: somebody of the gallery is always the nearest. The percentages are of
+    strangers, people outside the gallery, each compared with their own best match in it; see
+    `engine.judge` for the figures.
+
     IS: the same person, at the threshold whose false match rate was measured as 1e-3.
-    STRONG: a striking resemblance, closer than 95 % of strangers are to their best match.
-    SOME: a resemblance, closer than half of strangers are to theirs.
-    NONE: no more alike than most strangers are.
+    STRONG: a striking resemblance, at least as close as 95 % of strangers have it.
+    GOOD: a resemblance, at least as close as 60 % of strangers have it.
+    SOME: something of the person, at least as close as 8 % of strangers have it: nothing unusual.
+    FAINT: hardly anything of the person; no more than that nobody of the gallery is nearer.
     """
 
     IS = "is"
     STRONG = "strong"
+    GOOD = "good"
     SOME = "some"
-    NONE = "none"
+    FAINT = "faint"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One person whom a bundle knows.
+
+    Attributes:
+        name: as the bundle spells it.
+        country: ISO 3166-1 alpha-2 code, "" where none is told.
+        known_for: language code ("es", "en") to a few words in that language.
+    """
+
+    name: str
+    country: str = ""
+    known_for: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ to say. Numbers that are not finite are null, because JSON has none.
 
 import base64
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.types import (
     Face,
     Frame,
     Match,
+    Person,
     Pose,
     Quality,
     Track,
@@ -32,6 +34,9 @@ PROBLEM_PREFIX = "urn:face-matcher:problem:"
 
 FINGERPRINT_BYTES = 32
 """See `engine.fingerprint`."""
+
+COUNTRY = re.compile("([A-Z]{2})?")
+"""A country as `Person` tells it."""
 
 ANSWER_MAX_BYTES = 48 * 2**20
 """Of an answer's JSON: a service sends no more, a client reads no more.
@@ -148,6 +153,35 @@ def info_from_json(record: Mapping[str, Any]) -> EngineInfo:
         device=_text(record["device"]),
         login=None if login is None else decision.from_json(login),
     )
+
+
+def person_to_json(person: Person) -> dict[str, Any]:
+    """One person as the service answers it."""
+    return {
+        "name": person.name,
+        "country": person.country,
+        "known_for": dict(person.known_for),
+    }
+
+
+def people_to_json(people: Iterable[Person]) -> dict[str, Any]:
+    """Whom a bundle knows, as the service answers it."""
+    return {"people": [person_to_json(person) for person in people]}
+
+
+def people_from_json(record: Mapping[str, Any]) -> tuple[Person, ...]:
+    """The people that `people_to_json` made it of."""
+    return tuple(map(_person_from_json, _list(record["people"])))
+
+
+def _person_from_json(record: Mapping[str, Any]) -> Person:
+    country, known_for = _text(record["country"]), record["known_for"]
+    if not COUNTRY.fullmatch(country):
+        raise ValueError("a country that is no code of two letters")
+    if not isinstance(known_for, Mapping):
+        raise TypeError(f"{type(known_for).__name__} where texts by language belong")
+    words = {_text(language): _text(text) for language, text in known_for.items()}
+    return Person(_text(record["name"]), country, words)
 
 
 def _match_to_json(match: Match, thumbnails: bool) -> dict[str, Any]:

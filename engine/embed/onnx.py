@@ -1,4 +1,4 @@
-"""An operator's own ArcFace-style network as an ONNX file, through onnxruntime.
+"""ArcFace-style networks in ONNX files, through onnxruntime; an operator's own among them.
 
 What such a file takes and gives is read from the file; how pixels are to be normalised it does not
 say. The convention is InsightFace's: RGB, (pixel - 127.5) / 127.5, or raw pixels where the network
@@ -27,7 +27,7 @@ from engine.embed import Specification
 from engine.embed.onnx_graph import first_operations
 from engine.errors import ConfigurationError, WeightsError
 
-if TYPE_CHECKING:  # an extra: the other embedders do without it
+if TYPE_CHECKING:  # it takes a while to load, and the other embedders do without it
     import onnxruntime
 
 PREFIX = "onnx:"
@@ -62,55 +62,44 @@ class Sidecar(BaseModel):
     licence: str = "unknown"
 
 
-class OnnxEmbedder:
-    """A network in an ONNX file.
+class OnnxNetwork:
+    """A network that turns square pictures into one vector each.
 
     Args:
-        name: the file: a name in `folder`, or a path (anything with a slash in it).
+        path: of its file, for messages.
+        model: the file's content, or what was made of it.
         device: where it computes; a GPU where onnxruntime has its CUDA provider.
-        folder: where names are looked for (FACE_WEIGHTS_DIR).
+        said: what is known besides the model.
+
+    Attributes:
+        input_px: side of its crops.
+        dimension: length of its vectors.
+        conventional: whether it sees pixels by the convention for such a model.
 
     Raises:
         ConfigurationError: onnxruntime is not installed.
-        WeightsError: the file is missing (weights_missing), cannot be read (weights_unreadable),
-            or is not a network that embeds one square picture (weights_corrupt).
+        WeightsError: it is not a network that embeds one square picture (weights_corrupt).
     """
 
-    def __init__(self, name: str, device: torch.device, folder: Path) -> None:
-        path = _locate(name, folder)
-        try:
-            model = path.read_bytes()
-        except OSError as error:
-            raise WeightsError(
-                f"{path} cannot be read ({error.strerror}): mend its permissions.",
-                code="weights_unreadable",
-            ) from error
+    def __init__(self, path: Path, model: bytes, device: torch.device, said: Sidecar) -> None:
         self._path = path
         self._device = device
         self._session = _open(path, model, device)
         self._input, self._output = self._single_ends()
         self._number = _NUMBERS[self._input.type]
-        said = _read_sidecar(path)
-        self._batch, self._channels_last, side = self._shape(said)
+        self._batch, self._channels_last, self.input_px = self._shape(said)
         mean, scale = self._convention(model)
         self._mean = mean if said.mean is None else said.mean
         self._scale = scale if said.scale is None else said.scale
         self._channels = said.channels
-        overruled = (self._mean, self._scale, self._channels) != (mean, scale, "RGB")
-        self.specification = Specification(
-            id=f"{PREFIX}{name}",
-            input_px=side,
-            reference=ARCFACE * (side / ARCFACE_SIZE),
-            dimension=self._measure(side),
-            weights_sha256=_identity(model, said if overruled or said.input_px else None),
-            licence=said.licence,
-        )
+        self.conventional = (self._mean, self._scale, self._channels) == (mean, scale, "RGB")
+        self.dimension = self._measure(self.input_px)
 
     @torch.inference_mode()
     def embed(self, crops: NDArray[np.uint8]) -> Tensor:
         """See `engine.embed.Embedder`; a vector is the mean of the crop's and its mirror's."""
         if not len(crops):
-            return torch.zeros(0, self.specification.dimension, device=self._device)
+            return torch.zeros(0, self.dimension, device=self._device)
         vectors = self._features(np.concatenate([crops, crops[:, :, ::-1]]))
         both = torch.from_numpy(vectors[: len(crops)] + vectors[len(crops) :])
         return normalize(both.to(self._device), dim=1)
@@ -202,6 +191,56 @@ class OnnxEmbedder:
         )
 
 
+class OnnxEmbedder:
+    """A network in an operator's own file.
+
+    Args:
+        name: the file: a name in `folder`, or a path (anything with a slash in it).
+        device: see `OnnxNetwork`.
+        folder: where names are looked for (FACE_WEIGHTS_DIR).
+
+    Raises:
+        ConfigurationError: onnxruntime is not installed.
+        WeightsError: the file is missing (weights_missing), cannot be read (weights_unreadable),
+            or is not a network that embeds one square picture (weights_corrupt).
+    """
+
+    def __init__(self, name: str, device: torch.device, folder: Path) -> None:
+        path = _locate(name, folder)
+        model = read(path)
+        said = _read_sidecar(path)
+        self._network = OnnxNetwork(path, model, device, said)
+        side = self._network.input_px
+        overruled = not self._network.conventional or said.input_px
+        self.specification = Specification(
+            id=f"{PREFIX}{name}",
+            input_px=side,
+            reference=ARCFACE * (side / ARCFACE_SIZE),
+            dimension=self._network.dimension,
+            weights_sha256=_identity(model, said if overruled else None),
+            licence=said.licence,
+        )
+
+    def embed(self, crops: NDArray[np.uint8]) -> Tensor:
+        """See `engine.embed.Embedder`; a vector is the mean of the crop's and its mirror's."""
+        return self._network.embed(crops)
+
+
+def read(path: Path) -> bytes:
+    """The file's content.
+
+    Raises:
+        WeightsError: it cannot be read (weights_unreadable).
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error.strerror}): mend its permissions.",
+            code="weights_unreadable",
+        ) from error
+
+
 def _locate(name: str, folder: Path) -> Path:
     if not name:
         raise ConfigurationError(
@@ -222,8 +261,7 @@ def _open(path: Path, model: bytes, device: torch.device) -> "onnxruntime.Infere
         import onnxruntime
     except ImportError as error:
         raise ConfigurationError(
-            "ONNX embedders need the package onnxruntime, which is not installed. Run "
-            "`uv sync --extra onnx`."
+            "ONNX embedders need the package onnxruntime, which is not installed. Run `uv sync`."
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads.chosen()

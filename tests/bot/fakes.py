@@ -31,6 +31,7 @@ from engine.types import (
     Face,
     Frame,
     Match,
+    Person,
     Pose,
     Quality,
     Track,
@@ -38,6 +39,7 @@ from engine.types import (
 )
 
 NAMES = ("Ada Lovelace", "Grace Hopper", "Mary Shelley", "Emmy Noether", "Rosa Parks")
+PEOPLE = tuple(map(Person, NAMES))
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (320, 240), form: str = "JPEG") -> bytes:
@@ -56,7 +58,7 @@ def matches(verdict: Verdict = Verdict.STRONG, percentile: float = 97.3) -> tupl
             probability=0.5 / 2**place,
             similarity=0.6 - place / 10,
             percentile=max(0.0, percentile - 20 * place),
-            verdict=verdict if place == 0 else Verdict.NONE,
+            verdict=verdict if place == 0 else Verdict.FAINT,
         )
         for place, name in enumerate(NAMES)
     )
@@ -106,9 +108,12 @@ class FakeEngine:
         self,
         see: Callable[[bytes], Analysis] = lambda _photo: analysis(face()),
         watch: Callable[[bytes], Track] = lambda _clip: track(),
+        people: tuple[Person, ...] = PEOPLE,
     ) -> None:
         self.see = see
         self.watch = watch
+        self.known = people
+        self.bundle = "fake@00000000"
         self.served = 0
         self.asked = asyncio.Condition()
         self.waiting = 0
@@ -151,7 +156,10 @@ class FakeEngine:
             await self.asked.wait_for(lambda: self.waiting >= times)
 
     async def info(self) -> EngineInfo:
-        return EngineInfo("0", "fake@00000000", "fake", len(NAMES), "cpu")
+        return EngineInfo("0", self.bundle, "fake", len(self.known), "cpu")
+
+    async def people(self) -> tuple[Person, ...]:
+        return self.known
 
     async def __aenter__(self) -> Self:
         return self
@@ -179,7 +187,14 @@ def decode(photo: bytes) -> Image.Image:
         raise BrokenImage("broken") from error
 
 
-def draw(photo: bytes, shown: Analysis, *, language: str, face: int | None = None) -> bytes:
+def draw(
+    photo: bytes,
+    shown: Analysis,
+    *,
+    language: str,
+    face: int | None = None,
+    people: int | None = None,
+) -> bytes:
     """A small card whose colour tells which face it shows: see `face_of`."""
     decode(photo)
     shade = 0 if face is None else 30 * (face + 1)

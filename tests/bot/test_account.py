@@ -9,8 +9,10 @@ from bot.account import COMMANDS, LOGIN_COMMANDS
 from bot.sandbox import Fault, FaultKind, Sandbox
 from bot.sandbox.client import Event
 from bot.texts import LANGUAGES, say
+from engine.errors import Unavailable
+from engine.types import EngineInfo
 from tests.bot import fakes
-from tests.bot.fakes import bot, picture
+from tests.bot.fakes import FakeEngine, bot, picture
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,7 @@ async def test_commands_answer_in_the_persons_language(
         "audit_days": 180,
         "idle_days": 365,
         "notice_days": 30,
+        "people": say(language, "account.people", count=len(fakes.NAMES)),
     }
     said = {
         "start": ("start",),
@@ -42,6 +45,25 @@ async def test_commands_answer_in_the_persons_language(
             await ana.send_text(f"/{command}")
             words = "".join(say(language, f"account.{key}", **facts) for key in keys)
             assert (await ana.reply()).text == words.strip()
+
+
+class AwayEngine(FakeEngine):
+    async def info(self) -> EngineInfo:
+        raise Unavailable("Nobody there.")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_greetings_tell_of_who_also_while_the_engine_is_away(
+    tmp_path: Path, language: str
+) -> None:
+    async with bot(tmp_path, AwayEngine()) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language(language)
+        for command in ("/start", "/help"):
+            await ana.send_text(command)
+            text = (await ana.reply()).text
+            assert say(language, "account.people_all") in text
+            assert "/who" in text
 
 
 async def test_without_a_login_nobody_hears_of_it(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The astronaut's landmarks are those that MTCNN finds.
 import dataclasses
 import io
 import itertools
+import re
 from typing import TypeVar
 
 import numpy as np
@@ -34,7 +35,7 @@ from bot.canvas import (
     Text,
     initials,
 )
-from bot.texts import LANGUAGES
+from bot.texts import LANGUAGES, say
 from engine.errors import ImageError
 from engine.types import Analysis, Face, Match, Pose, Quality, Verdict
 
@@ -47,19 +48,21 @@ QUALITY, POSE = Quality(86.6, 0.2, 0.5), Pose(0.0, 0.56)
 def match(
     name: str = "Kate Winslet",
     percentile: float = 81.2,
-    verdict: Verdict = Verdict.SOME,
+    verdict: Verdict = Verdict.GOOD,
     thumbnail: bytes | None = None,
+    probability: float = 0.3,
 ) -> Match:
-    return Match(name, 0.3, 0.4, percentile, verdict, thumbnail)
+    return Match(name, probability, 0.4, percentile, verdict, thumbnail)
 
 
 FIVE = (
-    match("Drew Barrymore", 97.3, Verdict.STRONG),
-    match("Begoña Núñez Íñiguez", 81.2, Verdict.SOME),
-    match("Kate Winslet", 64.0, Verdict.SOME),
-    match("Gwyneth Paltrow", 33.0, Verdict.NONE),
-    match("Robert Downey Jr", 0.4, Verdict.NONE),
+    match("Drew Barrymore", 97.3, Verdict.STRONG, probability=0.402),
+    match("Begoña Núñez Íñiguez", 81.2, Verdict.GOOD, probability=0.201),
+    match("Kate Winslet", 64.0, Verdict.GOOD, probability=0.106),
+    match("Gwyneth Paltrow", 33.0, Verdict.SOME, probability=0.031),
+    match("Robert Downey Jr", 0.4, Verdict.FAINT, probability=0.004),
 )
+PEOPLE = 570
 
 
 def face(
@@ -129,6 +132,15 @@ def test_a_card_is_a_png_that_telegram_shows_whole(astronaut: Image.Image) -> No
     assert len(png) < 1_500_000
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("verdict", Verdict)
+def test_telegram_makes_a_faces_card_hardly_smaller(language: str, verdict: Verdict) -> None:
+    """Its photos have 1280 px on their longer side; letters are set for a width of 1000."""
+    best = match("Sebastián Marroquín de la Santísima Trinidad", 99.99, verdict)
+    layout = card.compose(analysis(face((best, *FIVE[1:]))), language=language, people=PEOPLE)
+    assert layout.width * 1280 / layout.height >= 1000
+
+
 def test_an_overview_of_six_stays_a_small_file(astronaut: Image.Image) -> None:
     photo, seen = mosaic(astronaut, 3, 2)
     png = card.draw(photo, seen, language="es")
@@ -185,14 +197,18 @@ def test_past_the_photos_edge_there_is_no_black() -> None:
     assert np.asarray(inner).min() > 230
 
 
-def test_a_bar_is_as_long_as_its_percentile(astronaut: Image.Image) -> None:
-    seen = analysis(face((match(percentile=64.0),)))
+def test_a_bar_is_painted_as_long_as_its_share_of_the_largest(astronaut: Image.Image) -> None:
+    seen = analysis(face((match(probability=0.05), match("Ana", probability=0.032))))
     picture = opened(card.draw(encoded(astronaut), seen, language="en"))
-    bar = of(card.compose(seen, language="en"), Bar)[0]
-    row = bar.spot.y + bar.spot.height // 2
-    tone, track = ImageColor.getrgb(TONES[Verdict.SOME]), ImageColor.getrgb(TRACK)
-    assert picture.getpixel((bar.spot.x + round(bar.spot.width * 0.62), row)) == tone
-    assert picture.getpixel((bar.spot.x + round(bar.spot.width * 0.66), row)) == track
+    best, second = of(card.compose(seen, language="en"), Bar)
+    tone, track = ImageColor.getrgb(TONES[Verdict.GOOD]), ImageColor.getrgb(TRACK)
+    for bar, length in ((best, 1.0), (second, 0.64)):
+        row = bar.spot.y + bar.spot.height // 2
+        inside = bar.spot.x + round(bar.spot.width * (length - 0.02))
+        assert picture.getpixel((inside, row)) == tone
+        if length < 1:
+            behind = bar.spot.x + round(bar.spot.width * (length + 0.02))
+            assert picture.getpixel((behind, row)) == track
 
 
 def test_a_reference_picture_is_shown_where_the_bundle_has_one(astronaut: Image.Image) -> None:
@@ -253,13 +269,15 @@ def test_a_face_that_is_not_there(index: int) -> None:
 
 SAID = {
     ("en", Verdict.IS): "The same person?",
-    ("en", Verdict.STRONG): "A striking resemblance",
+    ("en", Verdict.STRONG): "Amazing resemblance to",
+    ("en", Verdict.GOOD): "Good resemblance to",
     ("en", Verdict.SOME): "A touch of",
-    ("en", Verdict.NONE): "No clear resemblance",
+    ("en", Verdict.FAINT): "The closest one",
     ("es", Verdict.IS): "¿La misma persona?",
-    ("es", Verdict.STRONG): "Un parecido asombroso",
+    ("es", Verdict.STRONG): "Parecido asombroso con",
+    ("es", Verdict.GOOD): "Buen parecido con",
     ("es", Verdict.SOME): "Un aire a",
-    ("es", Verdict.NONE): "Sin un parecido claro",
+    ("es", Verdict.FAINT): "Lo más cercano",
 }
 
 
@@ -267,52 +285,141 @@ SAID = {
 @pytest.mark.parametrize("verdict", Verdict)
 def test_words_follow_the_verdict(language: str, verdict: Verdict) -> None:
     said = words(card.compose(analysis(face((match(verdict=verdict),))), language=language))
-    assert SAID[language, verdict] in said
+    assert f"{SAID[language, verdict]} Kate Winslet" in said
     others = [SAID[language, other] for other in Verdict if other is not verdict]
     assert not any(other in said for other in others)
 
 
-@pytest.mark.parametrize("verdict", [Verdict.STRONG, Verdict.SOME, Verdict.NONE])
-def test_a_percentage_is_always_of_strangers(verdict: Verdict) -> None:
-    seen = analysis(face((match(percentile=97.9, verdict=verdict),)))
-    assert "Closer than 97% of strangers" in words(card.compose(seen, language="en"))
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("verdict", Verdict)
+def test_each_verdict_has_a_colour_and_a_word_of_its_own(language: str, verdict: Verdict) -> None:
+    seen = crowd(4, (match(verdict=verdict),))
+    layout = card.compose(seen, language=language)
+    assert {bar.ink for bar in of(layout, Bar)} == {TONES[verdict]}
+    assert len(set(TONES.values())) == len(Verdict)
+    assert words(layout).count(say(language, f"card.word_{verdict}")) == 4
+
+
+@pytest.mark.parametrize("verdict", [Verdict.IS, Verdict.STRONG, Verdict.GOOD])
+def test_a_rare_likeness_is_told_in_figures(verdict: Verdict) -> None:
+    seen = analysis(face((match(percentile=95.0, verdict=verdict),)))
+    assert "Only 1 in 20 people looks this much" in words(card.compose(seen, language="en"))
     said = words(card.compose(seen, language="es"))
-    assert "Más parecido que el 97 % de los desconocidos" in said
+    assert "Solo 1 de cada 20 personas se parece tanto" in said
 
 
-def test_nobody_is_a_match_by_percentage() -> None:
-    seen = analysis(face((match(percentile=100.0, verdict=Verdict.IS),)))
-    assert "%" not in words(card.compose(seen, language="en"))
+def test_a_likeness_that_two_of_five_have_is_told_without_figures() -> None:
+    seen = analysis(face((match(percentile=60.0, verdict=Verdict.GOOD),)))
+    assert "Most people don't look this much" in words(card.compose(seen, language="en"))
+    assert " 1 in " not in words(card.compose(seen, language="en"))
 
 
-@pytest.mark.parametrize(("percentile", "said"), [(100.0, "99%"), (99.99, "99%"), (1.0, "than 1%")])
-def test_a_percentile_is_rounded_down_and_never_100(percentile: float, said: str) -> None:
-    seen = analysis(face((match(percentile=percentile, verdict=Verdict.STRONG),)))
-    assert said in words(card.compose(seen, language="en"))
-    assert "100" not in words(card.compose(seen, language="en"))
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("verdict", [Verdict.SOME, Verdict.FAINT])
+def test_what_impresses_nobody_is_told_without_figures(language: str, verdict: Verdict) -> None:
+    seen = analysis(face((match(percentile=50.0, verdict=verdict, probability=0.5),)))
+    layout = card.compose(seen, language=language)
+    assert shares(layout) == ["50", "50"]
+    assert not re.search(r"\d", words(layout).replace("50", ""))
 
 
-def test_nothing_is_zero_percent_alike() -> None:
-    seen = analysis(face((match(percentile=0.4, verdict=Verdict.NONE),)))
-    said = words(card.compose(seen, language="en"))
-    assert "No closer than a stranger" in said
-    assert "0%" not in said
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_shares_are_printed_beside_bars_and_make_a_hundred_with_the_others(language: str) -> None:
+    layout = card.compose(analysis(face()), language=language, people=PEOPLE)
+    assert len(of(layout, Bar)) == 5
+    shown = shares(layout)
+    assert shown == ["40", "20", "11", "3", "< 1", "26"]
+    assert sum(int(share) for share in shown if share.isdecimal()) == 100
+    assert say(language, "card.others", count=PEOPLE - 5) in words(layout)
+    assert str(PEOPLE) in words(layout)
+
+
+def shares(layout: Layout) -> list[str]:
+    """The percentages of a card in the order in which they stand there, without their signs."""
+    found = (re.fullmatch(r"([<>]?\s?\d+)\s?%", text.text) for text in of(layout, Text))
+    return [one[1].replace("\u00a0", " ") for one in found if one]
+
+
+def test_bars_are_as_long_as_their_shares_of_the_largest() -> None:
+    layout = card.compose(analysis(face()), language="en", people=PEOPLE)
+    lengths = [bar.share for bar in of(layout, Bar)]
+    # They have one track, or a small share could have the longer bar.
+    assert len({(bar.spot.x, bar.spot.width) for bar in of(layout, Bar)}) == 1
+    assert lengths == pytest.approx([each.probability / 0.402 for each in FIVE])
+
+
+def test_bars_of_tiny_shares_are_not_all_empty() -> None:
+    """Among so many that nobody has much, the nearest one's bar is full all the same."""
+    small = [match(name, probability=0.004 - n / 1000) for n, name in enumerate("ABC")]
+    layout = card.compose(analysis(face(tuple(small))), language="en", people=10_000)
+    assert [bar.share for bar in of(layout, Bar)] == pytest.approx([1.0, 0.75, 0.5])
+    assert shares(layout) == ["< 1", "< 1", "< 1", "> 99"]
+
+
+def test_whoever_has_nearly_all_is_not_given_all() -> None:
+    seen = analysis(face((match(probability=0.9991), match("Ana", probability=0.0005))))
+    layout = card.compose(seen, language="en", people=PEOPLE)
+    assert shares(layout) == ["> 99", "< 1", "< 1"]
+
+
+def test_where_nobody_else_is_known_there_are_no_others() -> None:
+    alone = card.compose(analysis(face((match(probability=1.0),))), language="en", people=1)
+    assert shares(alone) == ["100"]
+    assert "other" not in words(alone)
+    thirds = tuple(match(name, probability=1 / 3) for name in ("Ana", "Ben", "Zoe"))
+    assert shares(card.compose(analysis(face(thirds)), language="en", people=3)) == [
+        "34",
+        "33",
+        "33",
+    ]
+    two = (match(probability=0.7), match("Ana", probability=0.3))
+    pair = card.compose(analysis(face(two)), language="en", people=2)
+    assert shares(pair) == ["70", "30"]
+    assert "other celebrities" not in words(pair)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("people", [None, PEOPLE])
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_a_footnote_says_what_the_percentages_are(
+    language: str, people: int | None, count: int
+) -> None:
+    said = words(card.compose(crowd(count), language=language, people=people))
+    footnote = (
+        say(language, "card.footnote_all")
+        if people is None
+        else say(language, "card.footnote", count=people)
+    )
+    assert footnote in said
+
+
+def test_in_an_overview_the_largest_share_of_all_faces_fills_its_bar() -> None:
+    faces = [face((match(probability=share),), x=512 * n) for n, share in enumerate((0.2, 0.5))]
+    layout = card.compose(analysis(*faces, size=(1024, 512)), language="en", people=PEOPLE)
+    first, second = of(layout, Bar)
+    assert (first.share, second.share) == (0.4, 1.0)
+    assert first.spot.width == second.spot.width
+    assert shares(layout) == ["20", "50"]
 
 
 def test_a_face_without_matches_is_told_so_without_a_bar() -> None:
-    layout = card.compose(analysis(face(())), language="en")
+    layout = card.compose(analysis(face(())), language="en", people=PEOPLE)
     assert "One of a kind" in words(layout)
     assert not of(layout, Bar)
-    assert "bar" not in words(layout)
+    assert "%" not in words(layout)
+    assert "percentages" not in words(layout)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("verdict", Verdict)
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
 def test_our_own_sentences_are_never_cut(language: str, verdict: Verdict, count: int) -> None:
-    seen = crowd(count, tuple(match(name, 88.8, verdict) for name in "ABCDE"))
-    for index in (None, 0):
-        assert "…" not in words(card.compose(seen, language=language, face=index))
+    for percentile, people in itertools.product((61.0, 99.99), (None, 1, 100_000)):
+        named = tuple(match(name, percentile, verdict, probability=0.2) for name in "ABCDE")
+        seen = crowd(count, named)
+        for index in (None, 0):
+            layout = card.compose(seen, language=language, face=index, people=people)
+            assert "…" not in words(layout)
     nobody = crowd(count, ())
     assert "…" not in words(card.compose(nobody, language=language))
 
@@ -401,8 +508,16 @@ names = st.one_of(
     ),
 )
 matches_drawn = st.lists(
-    st.builds(match, names, st.floats(0, 100), st.sampled_from(Verdict)), max_size=5
+    st.builds(
+        match,
+        names,
+        st.floats(0, 100),
+        st.sampled_from(Verdict),
+        probability=st.floats(0, 1),
+    ),
+    max_size=5,
 ).map(tuple)
+people_drawn = st.none() | st.integers(0, 10**7)
 
 
 def within(inner: Spot, outer: Spot) -> bool:
@@ -415,12 +530,18 @@ def within(inner: Spot, outer: Spot) -> bool:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(matches_drawn, min_size=1, max_size=7), st.sampled_from(sorted(LANGUAGES)))
-def test_no_name_leaves_its_place(people: list[tuple[Match, ...]], language: str) -> None:
-    faces = [face(matches, x=300.0 * n) for n, matches in enumerate(people)]
+@given(
+    st.lists(matches_drawn, min_size=1, max_size=7),
+    people_drawn,
+    st.sampled_from(sorted(LANGUAGES)),
+)
+def test_no_name_leaves_its_place(
+    named: list[tuple[Match, ...]], people: int | None, language: str
+) -> None:
+    faces = [face(matches, x=300.0 * n) for n, matches in enumerate(named)]
     seen = analysis(*faces, size=(2200, 700))
     for index in (None, 0):
-        layout = card.compose(seen, language=language, face=index)
+        layout = card.compose(seen, language=language, face=index, people=people)
         page = Spot(0, 0, layout.width, layout.height)
         texts, bars = of(layout, Text), of(layout, Bar)
         assert all(within(item.spot, page) for item in layout.items)

@@ -80,8 +80,10 @@ async def test_a_photo_is_answered_by_an_engine_elsewhere(tmp_path: Path) -> Non
         answer = await ana.reply()
         assert answer.photo
         assert NAMES[0] in answer.text
-    (heard,) = server.heard
+    heard, *further = server.heard
     assert heard.body == photo
+    # Whoever answers photos only is not known to know so many people, and answers all the same.
+    assert {each.line for each in further} == {"GET /v1/info HTTP/1.1"}
     assert heard.timeout_ms < 1000 * ANSWER_S
 
 

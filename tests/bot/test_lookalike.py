@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.captions import of_hundred
+from bot import captions
 from bot.intake import Reason, Refusal
 from bot.lookalike import FACES_SHOWN, usable
 from bot.sandbox import Fault, FaultKind
@@ -34,12 +34,12 @@ async def test_a_photo_is_answered_with_a_card_in_the_persons_language(tmp_path:
         assert answer.photo
         assert answer.reply_to == sent.message_id
         assert answer.text.splitlines()[0] == say("es", "lookalike.strong", name=fakes.NAMES[0])
-        assert "97" in answer.text
-        assert "%" not in answer.text
+        # 97.3 % of strangers are less alike: 2.7 % are as much, at most one of 37.
+        assert answer.text.splitlines()[1] == say("es", "lookalike.rare", count=30)
         ben = sandbox.person("ben")
         await ben.set_language("en")
         await ben.send_document(picture(1, form="PNG"), name="me.png", mime_type="image/png")
-        assert (await ben.reply()).text.startswith("What a striking resemblance to Ada Lovelace!")
+        assert (await ben.reply()).text.startswith("What an amazing resemblance to Ada Lovelace!")
 
 
 async def test_a_photo_in_reply_to_the_bot_is_answered(tmp_path: Path) -> None:
@@ -63,13 +63,64 @@ async def test_words_follow_the_verdict(tmp_path: Path, verdict: Verdict, langua
         answer = await ana.reply()
         first = answer.text.splitlines()[0]
         assert first == say(language, f"lookalike.{verdict.value}", name=found[0].name)
-        # Others are offered only where the first one is a resemblance at all.
-        assert (found[1].name in answer.text) == (verdict is not Verdict.NONE)
+        assert found[0].name in first
+        # The next ones are named whatever the verdict is.
+        assert found[1].name in answer.text
+        assert found[2].name in answer.text
+        # How rare it is, only where that impresses.
+        rare = say(language, "lookalike.rare", count=30)
+        assert (rare in answer.text) == (verdict not in (Verdict.SOME, Verdict.FAINT))
 
 
-def test_nobody_is_said_to_be_closer_than_a_hundred_of_a_hundred() -> None:
-    ones = [Match("x", 1.0, 1.0, percentile, Verdict.SOME) for percentile in (100.0, 97.9, 0.0)]
-    assert [of_hundred(one) for one in ones] == [99, 97, 0]
+NOBODY = {
+    "es": ("nadie", "ningún parecido", "sin parecido"),
+    "en": ("nobody", "no one", "no clear"),
+}
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("percentile", [0.0, 50.0, 61.0, 99.99])
+def test_whoever_has_a_face_is_told_somebody(
+    language: str, verdict: Verdict, percentile: float
+) -> None:
+    seen = face(found=matches(verdict, percentile))
+    for text in (
+        captions.one(seen, language),
+        captions.brief(seen, language),
+        captions.longer(seen, 570, language),
+    ):
+        assert fakes.NAMES[0] in text
+        assert not any(word in text.lower() for word in NOBODY[language])
+
+
+def test_a_likeness_that_two_of_five_have_is_told_without_figures() -> None:
+    text = captions.one(face(found=matches(Verdict.GOOD, 60.0)), "en")
+    assert text.splitlines()[1] == say("en", "lookalike.unlike_most")
+    assert not any(character.isdecimal() for character in text)
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_a_list_tells_shares_and_what_they_are(language: str) -> None:
+    lines = captions.longer(face(), 570, language).replace("\u00a0", " ").splitlines()
+    percent = {"es": " %", "en": "%"}[language]
+    assert lines[1] == f"1. Ada Lovelace · 50{percent}"
+    assert lines[5] == f"5. Rosa Parks · 3{percent}"
+    assert lines[6] == say(language, "lookalike.more_others", share=f"3{percent}")
+    assert lines[7] == say(language, "lookalike.more_note", count=570)
+    unknown = captions.longer(face(), None, language).splitlines()
+    assert unknown[7] == say(language, "lookalike.more_note_all")
+    all_of_them = captions.longer(face(), len(fakes.NAMES), language)
+    assert len(all_of_them.splitlines()) == 7
+
+
+def test_a_list_that_is_too_long_keeps_its_note() -> None:
+    many = tuple(Match(f"{n} {'x' * 60}", 0.01, 0.5, 50.0, Verdict.SOME) for n in range(50))
+    text = captions.longer(face(found=many), 570, "en")
+    assert len(text) <= captions.CAPTION_MAX
+    assert text.endswith(say("en", "lookalike.more_note", count=570))
+    listed = sum(line.endswith("1%") for line in text.splitlines()[1:-2])
+    assert text.splitlines()[-2] == say("en", "lookalike.more_others", share=f"{100 - listed}%")
 
 
 ENGINE_FAULTS = [
@@ -174,7 +225,7 @@ async def test_a_file_too_large_is_refused_before_it_is_fetched(tmp_path: Path) 
 
 
 async def test_several_faces_have_buttons_that_show_each(tmp_path: Path) -> None:
-    people = [matches(verdict) for verdict in (Verdict.IS, Verdict.SOME, Verdict.NONE)]
+    people = [matches(verdict) for verdict in (Verdict.IS, Verdict.SOME, Verdict.FAINT)]
     faces = [face(90.0 * place, found=found) for place, found in enumerate(people)]
     async with bot(tmp_path, FakeEngine(lambda _photo: analysis(*faces))) as sandbox:
         ana = sandbox.person("ana")
@@ -185,7 +236,7 @@ async def test_several_faces_have_buttons_that_show_each(tmp_path: Path) -> None
         assert face_of(await ana.download(whole)) is None
         await ana.press(whole, "2")
         second = await ana.edited(whole)
-        assert second.text.startswith("There's something of Ada Lovelace here.")
+        assert second.text.startswith("This face has a touch of Ada Lovelace.")
         assert face_of(await ana.download(second)) == 1
         await ana.press(second, "More matches")
         longer = await ana.edited(second)
@@ -222,7 +273,9 @@ async def test_more_matches_and_delete(tmp_path: Path) -> None:
         assert fakes.NAMES[4] not in answer.text
         await ana.press(answer, "More matches")
         longer = await ana.edited(answer)
-        assert "5. Rosa Parks · 17 of 100" in longer.text
+        assert "5. Rosa Parks · 3%" in longer.text
+        # The engine has told that it knows these five only: there are no others.
+        assert say("en", "lookalike.more_note", count=5) in longer.text
         said = await ana.press(longer, "Delete")
         assert said.text == say("en", "toast.deleted")
         await ana.deleted(answer)

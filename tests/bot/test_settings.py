@@ -117,7 +117,7 @@ def test_help_prints_the_table_with_defaults() -> None:
     assert done.returncode == 0, done.stderr
     for row in table():
         assert re.search(rf"{row.name}\W+{re.escape(row.default)}", done.stdout), row.name
-    assert re.search(r"ENGINE_BUNDLE\W+celebrities", done.stdout)
+    assert re.search(r"ENGINE_BUNDLE\W+auto", done.stdout)
 
 
 def test_the_command_ends_with_two_and_the_reasons() -> None:

@@ -23,7 +23,7 @@ from engine.request import Analyzer, PhotoRequest
 from engine.service import application
 from engine.serving import Served
 from engine.settings import Settings
-from engine.types import Analysis, EngineInfo
+from engine.types import Analysis, EngineInfo, Person
 from tests.engine import seers
 
 Build = Callable[[Settings], Analyzer]
@@ -198,6 +198,9 @@ class Held:
 
     def info(self) -> EngineInfo:
         return self._seer.info()
+
+    def people(self) -> tuple[Person, ...]:
+        return self._seer.people()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from engine import local_ray
 from engine.errors import BundleError, EngineError
 from engine.request import PhotoRequest
 from engine.settings import Settings
-from engine.types import Analysis, EngineInfo
+from engine.types import Analysis, EngineInfo, Person
 
 BROKEN = "broken"
 _OBJECT_STORE_BYTES = 80_000_000
@@ -45,6 +45,9 @@ class Glance:
 
         node = ray.get_runtime_context().get_node_id()
         return EngineInfo("1", self._bundle, f"process {os.getpid()} on {node}", 0, "cpu")
+
+    def people(self) -> tuple[Person, ...]:
+        return ()
 
 
 def glance(settings: Settings) -> Glance:

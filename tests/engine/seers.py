@@ -10,10 +10,11 @@ import skimage.data
 from PIL import Image
 
 from engine.request import PhotoRequest
-from engine.types import Analysis, EngineInfo, Face, Match, Pose, Quality, Verdict
+from engine.types import Analysis, EngineInfo, Face, Match, Person, Pose, Quality, Verdict
 
 PATIENCE_S = 20.0
 INFO = EngineInfo("1", "tests@0", "none", 2, "cpu")
+PEOPLE = (Person("Ana", "MX", {"es": "pintora", "en": "painter"}), Person("Ben"))
 THUMBNAIL = b"\xff\xd8 a very small picture"
 
 
@@ -22,6 +23,7 @@ class Seer:
     """Sees one face in the middle of every original, when it is let."""
 
     bundle: str = INFO.bundle
+    known: tuple[Person, ...] = PEOPLE
     seen: list[list[PhotoRequest]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
     fault: Exception | None = None
@@ -42,12 +44,15 @@ class Seer:
     def info(self) -> EngineInfo:
         return replace(INFO, bundle=self.bundle)
 
+    def people(self) -> tuple[Person, ...]:
+        return self.known
+
     def _analysis(self, request: PhotoRequest) -> Analysis:
         width, height = request.original_px or request.image.size
         x, y = width / 2, height / 2
         people = (
             Match("Ana", 0.9, 0.8, 99.5, Verdict.IS, THUMBNAIL),
-            Match("Ben", 0.1, 0.2, 30.0, Verdict.NONE, None),
+            Match("Ben", 0.1, 0.2, 30.0, Verdict.SOME, None),
         )
         if request.face is not None:
             x1, y1, x2, y2 = request.face.box
@@ -64,9 +69,9 @@ class Seer:
         return Analysis((face,), width, height, self.bundle)
 
 
-def seer(bundle: str = INFO.bundle) -> Seer:
+def seer(bundle: str = INFO.bundle, known: tuple[Person, ...] = PEOPLE) -> Seer:
     """One that sees at once."""
-    willing = Seer(bundle)
+    willing = Seer(bundle, known)
     willing.go_on.set()
     return willing
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.answers import encode, encode_each, join
+from engine.answers import encode, encode_each, encode_people, join
 from engine.detect import MAX_FACES
 from engine.errors import InvalidRequest, NotAnImage
 from engine.request import PhotoRequest
-from engine.types import MAX_TOP_K, Match, Verdict
-from engine.wire import ANSWER_MAX_BYTES, analysis_to_json, problem
-from tests.engine.seers import seer
+from engine.types import MAX_TOP_K, Match, Person, Verdict
+from engine.wire import ANSWER_MAX_BYTES, analysis_to_json, people_to_json, problem
+from tests.engine.seers import PEOPLE, seer
 
 
 def analysis(faces):
@@ -46,6 +46,24 @@ def test_of_a_form_comes_what_there_is_room_for():
     assert second == {"error": problem(fault)}
     assert third["error"]["code"] == "invalid_request"
     assert fourth["faces"] == []
+
+
+@pytest.mark.parametrize("people", [(), PEOPLE[:1], PEOPLE])
+def test_the_people_are_the_json_of_theirs(people):
+    assert json.loads(encode_people(people)) == people_to_json(people)
+
+
+def test_people_that_have_no_room_are_refused():
+    size = len(encode_people(PEOPLE))
+    assert encode_people(PEOPLE, room_bytes=size + 1)
+    with pytest.raises(InvalidRequest, match="2 people"):
+        encode_people(PEOPLE, room_bytes=size - 1)
+
+
+def test_a_hundred_thousand_people_fit():
+    words = {"es": "ñ" * 60, "en": "x" * 60}
+    people = [Person("ñ" * 40, "MX", words)] * 100_000
+    assert len(encode_people(people)) <= ANSWER_MAX_BYTES
 
 
 def test_whatever_may_be_asked_of_the_workshops_bundles_fits():

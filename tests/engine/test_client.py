@@ -18,9 +18,9 @@ from engine.errors import (
 )
 from engine.image import ENOUGH_PX
 from engine.settings import Settings
-from engine.types import MAX_TOP_K, Analysis
+from engine.types import MAX_TOP_K, Analysis, Person
 from tests.engine import seers
-from tests.engine.seers import INFO, PATIENCE_S, Seer, photo
+from tests.engine.seers import INFO, PATIENCE_S, PEOPLE, Seer, photo
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +39,7 @@ async def test_answers(seer: Seer) -> None:
     async with an_engine(seer) as engine:
         analysis = await engine.analyze(photo(), top_k=3, embed=True, aligned=True)
         assert await engine.info() == INFO
+        assert await engine.people() == PEOPLE
     assert (analysis.width_px, analysis.height_px) == (120, 80)
     assert analysis.faces[0].box == (50, 30, 70, 50)
     assert analysis.compute_s > 0
@@ -114,7 +115,8 @@ async def test_a_closed_engine_is_unavailable(seer: Seer) -> None:
 
 async def test_another_seer_takes_over_between_two_batches(seer: Seer) -> None:
     seer.go_on.clear()
-    successor = seers.seer("tests@1")
+    known = (Person("Carla", "CL"),)
+    successor = seers.seer("tests@1", known)
     async with EmbeddedEngine(seer, max_batch=1) as engine:
         first = asyncio.create_task(engine.analyze(photo()))
         assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
@@ -124,6 +126,7 @@ async def test_another_seer_takes_over_between_two_batches(seer: Seer) -> None:
         assert (await first).bundle == "tests@0"
         assert (await second).bundle == "tests@1"
         assert (await engine.info()).bundle == "tests@1"
+        assert await engine.people() == known
 
 
 async def test_opening_fails_with_the_operators_mistake(tmp_path: Path) -> None:

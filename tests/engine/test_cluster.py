@@ -122,6 +122,7 @@ class TestContract:
     test_answer = staticmethod(test_contract.test_all_of_an_answer_comes)
     test_wishes = staticmethod(test_contract.test_what_is_asked_for_is_what_is_done)
     test_info = staticmethod(test_contract.test_it_tells_what_it_is_made_of)
+    test_people = staticmethod(test_contract.test_it_tells_whom_it_knows)
     test_mistakes = staticmethod(test_contract.test_a_mistake_of_the_caller_is_theirs)
     test_bad_files = staticmethod(test_contract.test_a_bad_file_is_told_in_the_same_words)
     test_bugs = staticmethod(test_contract.test_a_bug_is_told_without_its_traceback)

@@ -114,6 +114,11 @@ async def test_it_tells_what_it_is_made_of(engine: Engine) -> None:
     assert await engine.info() == seers.INFO
 
 
+async def test_it_tells_whom_it_knows(engine: Engine) -> None:
+    assert await engine.people() == seers.PEOPLE
+    assert len(seers.PEOPLE) == seers.INFO.people
+
+
 @pytest.mark.parametrize("top_k", [0, 1001])
 async def test_a_mistake_of_the_caller_is_theirs(engine: Engine, top_k: int) -> None:
     with pytest.raises(ValueError, match="top_k"):
@@ -385,6 +390,8 @@ async def test_the_same_face_and_matches_are_seen(
     async with door(settings, see_really, tmp_path) as engine:
         analysis = await engine.analyze(data, top_k=3, embed=True, aligned=aligned)
         assert await engine.info() == pipeline().info()
+        assert await engine.people() == pipeline().people()
+        assert len(await engine.people()) == (await engine.info()).people
     assert (analysis.width_px, analysis.height_px) == (expected.width_px, expected.height_px)
     assert analysis.bundle == expected.bundle == pipeline().info().bundle
     (face,), (known,) = analysis.faces, expected.faces

@@ -55,10 +55,13 @@ def test_one_vector_in_the_gallery(tmp_path):
 @pytest.mark.parametrize(
     ("cosine", "percentile", "verdict"),
     [
-        (0.10, 12.5, Verdict.NONE),
+        (0.06, 7.5, Verdict.FAINT),
+        (0.065, 8.125, Verdict.SOME),
         (0.40, 50.0, Verdict.SOME),
-        (0.55, 87.5, Verdict.SOME),
-        (0.59, 97.5, Verdict.STRONG),
+        (0.43, 57.5, Verdict.SOME),
+        (0.45, 62.5, Verdict.GOOD),
+        (0.57, 92.5, Verdict.GOOD),
+        (0.585, 96.25, Verdict.STRONG),
         (0.71, 100 * (1 - 1 / 2001), Verdict.IS),
     ],
 )
@@ -139,4 +142,4 @@ def test_what_is_no_number_is_no_resemblance(tmp_path):
     broken = torch.tensor([[float("nan"), float("inf"), 0.1]])
     first, *others = gallery(tmp_path).judge.matches([(torch.arange(3), broken.T)], 3)[0]
     assert first.name == "Carla"
-    assert {match.verdict for match in others} == {Verdict.NONE}
+    assert {match.verdict for match in others} == {Verdict.FAINT}

@@ -257,7 +257,7 @@ def test_no_file_named(tmp_path):
 
 def test_without_onnxruntime_it_says_how_to_get_it(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigurationError, match="uv sync --extra onnx"):
+    with pytest.raises(ConfigurationError, match="Run `uv sync`"):
         embed.load("onnx:small.onnx", CPU, tmp_path)
 
 

@@ -15,6 +15,7 @@ from engine.image import Photo
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
+from engine.types import Person
 from tests.engine.bundles import make
 
 
@@ -131,6 +132,19 @@ def test_a_bundle_of_another_embedder_is_refused(tmp_path):
     with pytest.raises(BundleError, match="not comparable") as caught:
         Pipeline(bundle.load(stem), embed.load("dlib-resnet29", cpu, tmp_path), cpu)
     assert caught.value.code == "bundle_mismatch"
+
+
+def test_the_people_come_by_class_index_with_what_is_said_of_them(tmp_path):
+    # "10" comes before "2" in JSON's keys, were they taken as texts.
+    names = [f"Person {index}" for index in range(12)]
+    about = {2: {"country": "AR", "known_for": {"es": "tenista"}}, 10: {"country": "US"}}
+    stem = make(tmp_path, people=names, about=about)
+    cpu = torch.device("cpu")
+    known = Pipeline(bundle.load(stem), embed.load("dlib-resnet29", cpu, tmp_path), cpu).people()
+    assert [person.name for person in known] == names
+    assert known[2] == Person("Person 2", "AR", {"es": "tenista"})
+    assert known[10] == Person("Person 10", "US", {})
+    assert known[0] == Person("Person 0")
 
 
 def test_any_number_of_crops_is_embedded_alike():

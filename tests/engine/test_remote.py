@@ -34,7 +34,13 @@ from engine.image import LIMITS
 from engine.remote import Patience, RemoteEngine
 from engine.request import PhotoRequest
 from engine.types import Frame, Track
-from engine.wire import analysis_to_json, info_to_json, problem, track_to_json
+from engine.wire import (
+    analysis_to_json,
+    info_to_json,
+    people_to_json,
+    problem,
+    track_to_json,
+)
 from tests.engine import seers
 from tests.engine.strangers import (
     Says,
@@ -176,6 +182,15 @@ async def test_info_comes_and_a_path_in_the_address_is_kept(time: Time) -> None:
     ):
         assert await engine.info() == seers.INFO
     assert server.heard[0].line == "GET /engine/v1/info HTTP/1.1"
+
+
+async def test_people_come(time: Time) -> None:
+    script = says(200, people_to_json(seers.PEOPLE)), says(200, {"people": ["Ana"]})
+    async with stranger(*script) as server, asking(server.url, time) as engine:
+        assert await engine.people() == seers.PEOPLE
+        with pytest.raises(Unavailable, match="cannot be read"):
+            await engine.people()
+    assert server.heard[0].line == "GET /v1/people HTTP/1.1"
 
 
 async def test_connections_are_kept_and_as_many_as_are_needed(time: Time) -> None:

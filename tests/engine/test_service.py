@@ -23,6 +23,7 @@ from engine.reload import Reloader
 from engine.service import application
 from engine.serving import Served
 from engine.settings import Settings
+from engine.types import Person
 from engine.wire import PROBLEM_PREFIX, PROBLEMS, analysis_from_json, track_from_json
 from tests.engine import clips, seers
 from tests.engine.seers import PATIENCE_S, THUMBNAIL, Seer, photo
@@ -211,6 +212,18 @@ async def test_info(seer):
     }
 
 
+async def test_people(seer):
+    async with calling(seer) as client:
+        response = await client.get("/v1/people")
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == {
+        "people": [
+            {"name": "Ana", "country": "MX", "known_for": {"es": "pintora", "en": "painter"}},
+            {"name": "Ben", "country": "", "known_for": {}},
+        ]
+    }
+
+
 # --- Refusals ---
 
 
@@ -333,6 +346,7 @@ WAYS_IN = [
     ("POST", "/v1/analyze:batch"),
     ("POST", "/v1/track"),
     ("GET", "/v1/info"),
+    ("GET", "/v1/people"),
     ("POST", "/v1/reload"),
     ("GET", "/metrics"),
 ]
@@ -722,8 +736,11 @@ async def test_metrics(seer):
 
 
 async def test_reload_changes_who_answers(seer):
-    async with calling(seer, successor=lambda: seers.seer("tests@1")) as client:
+    known = (Person("Carla", "CL"),)
+    async with calling(seer, successor=lambda: seers.seer("tests@1", known)) as client:
         assert (await client.post("/v1/reload")).json()["bundle"] == "tests@1"
+        people = (await client.get("/v1/people")).json()["people"]
+        assert people == [{"name": "Carla", "country": "CL", "known_for": {}}]
         response = await client.post("/v1/analyze", content=photo())
         assert response.json()["bundle"] == "tests@1"
         assert (await client.get("/v1/info")).json()["bundle"] == "tests@1"

@@ -10,7 +10,7 @@ from engine.settings import Settings, load
 def test_defaults() -> None:
     settings = load({"PATH": "/bin", "engine_queue": "no variable is called this"})
     assert settings == Settings()
-    assert settings.engine_bundle == "celebrities"
+    assert settings.engine_bundle == "auto"
     assert settings.engine_device == "auto"
     assert settings.face_weights_dir == Path("run/weights")
 

@@ -132,6 +132,9 @@ class Crowd:
     def info(self):
         return self.seer.info()
 
+    def people(self):
+        return self.seer.people()
+
     def _joined(self, analysis: Analysis) -> Analysis:
         (face,) = analysis.faces
         x1, y1, _, y2 = face.box
@@ -156,6 +159,9 @@ class Nobody:
 
     def info(self):
         return self.seer.info()
+
+    def people(self):
+        return self.seer.people()
 
 
 # --- Beside others ---

@@ -9,7 +9,7 @@ from PIL import Image
 from engine import errors
 from engine.errors import Busy, EngineError, InternalError
 from engine.request import PhotoRequest
-from engine.types import EngineInfo, Frame, Track
+from engine.types import EngineInfo, Frame, Person, Track
 from engine.wire import (
     FINGERPRINT_BYTES,
     PROBLEMS,
@@ -18,12 +18,14 @@ from engine.wire import (
     error_from_problem,
     info_from_json,
     info_to_json,
+    people_from_json,
+    people_to_json,
     problem,
     track_from_json,
     track_to_json,
 )
 from tests.engine.logins import calibration
-from tests.engine.seers import THUMBNAIL, seer
+from tests.engine.seers import PEOPLE, THUMBNAIL, seer
 
 
 def through_json(value):
@@ -117,6 +119,39 @@ def test_a_login_comes_with_the_info():
     restored = info_from_json(through_json(info_to_json(info)))
     assert restored == info
     np.testing.assert_array_equal(restored.login.centre, info.login.centre)
+
+
+@pytest.mark.parametrize("people", [(), PEOPLE, (Person("Ñusta Ocllo", "PE", {"qu": "quya"}),)])
+def test_people_come_back_as_they_were(people):
+    assert people_from_json(through_json(people_to_json(people))) == people
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": None},
+        {"name": 7},
+        {"country": None},
+        {"country": "mx"},
+        {"country": "MEX"},
+        {"country": "MX\n"},
+        {"known_for": None},
+        {"known_for": "painter"},
+        {"known_for": ["painter"]},
+        {"known_for": {"en": None}},
+    ],
+)
+def test_what_is_no_person_is_not_taken_for_one(change):
+    record = through_json(people_to_json(PEOPLE))
+    record["people"][0] |= change
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        people_from_json(record)
+
+
+@pytest.mark.parametrize("people", [None, {}, "Ana", ["Ana"], [None], [{"name": "Ana"}]])
+def test_what_is_no_list_of_people_is_not_taken_for_one(people):
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        people_from_json({"people": people})
 
 
 @pytest.mark.parametrize("code", PROBLEMS)

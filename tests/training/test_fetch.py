@@ -299,8 +299,15 @@ def run(*arguments):
 
 def test_the_command_lists_what_there_is():
     listed = json.loads(run("--list", "--json").stdout)
-    assert [entry["name"] for entry in listed] == ["lfw", "facenet-vggface2", "imagenet:ARCH"]
+    assert [entry["name"] for entry in listed] == [
+        "lfw",
+        "facenet-vggface2",
+        "mobilefacenet",
+        "imagenet:ARCH",
+    ]
     assert all(entry["terms"] for entry in listed)
+    (mobile,) = [entry for entry in listed if entry["name"] == "mobilefacenet"]
+    assert "does not document" in mobile["terms"]
     assert "lfw" in run("--list").stdout
     assert "--list" in run().output
 

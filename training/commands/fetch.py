@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def fetch(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="What: lfw, facenet-vggface2, imagenet:ARCH."),
+        typer.Argument(
+            metavar="NAME", help="What: lfw, facenet-vggface2, mobilefacenet, imagenet:ARCH."
+        ),
     ] = None,
     listed: Annotated[
         bool, typer.Option("--list", help="Say what there is, on which terms, and what is here.")

@@ -34,7 +34,7 @@ def vectorizer(
         typer.Option(
             "--from",
             help="Embedder to start from: dlib-resnet29, facenet-vggface2, trained:NAME, "
-            "onnx:FILE (adapter only), or scratch.",
+            "mobilefacenet or onnx:FILE (adapter only), or scratch.",
         ),
     ] = "dlib-resnet29",
     adapter: Annotated[

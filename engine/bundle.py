@@ -142,6 +142,8 @@ class Calibration(_Part):
         strangers: whose the strangers are, as the data's name; "" where they are the bundle's own
             people, left out in turn.
         identification: the threshold of the verdict "is".
+        floors: class index to a higher threshold of "is", for people whose name a stranger with
+            many photos would get in more than a tenth of them otherwise.
         pairs: thresholds for comparing two photos, from the loosest rate to the strictest.
     """
 
@@ -151,7 +153,12 @@ class Calibration(_Part):
     tail: TailRecord | None = None
     strangers: str = ""
     identification: IdentificationRecord
+    floors: dict[int, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
     pairs: list[PairRecord] = Field(min_length=1)
+
+    def threshold_of(self, person: int) -> float:
+        """The similarity from which a face is called by the name of a person, given by number."""
+        return self.floors.get(person, self.identification.threshold)
 
     @field_validator("stranger_quantiles")
     @classmethod

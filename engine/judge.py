@@ -48,7 +48,7 @@ class Judge:
         self._thumbnails = _thumbnails(bundle, len(people))
         calibration = bundle.calibration
         self._temperature = calibration.temperature
-        self._is_threshold = calibration.identification.threshold
+        self._threshold_of = calibration.threshold_of
         self._quantiles = np.asarray(calibration.stranger_quantiles, np.float64)
         self._tail = calibration.tail
         self._percentiles = np.linspace(0.0, 100.0, len(self._quantiles))
@@ -82,7 +82,7 @@ class Judge:
             probability=probability,
             similarity=similarity,
             percentile=percentile,
-            verdict=self._verdict(similarity, percentile),
+            verdict=self._verdict(person, similarity, percentile),
             thumbnail=self._thumbnails[person] if self._thumbnails else None,
         )
 
@@ -95,8 +95,8 @@ class Judge:
             finest = above if similarity > start else min(finest, most)
         return min(self._highest, finest)
 
-    def _verdict(self, similarity: float, percentile: float) -> Verdict:
-        if similarity >= self._is_threshold:
+    def _verdict(self, person: int, similarity: float, percentile: float) -> Verdict:
+        if similarity >= self._threshold_of(person):
             return Verdict.IS
         if percentile >= STRONG_PERCENTILE:
             return Verdict.STRONG

@@ -1,10 +1,16 @@
-"""Threads are set up before anything loads torch, as every command does."""
+"""Threads are set up before anything loads torch, as every command does.
+
+The suite's processes use the bundle that is always there, whatever weights a machine has.
+"""
+
+import os
 
 import pytest
 
 from engine import threads
 
 threads.configure()
+os.environ.setdefault("ENGINE_BUNDLE", "celebrities")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

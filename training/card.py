@@ -57,7 +57,7 @@ def card(bundle: Bundle) -> str:
     parts += ["## Limits", _bullets(_limits(bundle))]
     parts += ["## What it is for", _bullets(_uses(knows=knows))]
     parts += ["## What it is not for", _bullets(_misuses(knows=knows))]
-    parts += ["## Faces are biometric data", _CAUTION]
+    parts += ["## Faces are biometric data", f"{_CAUTION}\n\n{_MEANS}" if knows else _CAUTION]
     return "\n\n".join(parts) + "\n"
 
 
@@ -165,6 +165,12 @@ def _metrics(metrics: Mapping[str, float], *, knows: bool) -> str:
     return f"| | |\n|---|---|\n{rows}\n\n{rest}"
 
 
+_MEANS = """It holds directions of its people, made from their photos. Elsewhere this project \
+treats such numbers like a photo. Track them in a repository only where everybody in the bundle \
+is a public figure and the photos may be used so; directions of private people belong with their \
+photos. `python -m training remove NAME --from BUNDLE` takes somebody out."""
+
+
 def _calibration(calibration: Calibration) -> str:
     found = calibration.identification
     own = calibration.source.startswith("own")
@@ -178,7 +184,21 @@ def _calibration(calibration: Calibration) -> str:
         f"of {found.stranger_people:,} strangers, {found.fmr:.2%} reached that "
         f"(95 % upper bound: {found.fmr_upper_95:.2%}); of {found.genuine:,} faces of people it "
         f"knows, {found.true_positive_rate:.1%} were called by their name.",
+        (
+            f"The strangers are people of {_plain(calibration.strangers)} who are not in it."
+            if calibration.strangers
+            else "The strangers are its own people, each left out in turn: other people may differ."
+        )
+        + " Only these numbers were kept of them.",
+        "A probability says how the likeness is shared among the people it knows. It is not the "
+        "probability of being that person.",
     ]
+    if found.repeated is not None:
+        lines.append(
+            f"Of {found.repeated.people} strangers with five photos or more, "
+            f"{found.repeated.share:.1%} got the same name in more than a tenth of them (95 % "
+            f"upper bound: {found.repeated.share_upper_95:.1%})."
+        )
     pairs = "\n".join(
         f"| {record.fmr:g} | {record.threshold:.3f} | {record.true_accept_rate:.1%} "
         f"| {record.impostor_pairs:,} of {record.people:,} people |"

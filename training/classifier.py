@@ -3,7 +3,7 @@
 Ties training, measuring and the bundle together; knows nothing about the command line.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from engine.bundle import Bundle, save
 from engine.embed import Specification
 from training import data, gallery, pixels, recipes
 from training.audit import mean_of_means
-from training.calibration import Owners, Vectors, assemble, pairs, rounds
+from training.calibration import Owners, Strangers, Vectors, assemble, pairs, rounds
 from training.console import progress, say
 from training.data import Faces
 from training.fitting import Machine
@@ -40,13 +40,24 @@ class Made:
     epochs: int
 
 
-def describe(plan: Plan, faces: Faces, embedder: Specification, source: Source) -> dict[str, Any]:
+def describe(
+    plan: Plan,
+    faces: Faces,
+    embedder: Specification,
+    source: Source,
+    strangers: Faces | None = None,
+) -> dict[str, Any]:
     """Everything that decides a run's result, for `training.runs.begin`."""
+    told = asdict(replace(source, listed=()))
+    listed = [
+        [person.name, person.country, person.known_for, person.family] for person in source.listed
+    ]
     return {
         "plan": asdict(plan),
         "embedder": data.key(embedder),
         "faces": fingerprint(faces),
-        "source": asdict(source),
+        "source": told | {"listed": listed},
+        "strangers": None if strangers is None else fingerprint(strangers),
     }
 
 
@@ -63,6 +74,7 @@ def make(
     thumbnails: bool,
     lender: Bundle | None,
     lend_login: Lend | None = None,
+    strangers: Faces | None = None,
 ) -> Made | None:
     """Train a classifier and write its bundle.
 
@@ -78,6 +90,8 @@ def make(
         thumbnails: whether the bundle carries a small picture of each person.
         lender: whose calibration a head borrows where the faces are too few to measure.
         lend_login: see `training.login.own_or_lent`.
+        strangers: people outside the gallery, whom a head is calibrated by. (A network's strangers
+            are people whom a second network did not learn from.)
 
     Returns:
         What was made; None in a process that only helps another one (DDP).
@@ -87,15 +101,43 @@ def make(
         EngineError: weights or networks are not as they should be.
     """
     _require_enough(plan, faces)
-    with progress("Embedding faces", len(faces)) as advance:
-        vectors = data.vectors(faces, tools.embedder, advance)
+    vectors = embedded(faces, tools)
+    others = None if strangers is None else (strangers, embedded(strangers, tools))
     if plan.recipe is Recipe.HEAD:
         return _head(
-            plan, faces, vectors, tools, run, machine, out, source, thumbnails, lender, lend_login
+            plan,
+            faces,
+            vectors,
+            tools,
+            run,
+            machine,
+            out,
+            source,
+            thumbnails,
+            lender,
+            lend_login,
+            others,
         )
     return _network(
-        plan, faces, vectors, tools, weights, run, machine, out, source, thumbnails, lend_login
+        plan,
+        faces,
+        vectors,
+        tools,
+        weights,
+        run,
+        machine,
+        out,
+        source,
+        thumbnails,
+        lend_login,
+        others,
     )
+
+
+def embedded(faces: Faces, tools: Tools) -> Vectors:
+    """(n, d) unit embeddings of a dataset's faces, with a progress bar."""
+    with progress(f"Embedding faces of {faces.name}", len(faces)) as advance:
+        return data.vectors(faces, tools.embedder, advance)
 
 
 def _head(
@@ -110,6 +152,7 @@ def _head(
     thumbnails: bool,
     lender: Bundle | None,
     lend_login: Lend | None,
+    strangers: tuple[Faces, Vectors] | None,
 ) -> Made | None:
     fitted = recipes.length(plan, vectors, faces, run, machine)
     if fitted is None:
@@ -118,8 +161,9 @@ def _head(
     def directions(own: Vectors, owner: Owners, people: int) -> tuple[Vectors, Owners]:
         return recipes.fit_head(plan, own, owner, people, fitted.epoch, machine.alone())
 
-    login = own_or_lent(faces, vectors, tools, lend_login)
-    with progress("Measuring on held-out people", rounds(len(faces.people))) as advance:
+    login = own_or_lent(faces, vectors, tools, lend_login, strangers, source.related)
+    outside = strangers and Strangers(strangers[1], strangers[0].owner, strangers[0].name)
+    with progress("Measuring on held-out people", rounds(len(faces.people), outside)) as advance:
         built = gallery.build(
             faces,
             vectors,
@@ -134,6 +178,7 @@ def _head(
             thumbnails=thumbnails,
             borrow=lender,
             login=login,
+            strangers=outside,
             advance=advance,
         )
     return Made(built, fitted.epoch, fitted.epochs)
@@ -151,6 +196,7 @@ def _network(
     source: Source,
     thumbnails: bool,
     lend_login: Lend | None,
+    others: tuple[Faces, Vectors] | None,
 ) -> Made | None:
     owner, people = faces.owner, len(faces.people)
     network = recipes.start(plan, weights)
@@ -192,7 +238,7 @@ def _network(
     record = gallery.record("classifier", faces, form, source) | {
         "architecture": _architecture(plan, trained.epoch) | trained.network.architecture(),
         "calibration": calibration,
-        "login": own_or_lent(faces, vectors, tools, lend_login),
+        **gallery.decided(own_or_lent(faces, vectors, tools, lend_login, others, source.related)),
         "metrics": metrics,
     }
     return Made(save(out, record, tensors), trained.epoch, trained.epochs)

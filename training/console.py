@@ -5,6 +5,7 @@ Knows terminals; knows nothing about faces.
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ from engine.errors import EngineError
 results = Console()
 errors = Console(stderr=True)
 
+_LINE_EVERY_S = 10.0
+
 Advance = Callable[[int], None]
 """Told how many items are done in all."""
 
@@ -41,8 +44,16 @@ def failures() -> Iterator[None]:
 
 
 @contextmanager
-def progress(what: str, total: int | None) -> Iterator[Advance]:
-    """A progress bar on standard error where that is a terminal."""
+def progress(
+    what: str, total: int | None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Advance]:
+    """A progress bar on standard error; where that is no terminal, a line every 10 seconds.
+
+    Args:
+        what: is being done.
+        total: how many items there are; None where that is not known.
+        clock: seconds that only move forward.
+    """
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -52,9 +63,14 @@ def progress(what: str, total: int | None) -> Iterator[Advance]:
         disable=not errors.is_terminal,
     ) as bar:
         task = bar.add_task(what, total=total)
+        told_s = clock()
 
         def advance(done: int) -> None:
+            nonlocal told_s
             bar.update(task, completed=done)
+            if not errors.is_terminal and clock() - told_s >= _LINE_EVERY_S:
+                told_s = clock()
+                say(f"{what}: {done:,}" + ("" if total is None else f" of {total:,}"))
 
         yield advance
 

@@ -69,13 +69,16 @@ class Faces:
     """The faces of a manifest that are learned from.
 
     Attributes:
-        home: the manifest's folder; crops lie below it.
+        home: the manifest's folder; crops and caches lie below it.
         name: the dataset's name.
         people: names, sorted; `owner` indexes them.
         owner: (n,) int64.
         group: (n,) int64; near-duplicates share one.
         rows: (n) the manifest's.
         dropped: how many rows are not learned from, by code.
+        homes: the folders of several manifests that were merged (`training.people.merged`); `home`
+            is the first of them.
+        home_of: (n,) which of `homes` each face's crop lies below; None where there is only `home`.
     """
 
     home: Path
@@ -85,9 +88,28 @@ class Faces:
     group: Owners
     rows: Sequence[Row]
     dropped: Mapping[str, int]
+    homes: tuple[Path, ...] = ()
+    home_of: Owners | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def place(self, index: int) -> Path:
+        """The file of a face's crop."""
+        row = self.rows[index]
+        assert row.crop is not None
+        home = self.home if self.home_of is None else self.homes[self.home_of[index]]
+        return home / row.crop
+
+    def by_home(self) -> Iterator[tuple[Path, Owners]]:
+        """Each folder, and the indices of the faces that lie below it."""
+        if self.home_of is None:
+            yield self.home, np.arange(len(self))
+            return
+        for number, home in enumerate(self.homes):
+            members = np.flatnonzero(self.home_of == number)
+            if len(members):
+                yield home, members
 
     def part(self, index: NDArray[np.int64]) -> "Faces":
         """Some of the faces, of the same people; `owner` keeps its meaning."""
@@ -100,6 +122,7 @@ class Faces:
                 if isinstance(self.rows, Rows)
                 else [self.rows[i] for i in index]
             ),
+            home_of=None if self.home_of is None else self.home_of[index],
         )
 
 
@@ -162,15 +185,13 @@ def read_crops(faces: Faces, index: Sequence[int], template: Template) -> NDArra
     """
     cut = np.empty((len(index), template.size_px, template.size_px, 3), np.uint8)
     for j, i in enumerate(index):
-        row = faces.rows[i]
-        assert row.crop is not None
-        path = faces.home / row.crop
+        path = faces.place(i)
         try:
             picture = image.open_photo(path.read_bytes()).image
         except (ImageError, OSError) as error:
             told = error.strerror if isinstance(error, OSError) else error
             raise OSError(f"The crop {path} cannot be read ({told}). Run prepare again.") from error
-        cut[j] = align.cut(picture, row.landmarks, template)
+        cut[j] = align.cut(picture, faces.rows[i].landmarks, template)
     return cut
 
 
@@ -180,22 +201,42 @@ def vectors(faces: Faces, embedder: embed.Embedder, advance: Advance | None = No
     Raises:
         OSError: a crop is missing or damaged, or the cache is.
     """
-    form = embedder.specification
-    result = np.empty((len(faces), form.dimension), np.float32)
-    ids = np.array([row.id for row in faces.rows])
-    with usable(faces.home), closing(open_cache(faces.home)) as cache:
-        known = _look_up(cache, form, ids, result)
-        missing = np.flatnonzero(~known).tolist()
+    result = np.empty((len(faces), embedder.specification.dimension), np.float32)
+    done = 0
+    for home, members in faces.by_home():
+        result[members] = _vectors(home, faces, members, embedder, after(done, advance))
+        done += len(members)
+    return result
+
+
+def after(before: int, advance: Advance | None) -> Advance:
+    """Tells of items that come after so many others."""
+
+    def tell(done: int) -> None:
         if advance:
-            advance(len(faces) - len(missing))
+            advance(before + done)
+
+    return tell
+
+
+def _vectors(
+    home: Path, faces: Faces, members: Owners, embedder: embed.Embedder, advance: Advance
+) -> Vectors:
+    """(k, d) embeddings of the faces that lie below one folder."""
+    form = embedder.specification
+    result = np.empty((len(members), form.dimension), np.float32)
+    ids = np.array([faces.rows[i].id for i in members])
+    with usable(home), closing(open_cache(home)) as cache:
+        known = _look_up(cache, form, ids, result)
+        missing = np.flatnonzero(~known)
+        advance(len(members) - len(missing))
         for start in range(0, len(missing), _BATCH):
             part = missing[start : start + _BATCH]
-            crops = read_crops(faces, part, form.template)
+            crops = read_crops(faces, members[part].tolist(), form.template)
             made = embed.embed_crops(embedder, crops).cpu().numpy()
             result[part] = made
             keep_vectors(cache, form, ids[part].tolist(), made)
-            if advance:
-                advance(len(faces) - len(missing) + start + len(part))
+            advance(len(members) - len(missing) + start + len(part))
     return result
 
 

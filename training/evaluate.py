@@ -13,6 +13,7 @@ import numpy as np
 from engine.bundle import Bundle
 from training import metrics, probes, verification
 from training.audit import mean_of_means, unit
+from training.calibration import repeated
 from training.data import Vectors
 from training.evaluation import (
     FORMAT,
@@ -27,6 +28,7 @@ from training.evaluation import (
     PersonResult,
     Recognition,
     Reliability,
+    Repeated,
     Stratum,
     Subject,
     Verification,
@@ -97,11 +99,13 @@ class _Outside:
 
     Attributes:
         best: (n,) similarity to the most similar person.
+        taken_for: (n,) who that is.
         person: (n,) number of whose face it is.
         doubted: (n,) see `Probes`.
     """
 
     best: Scores
+    taken_for: Numbers
     person: Numbers
     doubted: Flags
 
@@ -109,7 +113,9 @@ class _Outside:
         return len(self.best)
 
     def part(self, index: Flags) -> "_Outside":
-        return _Outside(self.best[index], self.person[index], self.doubted[index])
+        return _Outside(
+            self.best[index], self.taken_for[index], self.person[index], self.doubted[index]
+        )
 
 
 def evaluate(
@@ -196,8 +202,10 @@ def _outside(sight: Sight, once: Seen, truth: Numbers, strangers: Seen | None) -
         parts.append(strangers.part(np.flatnonzero(other)))
     names = [part.probes.faces.people[i] for part in parts for i in part.owner]
     _, person = np.unique(names, return_inverse=True)
+    answers = [_answers(sight, part, np.full(len(part), -1)) for part in parts]
     return _Outside(
-        np.concatenate([_answers(sight, part, np.full(len(part), -1)).best for part in parts]),
+        np.concatenate([found.best for found in answers]),
+        np.concatenate([found.person for found in answers]),
         person.astype(np.int64),
         np.concatenate([part.probes.doubted for part in parts]),
     )
@@ -211,12 +219,12 @@ def _recognise(
     sight: Sight, once: Seen, truth: Numbers, outside: _Outside, seed: int, notes: list[str]
 ) -> Recognition:
     """Everything about names."""
-    threshold = sight.bundle.calibration.identification.threshold
+    thresholds = _thresholds(sight.bundle)
     names = sight.bundle.manifest.people
     known = once.part(np.flatnonzero(truth >= 0))
     right = truth[truth >= 0]
     answers = _answers(sight, known, right)
-    named = np.asarray(answers.best >= threshold)
+    named = np.asarray(answers.best >= thresholds[answers.person])
     if len(known) and not named.any():
         notes.append(
             "No photo of a known person is similar enough to be called by name. Look whether the "
@@ -228,8 +236,8 @@ def _recognise(
     chosen = _worst_people(right, answers.person)
     first = answers.rank == 0
     return Recognition(
-        identification=_identification(answers, right, threshold, seed),
-        identification_undoubted=_identification(surely, right[sure], threshold, seed)
+        identification=_identification(answers, right, thresholds, seed),
+        identification_undoubted=_identification(surely, right[sure], thresholds, seed)
         if doubts
         else None,
         open_set=_open_set(sight.bundle, answers, outside, seed),
@@ -262,10 +270,17 @@ def _recognise(
     )
 
 
+def _thresholds(bundle: Bundle) -> Scores:
+    """(people,) the similarity from which each is named."""
+    calibration = bundle.calibration
+    people = len(bundle.manifest.people)
+    return np.array([calibration.threshold_of(person) for person in range(people)], np.float32)
+
+
 def _identification(
-    answers: Answers, truth: Numbers, threshold: float, seed: int
+    answers: Answers, truth: Numbers, thresholds: Scores, seed: int
 ) -> Identification | None:
-    named = answers.best >= threshold
+    named = answers.best >= thresholds[answers.person]
     rates = [
         metrics.rate(hit, truth, seed)
         for hit in (
@@ -284,15 +299,20 @@ def _identification(
 
 def _open_set(bundle: Bundle, answers: Answers, outside: _Outside, seed: int) -> OpenSet | None:
     own = bundle.calibration.identification
-    false_is = metrics.rate(outside.best >= own.threshold, outside.person, seed)
+    called = np.asarray(outside.best >= _thresholds(bundle)[outside.taken_for])
+    false_is = metrics.rate(called, outside.person, seed)
     if false_is is None:
         return None
+    often = repeated(called, outside.taken_for, outside.person)
     mated: Scores = np.where(answers.rank == 0, answers.own, -np.inf).astype(np.float32)
     return OpenSet(
         threshold=own.threshold,
         promised_fpir=own.fmr,
         promised_upper_95=own.fmr_upper_95,
         false_is=false_is,
+        repeated=None
+        if often is None
+        else Repeated(often.people, often.share, often.share_upper_95),
         curve=metrics.open_set(mated, outside.best),
         rates=metrics.open_set_rates(mated, outside.best, FPIRS),
     )

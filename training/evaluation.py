@@ -67,6 +67,21 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """Strangers who get the same wrong name in more than a tenth of their photos.
+
+    Attributes:
+        people: strangers with five photos or more.
+        share: those of them who do.
+        share_upper_95: its one-sided 95 % bound.
+    """
+
+    people: int
+    share: float
+    share_upper_95: float
+
+
+@dataclass(frozen=True)
 class OpenSet:
     """What happens to strangers.
 
@@ -74,6 +89,7 @@ class OpenSet:
         threshold: the bundle's own, of the verdict "is".
         promised_fpir, promised_upper_95: what the bundle says about it.
         false_is: strangers called by somebody's name.
+        repeated: who of them get the same name again and again; None where nobody has five photos.
         curve: FPIR and FNIR over all thresholds; empty without known people.
         rates: FNIR at a few FPIRs.
     """
@@ -84,6 +100,7 @@ class OpenSet:
     false_is: Rate
     curve: list[OpenSetPoint]
     rates: list[OpenSetRate]
+    repeated: Repeated | None = None
 
 
 @dataclass(frozen=True)

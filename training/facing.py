@@ -50,14 +50,19 @@ def poses(faces: Faces, detector: Detector, advance: Advance | None = None) -> P
     rows = list(faces.rows)
     found = np.array([(_number(row.yaw), _number(row.pitch)) for row in rows], np.float64)
     found = found.reshape(len(rows), 2)
-    unknown = np.flatnonzero(np.isnan(found).any(axis=1))
-    if len(unknown):
-        with data.usable(faces.home), closing(data.open_cache(faces.home)) as cache:
+    unknown: NDArray[np.bool_] = np.asarray(np.isnan(found).any(axis=1))
+    done = len(rows) - int(unknown.sum())
+    for home, members in faces.by_home():
+        todo = members[unknown[members]]
+        if not len(todo):
+            continue
+        with data.usable(home), closing(data.open_cache(home)) as cache:
             cache.execute(
                 "CREATE TABLE IF NOT EXISTS poses (version TEXT NOT NULL, face TEXT NOT NULL, "
                 "yaw REAL, pitch REAL, PRIMARY KEY (version, face)) WITHOUT ROWID"
             )
-            _fill(found, rows, unknown, faces, detector, cache, advance)
+            _fill(found, rows, todo, faces, detector, cache, data.after(done, advance))
+        done += len(todo)
     return found
 
 
@@ -68,7 +73,7 @@ def _fill(
     faces: Faces,
     detector: Detector,
     cache: sqlite3.Connection,
-    advance: Advance | None,
+    advance: Advance,
 ) -> None:
     version = f"{PREPROCESSING}/1"
     query = "SELECT face, yaw, pitch FROM poses WHERE version = ?"
@@ -81,35 +86,32 @@ def _fill(
             todo.append(i)
     for start in range(0, len(todo), _BATCH):
         part = todo[start : start + _BATCH]
-        found[part] = _seen(faces, [rows[i] for i in part], detector)
+        found[part] = _seen(faces, part, detector)
         with cache:
             cache.executemany(
                 "INSERT OR REPLACE INTO poses VALUES (?, ?, ?, ?)",
                 [(version, rows[i].id, *map(_or_null, found[i].tolist())) for i in part],
             )
-        if advance:
-            advance(len(rows) - len(todo) + start + len(part))
+        advance(len(unknown) - len(todo) + start + len(part))
 
 
-def _seen(faces: Faces, rows: Sequence[Row], detector: Detector) -> Poses:
+def _seen(faces: Faces, index: Sequence[int], detector: Detector) -> Poses:
     """Poses of some crops, by the face that lies where the crop has it."""
     pictures, expected = [], []
-    for row in rows:
-        assert row.crop is not None
+    for i in index:
+        path = faces.place(i)
         try:
-            crop = image.open_photo((faces.home / row.crop).read_bytes()).image
+            crop = image.open_photo(path.read_bytes()).image
         except (ImageError, OSError) as error:
-            raise OSError(
-                f"The crop {faces.home / row.crop} cannot be read. Run prepare again."
-            ) from error
+            raise OSError(f"The crop {path} cannot be read. Run prepare again.") from error
         scale = _SIDE_PX / max(crop.size)
         size = (round(crop.width * scale), round(crop.height * scale))
         margin = round(_ROOM * _SIDE_PX)
         canvas = Image.new("RGB", (size[0] + 2 * margin, size[1] + 2 * margin), _GREY)
         canvas.paste(crop.resize(size, Image.Resampling.BICUBIC), (margin, margin))
         pictures.append(canvas)
-        expected.append(np.array(row.landmarks) * scale + margin)
-    poses = np.full((len(rows), 2), np.nan)
+        expected.append(np.array(faces.rows[i].landmarks) * scale + margin)
+    poses = np.full((len(index), 2), np.nan)
     for k, detected in enumerate(detector.detect(pictures)):
         if not len(detected):
             continue

@@ -20,11 +20,20 @@ from threadpoolctl import threadpool_limits
 from engine import embed
 from engine.align import ARCFACE_TEMPLATE
 from engine.bundle import Bundle, Calibration, save
-from engine.decision import LoginCalibration
 from training.audit import mean_of_means, unit
-from training.calibration import Owners, Prototypes, Vectors, calibrate, grouped, scaled
+from training.calibration import (
+    Owners,
+    Prototypes,
+    Strangers,
+    Vectors,
+    calibrate,
+    grouped,
+    scaled,
+)
 from training.console import Advance
 from training.data import Faces, read_crops
+from training.lending import Decided
+from training.people import Listed
 
 CALIBRATED_FOR = "calibrated_for"
 """Key of a bundle's `architecture`: the number of people that its calibration holds for."""
@@ -42,11 +51,18 @@ class Source:
         dataset: the data's name.
         licence: the data's licence.
         created: the date, as in 2026-01-31.
+        listed: what is said about people besides their names.
     """
 
     dataset: str
     licence: str
     created: str
+    listed: tuple[Listed, ...] = ()
+
+    @property
+    def related(self) -> dict[str, str]:
+        """A person's name to a word that blood relatives share, for those who have any listed."""
+        return {person.name: person.family for person in self.listed if person.family}
 
 
 def prototypes(vectors: Vectors, owner: Owners, people: int) -> tuple[Vectors, Owners]:
@@ -159,7 +175,8 @@ def build(
     thumbnails: bool,
     borrow: Bundle | None,
     summary: Summary = CLUSTERS,
-    login: LoginCalibration | None = None,
+    login: Decided | None = None,
+    strangers: Strangers | None = None,
     advance: Advance | None = None,
 ) -> Bundle:
     """Summarise and calibrate faces, and write the bundle.
@@ -174,6 +191,8 @@ def build(
         borrow: whose centre and calibration to use where these faces are too few to measure.
         summary: how people are summarised.
         login: how it decides logins; None: it cannot.
+        strangers: people outside the gallery, whom it is calibrated by; None: its own people are
+            left out in turn.
         advance: told how far measuring has come; see `training.calibration.rounds`.
 
     Raises:
@@ -189,7 +208,9 @@ def build(
         centre = _shared_centre(vectors, owner, people, borrowed)
     else:
         centre = mean_of_means(vectors, owner, people).mean(axis=0)
-    calibration, metrics = _calibration(faces, vectors, summary.prototypes, borrowed, advance)
+    calibration, metrics = _calibration(
+        faces, vectors, summary.prototypes, borrowed, strangers, advance
+    )
     centred = unit(vectors - centre)
     made, made_owner = summary.prototypes(centred, owner, people)
     tensors = {
@@ -206,12 +227,19 @@ def build(
         }
         | dict(summary.architecture),
         "calibration": calibration,
-        "login": login,
+        **decided(login),
         "metrics": metrics,
     }
     if borrowed is None and summary.prototypes is not prototypes:
-        manifest["lends"], _ = _calibration(faces, vectors, prototypes, None, None)
+        manifest["lends"], _ = _calibration(faces, vectors, prototypes, None, strangers, None)
     return save(out, manifest, tensors)
+
+
+def decided(login: Decided | None) -> dict[str, Any]:
+    """How a bundle decides logins, as its manifest has it."""
+    if login is None:
+        return {"login": None}
+    return {"login": login.login, "login_absent": login.absent}
 
 
 def record(
@@ -225,10 +253,16 @@ def record(
         embedder: the one whose vectors are compared.
         source: what to say about the data.
     """
+    about = {person.name: person for person in source.listed}
     return {
         "kind": kind,
         "created": source.created,
         "people": dict(enumerate(faces.people)),
+        "about": {
+            i: {"country": about[name].country, "known_for": about[name].known_for}
+            for i, name in enumerate(faces.people)
+            if name in about
+        },
         "embedder": {
             "id": embedder.id,
             "weights_sha256": embedder.weights_sha256,
@@ -311,12 +345,21 @@ def _calibration(
     vectors: Vectors,
     prototypes: Prototypes,
     borrowed: Bundle | None,
+    strangers: Strangers | None,
     advance: Advance | None,
 ) -> tuple[Calibration, dict[str, float]]:
     people = len(faces.people)
     if borrowed is None:
         try:
-            return calibrate(vectors, faces.owner, people, prototypes, advance, group=faces.group)
+            return calibrate(
+                vectors,
+                faces.owner,
+                people,
+                prototypes,
+                advance,
+                group=faces.group,
+                strangers=strangers,
+            )
         except ValueError as error:
             raise ValueError(
                 f"{error}; add people or photos, or borrow a calibration with "
@@ -325,4 +368,5 @@ def _calibration(
     # Few photos leave trained directions close to cluster means, whose threshold is the higher.
     theirs = borrowed.manifest.lends or borrowed.calibration
     own = scaled(theirs, len(borrowed.manifest.people) - 1, people)
-    return own.model_copy(update={"source": borrowed.id}), {}
+    # Floors are of the lender's people.
+    return own.model_copy(update={"source": borrowed.id, "floors": {}}), {}

@@ -11,7 +11,7 @@ worse.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -28,6 +28,7 @@ from training.console import Advance, progress
 from training.data import Faces, Owners, Vectors
 from training.facing import Poses
 from training.gallery import own_calibration
+from training.lending import Decided
 from training.metrics import Flags, multiplicities, upper_quantile
 from training.tools import Tools
 
@@ -82,6 +83,8 @@ _SETS = 20_000
 """Pairs of a person's templates and another person's probes that are played, about."""
 _DRAWS = (4, 64)
 _MOST_PEOPLE = 80
+_MOST_LOOKED_AT = 2 * _MOST_PEOPLE
+"""People whose photos are looked at for where they look: half may have too few that look ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ class Crowd:
         group: (n,) near-duplicates share one.
         frontal: (n,) whether a face passes the gates.
         turned: (n,) whether it passes them but for being turned aside.
+        family: (people,) blood relatives share a number; None where nobody is known to have any.
+            They are no strangers to each other: sisters may be as alike as two photos of one.
     """
 
     vectors: Vectors
@@ -159,6 +164,7 @@ class Crowd:
     group: Owners
     frontal: Flags
     turned: Flags
+    family: Numbers | None = None
 
     @property
     def people(self) -> int:
@@ -176,7 +182,12 @@ class Crowd:
             self.group[kept],
             self.frontal[kept],
             self.turned[kept],
+            None if self.family is None else self.family[list(people)],
         )
+
+    def related(self, person: int, other: int) -> bool:
+        """Whether two people are known to be of one family."""
+        return self.family is not None and bool(self.family[person] == self.family[other])
 
 
 def crowd(faces: Faces, vectors: Vectors, poses: Poses, gates: Gates | None = None) -> Crowd:
@@ -210,8 +221,13 @@ def _are_crops(faces: Faces) -> bool:
 
 
 def own_or_lent(
-    faces: Faces, vectors: Vectors, tools: Tools, lend: Lend | None
-) -> LoginCalibration | None:
+    faces: Faces,
+    vectors: Vectors,
+    tools: Tools,
+    lend: Lend | None,
+    strangers: tuple[Faces, Vectors] | None = None,
+    related: Mapping[str, str] | None = None,
+) -> Decided:
     """How a bundle made from a dataset decides logins.
 
     Args:
@@ -219,21 +235,65 @@ def own_or_lent(
         vectors: (n, d) unit embeddings of the faces.
         tools: the embedder that made them, and the detector.
         lend: asked where the dataset cannot tell; None: nobody is asked.
+        strangers: further people and their embeddings. Whether a login knows them makes no
+            difference: everybody enrols in turn, and tries to be everybody else.
+        related: a person's name to a word that blood relatives share.
 
     Returns:
         What was measured on the faces; where they are too few, or are what the embedder itself
-        learned from, what is lent; None where there is nothing.
+        learned from, what is lent.
 
     Raises:
         OSError: a crop is missing or damaged.
     """
     own, form = None, tools.embedder.specification
-    if own_calibration(faces) and not learned_from(form.id, faces):
-        with progress("Looking where faces look", len(faces)) as advance:
-            poses = facing.poses(faces, tools.detector, advance)
-        with progress("Measuring logins", rounds(len(faces.people))) as advance:
-            own = measure(crowd(faces, vectors, poses), form, advance=advance)
-    return own or (lend() if lend else None)
+    if learned_from(form.id, faces):
+        absent = f"{form.id} was trained on these people."
+    elif not own_calibration(faces):
+        absent = "There are too few people or photos to measure a login by."
+    else:
+        own = _measured(
+            [(faces, vectors), *([strangers] if strangers else [])], tools, related or {}
+        )
+        absent = "Too few people have enough photos of a face that looks ahead."
+    login = own or (lend() if lend else None)
+    return Decided(login, "" if login else absent)
+
+
+def _measured(
+    sources: Sequence[tuple[Faces, Vectors]], tools: Tools, related: Mapping[str, str]
+) -> LoginCalibration | None:
+    """Play logins with the people of all sources who have the most photos."""
+    counts = [np.bincount(faces.owner, minlength=len(faces.people)) for faces, _ in sources]
+    least = np.sort(np.concatenate(counts))[::-1][:_MOST_LOOKED_AT][-1]
+    crowds: list[Crowd] = []
+    people: list[str] = []
+    for (faces, vectors), photos in zip(sources, counts, strict=True):
+        index = np.flatnonzero((photos >= max(2, least))[faces.owner])
+        if not len(index):
+            continue
+        part = faces.part(index)
+        with progress("Looking where faces look", len(part)) as advance:
+            poses = facing.poses(part, tools.detector, advance)
+        found = crowd(part, vectors[index], poses)
+        numbers, owner = np.unique(found.owner, return_inverse=True)
+        crowds.append(replace(found, owner=owner.astype(np.int64) + len(people)))
+        people += [faces.people[i] for i in numbers]
+    if not crowds:
+        return None
+    everybody = Crowd(
+        np.concatenate([part.vectors for part in crowds]),
+        np.concatenate([part.owner for part in crowds]),
+        np.concatenate([part.group for part in crowds]),
+        np.concatenate([part.frontal for part in crowds]),
+        np.concatenate([part.turned for part in crowds]),
+        # Whoever has no family named is one of their own.
+        np.unique(
+            [related.get(name) or f"\0{i}" for i, name in enumerate(people)], return_inverse=True
+        )[1].astype(np.int64),
+    )
+    with progress("Measuring logins", rounds(everybody.people)) as advance:
+        return measure(everybody, tools.embedder.specification, advance=advance)
 
 
 @dataclass(frozen=True)
@@ -468,6 +528,8 @@ class Table:
             for book in found:
                 book.genuine(person, gram)
         for done, (a, b) in enumerate(combinations(range(people), 2), 1):
+            if self._crowd.related(a, b):
+                continue
             left, right = self.centred(a, b), self.centred(b, a)
             across = (left @ right.T).astype(np.float64)
             own_a = (left @ left.T).astype(np.float64)
@@ -490,6 +552,8 @@ class Table:
             if len(cosines):
                 found.append(np.quantile(cosines, np.linspace(0, 1, 201)))
         # Everybody weighs alike, however many pairs they have.
+        if not found:
+            return 0.0
         return max(0.0, _down(float(np.quantile(np.concatenate(found), _AGREEMENT_FNMR))))
 
     def turns(self, templates: int) -> Turns:
@@ -500,7 +564,10 @@ class Table:
             turned = self._turned(person)
             if enrolled is None:
                 continue
-            others = np.flatnonzero(self._crowd.turned & (self._crowd.owner != person))
+            kin = [a for a in range(self._crowd.people) if self._crowd.related(a, person)]
+            others = np.flatnonzero(
+                self._crowd.turned & ~np.isin(self._crowd.owner, [person, *kin])
+            )
             stranger.append((enrolled @ self._away(others, person).T)[0])
             if len(turned):
                 genuine.append((enrolled @ turned.T).ravel())
@@ -510,25 +577,26 @@ class Table:
             np.concatenate([nothing, *genuine]), people, faces, np.concatenate([nothing, *stranger])
         )
 
-    def refused(self, templates: int, threshold: float, turn_threshold: float) -> float:
-        """The share of the right people's clips that are refused.
+    def refused(self, templates: int, threshold: float, turn_threshold: float) -> float | None:
+        """The share of the right people's clips that are refused; None where nobody has one.
 
         One photo stands for the frames in which a face looks ahead, two others for the turns.
         """
         passed = []
         for person in range(self._crowd.people):
             enrolled, turned = self._enrolled(person, templates), self._turned(person)
-            if enrolled is None or not len(turned):
+            probes = self._orders[person][:, templates:]
+            # Whoever has no photo beside the enrolled ones has none to be let in or refused by.
+            if enrolled is None or not len(turned) or not probes.size:
                 continue
             own = self.centred(person)
-            probes = self._orders[person][:, templates:]
             gram = (own @ own.T).astype(np.float64)
             order = self._orders[person][:, :templates]
             score, _ = scores(order, probes[:, :, None], gram, gram, gram)
             ahead = (score >= threshold).mean(axis=1)
             aside = (enrolled @ turned.T >= turn_threshold).mean(axis=1)
             passed.append(ahead * aside**_TURNS)
-        return 1 - float(np.concatenate(passed).mean())
+        return 1 - float(np.concatenate(passed).mean()) if passed else None
 
     def _enrolled(self, person: int, templates: int) -> Vectors | None:
         """(draws, d) means of so many of a person's faces, centred without them."""
@@ -717,7 +785,7 @@ def measure(
     Returns:
         None where the people or their photos are too few for any threshold to be trusted.
     """
-    if crowd.people < _FEWEST_PEOPLE:
+    if crowd.people < _FEWEST_PEOPLE or not crowd.frontal.any():
         return None
     centre = mean_of_means(crowd.vectors, crowd.owner, crowd.people).mean(axis=0)
     drawn = _drawn(crowd, seed)
@@ -756,10 +824,17 @@ def rounds(people: int, grid: Sequence[tuple[int, int]] = GRID) -> int:
 
 
 def _drawn(crowd: Crowd, seed: int) -> Crowd:
-    """Some of very many people."""
+    """Of very many people those with the most moments that can be used; drawn among equals.
+
+    Whoever has two photos cannot enrol with three and be tried with a fourth.
+    """
     if crowd.people <= _MOST_PEOPLE:
         return crowd
-    some = np.random.default_rng(seed).permutation(crowd.people)[:_MOST_PEOPLE]
+    used = crowd.frontal
+    moments = np.unique(np.stack([crowd.owner[used], crowd.group[used]]), axis=1)[0]
+    counts = np.bincount(moments, minlength=crowd.people)
+    chance = np.random.default_rng(seed).permutation(crowd.people)
+    some = np.lexsort((chance, -counts))[:_MOST_PEOPLE]
     return crowd.part(np.sort(some).tolist())
 
 
@@ -801,6 +876,9 @@ def _videos(table: Table, played: Sequence[Trials], seed: int) -> list[Operating
         threshold = max(supported)
         turn = max(_down(float(np.quantile(turns.genuine, _TURN_FNMR))), 0.0)
         rows = {m: each.rows() for m, each in trials.items()}
+        refused = table.refused(k, threshold, turn)
+        if refused is None:
+            continue
         points.append(
             OperatingPoint(
                 level=VIDEO,
@@ -813,7 +891,7 @@ def _videos(table: Table, played: Sequence[Trials], seed: int) -> list[Operating
                 fmr_upper_95=_up(
                     max(Bounds(each, seed).upper(threshold) for each in rows.values()), 6
                 ),
-                fnmr=_up(table.refused(k, threshold, turn), 6),
+                fnmr=_up(refused, 6),
                 people=turns.people,
                 impostor_trials=min(each.independent for each in rows.values()),
                 genuine_trials=turns.faces,

@@ -22,23 +22,27 @@ from PIL import Image
 
 from engine import align, bundle, embed, image
 from engine.align import ARCFACE_TEMPLATE
-from engine.bundle import Bundle, Calibration
+from engine.bundle import AboutRecord, Bundle, Calibration
 from engine.detect import whole_crop
 from engine.errors import BundleError, ImageError
 from engine.gallery import Gallery, best_per_person
 from engine.quality import quality
-from training import twins
+from training import recipes, twins
 from training.audit import COPY, Limits, unit
 from training.calibration import Vectors, scaled
 from training.console import Advance, say
+from training.fitting import Machine
 from training.gallery import CALIBRATED_FOR, cluster_count, jpeg, packed, prototypes, tally
 from training.photos import person_of
+from training.recipes import Recipe
 from training.tools import Tools
 
 _CHIP = ARCFACE_TEMPLATE
 _GREY_PX = 16
 _ROUNDS = 3
 _STEP = 8
+_STAND_FOR = 8
+"""How often a direction stands in for the faces that it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -254,10 +258,10 @@ def _alone(stem: Path) -> Iterator[None]:
 
 def _gallery(stem: Path, purpose: str) -> Bundle:
     found = bundle.load(stem)
-    if found.manifest.kind == "classifier":
+    if "network" in found.manifest.architecture:
         raise ValueError(
-            f"{found.name} is a classifier, whose people were trained together: there is none to "
-            f"{purpose}. Change its dataset and train it again with `python -m training "
+            f"{found.name} has a network of its own that was trained for its people: there is none "
+            f"to {purpose}. Change its dataset and train it again with `python -m training "
             "classifier`, or build a gallery of the same dataset with `python -m training gallery`."
         )
     if found.manifest.kind == "vectorizer":
@@ -299,10 +303,11 @@ def _save(
     created: str,
 ) -> Bundle:
     record = old.manifest.model_dump(exclude={"format", "preprocessing", "pth_sha256"})
-    calibration, holds_for = _carried_over(old, len(people))
+    calibration, holds_for = _carried_over(old, people)
     record |= {
         "created": created,
         "people": dict(enumerate(people)),
+        "about": _about(old, people),
         "architecture": old.manifest.architecture
         | {"prototypes": len(tensors["owner"]), CALIBRATED_FOR: holds_for},
         "calibration": calibration,
@@ -312,15 +317,27 @@ def _save(
     return bundle.save(stem, record, tensors)
 
 
-def _carried_over(old: Bundle, people: int) -> tuple[Calibration, int]:
-    """The calibration for so many people, and for how many it holds."""
+def _about(old: Bundle, people: Sequence[str]) -> dict[int, AboutRecord]:
+    """What is said about people, under their new numbers."""
+    said = {old.manifest.people[i]: about for i, about in old.manifest.about.items()}
+    return {i: said[name] for i, name in enumerate(people) if name in said}
+
+
+def _carried_over(old: Bundle, people: Sequence[str]) -> tuple[Calibration, int]:
+    """The calibration for these people, and for how many it holds."""
     theirs = old.calibration
     # A bundle that does not say was built before people could be added: its figures hold for all.
     said = old.manifest.architecture.get(CALIBRATED_FOR)
     holds_for = said if type(said) is int and said > 0 else len(old.manifest.people)
     source = old.id if theirs.source.startswith("own") else theirs.source
-    carried = scaled(theirs, holds_for, people).model_copy(update={"source": source})
-    return carried, max(holds_for, people)
+    carried = scaled(theirs, holds_for, len(people)).model_copy(update={"source": source})
+    number = {name: i for i, name in enumerate(people)}
+    floors = {
+        number[old.manifest.people[i]]: max(floor, carried.identification.threshold)
+        for i, floor in theirs.floors.items()
+        if old.manifest.people.get(i) in number
+    }
+    return carried.model_copy(update={"floors": floors}), max(holds_for, len(people))
 
 
 def _pictures(old: Bundle) -> list[bytes]:
@@ -509,6 +526,8 @@ def _grown(old: Bundle, chosen: _Chosen, index: int | None) -> dict[str, torch.T
     if index is None:
         person = len(old.manifest.people)
         made, _ = prototypes(chosen.vectors, np.zeros(len(chosen.paths), np.int64), 1)
+        if old.manifest.kind == "classifier":
+            made = _trained(old, chosen.vectors, person)
         new = {
             "prototypes": torch.from_numpy(made),
             "owner": torch.full((len(made),), person),
@@ -545,6 +564,29 @@ def _grown(old: Bundle, chosen: _Chosen, index: int | None) -> dict[str, torch.T
         "counts": torch.from_numpy(counts),
         "lengths": torch.from_numpy(lengths),
     }
+
+
+def _trained(old: Bundle, vectors: Vectors, person: int) -> Vectors:
+    """(m, d) directions of a new person of a classifier, trained as the others were.
+
+    A mean alone lies closer to strangers than trained directions do, whose threshold is the lower:
+    with the default embedder a person added so takes in ten times as many strangers. The faces of
+    the others are not kept; their directions stand for them, so many times that a training has
+    about as many steps as one with faces. Only the new person's directions are taken from it.
+    """
+    others = old.tensors["prototypes"].numpy()
+    owner = old.tensors["owner"].numpy()
+    wanted = recipes.plan(Recipe.HEAD, network=old.embedder.id)
+    made, made_owner = recipes.fit_head(
+        wanted,
+        np.concatenate([np.repeat(others, _STAND_FOR, axis=0), vectors]).astype(np.float32),
+        np.concatenate([np.repeat(owner, _STAND_FOR), np.full(len(vectors), person)]),
+        person + 1,
+        wanted.epochs,
+        Machine(torch.device("cpu"), 1, 1, None).alone(),
+    )
+    new: Vectors = made[made_owner == person]
+    return new
 
 
 def _name(name: str) -> str:

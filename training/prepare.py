@@ -27,7 +27,7 @@ from training import audit, data, journal, manifest, photos, seeing, verdicts
 from training.audit import Decisions, Limits, Vectors
 from training.console import Advance, progress, say
 from training.journal import Journal
-from training.lending import LENDER
+from training.lending import lender_for
 from training.manifest import Row
 from training.tools import Tools
 
@@ -266,7 +266,7 @@ def _judge(
 def _lender(form: embed.Specification) -> tuple[Vectors, int] | None:
     """The mean face of the default bundle's people, where it is of the same embedder."""
     try:
-        known = bundle.load(LENDER)
+        known = bundle.load(lender_for(form.id))
     except EngineError:
         return None
     centre = known.tensors.get("centre")

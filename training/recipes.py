@@ -98,12 +98,12 @@ _DEFAULTS: dict[Recipe, dict[str, Any]] = {
     Recipe.HEAD: {
         "rate": 2e-3,
         "network_rate": 0.0,
-        "margin": 0.4,
+        "margin": 0.5,
         "scale": 24.0,
-        "anchor": 0.3,
+        "anchor": 0.1,
         "weight_decay": 0.0,
         "batch": 256,
-        "epochs": 8,
+        "epochs": 20,
         "patience": None,
     },
     Recipe.FINETUNE: {

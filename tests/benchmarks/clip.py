@@ -224,7 +224,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=30)
     arguments = parser.parse_args()
     cores = threads.configure()
-    seer = pipeline.Pipeline.from_settings(Settings(engine_device="cpu"))
+    seer = pipeline.Pipeline.from_settings(
+        Settings(engine_device="cpu", engine_bundle="celebrities")
+    )
     files = [path.read_bytes() for path in arguments.clips] or [swaying()]
     result = {
         "threads": cores,

@@ -132,7 +132,7 @@ def clip_distance(one, other):
 
 def portraits(folder, limit):
     """Photos with one frontal face, and its landmarks."""
-    pipeline = Pipeline.from_settings(Settings(engine_device="cpu"))
+    pipeline = Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
     for path in sorted(folder.rglob("*")):
         if limit == 0:
             return

@@ -29,7 +29,7 @@ QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 
 def analyses(folder):
     """What is seen in every readable photo below a folder."""
-    pipeline = Pipeline.from_settings(Settings(engine_device="cpu"))
+    pipeline = Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in SUFFIXES:
             continue

@@ -30,7 +30,7 @@ def main():
     from engine.request import PhotoRequest
     from engine.settings import Settings
 
-    pipeline = Pipeline.from_settings(Settings(engine_device="cpu"))
+    pipeline = Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
     crews = {"side by side": pipeline._crew, "one after the other": Crew(1)}
     with tempfile.TemporaryDirectory() as scratch:
         files = photo_files(arguments.folder, Path(scratch), arguments.photos)

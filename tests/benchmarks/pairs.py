@@ -95,7 +95,7 @@ def main():
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     threads.configure()
-    pipeline = Pipeline.from_settings(Settings(engine_device="cpu"))
+    pipeline = Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
     vectors, owner, signatures, left_out = read(pipeline, arguments.folder)
     vectors, owner = without_copies(vectors, owner, signatures)
     record = pair_threshold(pipeline.bundle)

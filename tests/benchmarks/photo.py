@@ -123,7 +123,7 @@ def main():
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     threads.configure()
-    pipeline = Pipeline.from_settings(Settings(engine_device="cpu"))
+    pipeline = Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
     photos = read(arguments.folder, arguments.photos)
     if arguments.memory:
         print(json.dumps(memory(pipeline, photos), indent=2))

@@ -63,7 +63,7 @@ def serving(command=OURS, **settings):
         settings: of the engine, as in `engine.settings.Settings`.
     """
     given = {name.upper(): str(value) for name, value in settings.items()}
-    environ = os.environ | {"ENGINE_PORT": "0"} | given
+    environ = os.environ | {"ENGINE_PORT": "0", "ENGINE_BUNDLE": "celebrities"} | given
     process = subprocess.Popen(
         [sys.executable, *command], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -215,7 +215,9 @@ def main():
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "auto"])
     arguments = parser.parse_args()
     cores = threads.configure()
-    pipeline = Pipeline.from_settings(Settings(engine_device=arguments.device))
+    pipeline = Pipeline.from_settings(
+        Settings(engine_device=arguments.device, engine_bundle="celebrities")
+    )
     photos = read(arguments.folder, arguments.photos)
     sets = {
         "1280x960": [as_jpeg(fill(photo, (1280, 960))) for photo in photos],

@@ -1,7 +1,10 @@
+import csv
 import json
+import math
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,11 +195,133 @@ def test_a_failed_write_leaves_the_old_bundle(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["people.json", "people.pth"]
 
 
+def spoilt(read):
+    """Descriptions that were put together out of parts that were right when they were made."""
+    calibration = read.manifest.calibration
+    record = calibration.identification
+
+    def described(**changes):
+        return {"calibration": calibration.model_copy(update=changes)}
+
+    nan = math.nan
+    return {
+        "fmr": described(identification=record.model_copy(update={"fmr": nan})),
+        "fmr_upper_95": described(identification=record.model_copy(update={"fmr_upper_95": 1.5})),
+        "true_positive_rate": described(
+            identification=record.model_copy(update={"true_positive_rate": nan})
+        ),
+        "temperature": described(temperature=math.inf),
+        "floors": described(floors={0: nan}),
+        "tail": described(
+            tail=bundle.TailRecord.model_construct(start=0.5, rate=1.0, shape=0.0, scale=0.1)
+        ),
+    }
+
+
+SPOILT = ("fmr", "fmr_upper_95", "true_positive_rate", "temperature", "floors", "tail")
+
+
+@pytest.mark.parametrize("part", SPOILT)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, part):
+    stem = make(tmp_path)
+    before = [stem.with_suffix(suffix).read_bytes() for suffix in (".pth", ".json")]
+    record = manifest(("Zoe",)) | spoilt(bundle.load(stem))[part]
+    with pytest.raises(ValueError, match=part):
+        bundle.save(stem, record, {"prototypes": torch.zeros(1, 128)})
+    assert [stem.with_suffix(suffix).read_bytes() for suffix in (".pth", ".json")] == before
+    assert {path.name for path in tmp_path.iterdir()} == {"people.pth", "people.json"}
+    bundle.load(stem)
+
+
+@pytest.mark.parametrize("part", SPOILT)
+def test_nor_is_a_description_rewritten_so(tmp_path, part):
+    stem = make(tmp_path)
+    read, before = bundle.load(stem), stem.with_suffix(".json").read_bytes()
+    with pytest.raises(ValueError, match="not written"):
+        bundle.rewrite(stem, read.manifest.model_copy(update=spoilt(read)[part]))
+    assert stem.with_suffix(".json").read_bytes() == before
+
+
+def test_a_login_with_a_rate_that_is_no_number_is_not_written(tmp_path):
+    stem = make(tmp_path, login=calibration())
+    before = [stem.with_suffix(suffix).read_bytes() for suffix in (".pth", ".json")]
+    login = calibration()
+    nothing = replace(login.points[0], fnmr=math.nan)
+    object.__setattr__(login, "points", (nothing,))
+    with pytest.raises(ValueError, match="login"):
+        make(tmp_path, login=login)
+    assert [stem.with_suffix(suffix).read_bytes() for suffix in (".pth", ".json")] == before
+
+
+def test_what_is_said_about_people_comes_back(tmp_path):
+    said = {
+        0: {"country": "AR", "known_for": {"en": "singer", "es": "cantante"}},
+        2: {"country": ""},
+    }
+    about = bundle.load(make(tmp_path, about=said)).manifest.about
+    assert {i: (one.country, one.known_for) for i, one in about.items()} == {
+        0: ("AR", {"en": "singer", "es": "cantante"}),
+        2: ("", {}),
+    }
+    assert bundle.load(make(tmp_path / "old")).manifest.about == {}
+
+
+@pytest.mark.parametrize("country", ["ar", "ARG", "Argentina", "A1"])
+def test_a_country_is_a_code(tmp_path, country):
+    with pytest.raises(ValueError, match="country"):
+        make(tmp_path, about={0: {"country": country}})
+
+
+def test_further_figures_of_a_calibration_come_back(tmp_path):
+    record = manifest(("Ana", "Ben", "Carla"))["calibration"]
+    record |= {
+        "strangers": "lfw",
+        "tail": {"start": 0.5, "rate": 0.1, "shape": -0.2, "scale": 0.04},
+        "floors": {1: 0.75},
+    }
+    record["identification"]["repeated"] = {"people": 9, "share": 0.0, "share_upper_95": 0.3}
+    stem = make(tmp_path, calibration=record, login_absent="There are too few people.")
+    read = bundle.load(stem)
+    found = read.calibration
+    assert found.strangers == "lfw"
+    assert found.tail.model_dump() == record["tail"]
+    assert [found.threshold_of(person) for person in range(3)] == [0.7, 0.75, 0.7]
+    assert found.identification.repeated.model_dump() == record["identification"]["repeated"]
+    assert read.manifest.login_absent == "There are too few people."
+
+
+def test_a_bundle_of_an_earlier_release_lacks_them(tmp_path):
+    stem = make(tmp_path)
+    record = json.loads(stem.with_suffix(".json").read_text())
+    for name in ("about", "login_absent"):
+        del record[name]
+    for name in ("tail", "strangers", "floors"):
+        del record["calibration"][name]
+    del record["calibration"]["identification"]["repeated"]
+    stem.with_suffix(".json").write_text(json.dumps(record))
+    read = bundle.load(stem)
+    assert read.calibration.tail is None
+    assert read.calibration.threshold_of(1) == read.calibration.identification.threshold
+    assert read.manifest.about == {}
+
+
 def test_the_default_bundle_is_sound():
     celebrities = bundle.load("celebrities")
-    assert len(celebrities.manifest.people) == 18
+    people, about = celebrities.manifest.people, celebrities.manifest.about
+    with (bundle.FOLDER / "celebrities.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    listed = {row["display_name"]: row for row in rows}
+    assert sorted(people.values()) == sorted(listed)
+    for number, name in people.items():
+        assert about[number].country == listed[name]["country"]
+        assert about[number].known_for["es"] == listed[name]["known_for_es"]
     assert "thumbnails" not in celebrities.tensors
-    assert celebrities.calibration.identification.fmr <= 1e-3
+    calibration = celebrities.calibration
+    assert calibration.strangers
+    assert calibration.identification.fmr <= 1e-3
+    assert calibration.identification.fmr_upper_95 <= 2e-3
+    assert calibration.identification.repeated.share <= 0.01
+    assert celebrities.manifest.login.source == "own"
 
 
 def test_a_login_comes_back_as_it_was_written(tmp_path):

@@ -40,7 +40,7 @@ from tests.engine.doors import BuildHeld, Gate
 from tests.engine.seers import photo
 
 BATCH = 2
-SETTINGS = Settings(engine_max_batch=BATCH, engine_device="cpu")
+SETTINGS = Settings(engine_max_batch=BATCH, engine_device="cpu", engine_bundle="celebrities")
 IN_HAND = 4 * BATCH
 CLIENTS = 6
 PATIENCE_S = 60.0
@@ -251,7 +251,12 @@ def test_the_command_line_serves_the_default_bundle_rolls_it_over_and_stops(
     pytest.importorskip("ray", reason="ray is not installed: uv sync --extra cluster")
     door = free_port()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environ |= {"PYTHONPATH": str(ROOT), "ENGINE_PORT": str(door), "ENGINE_MAX_BATCH": "2"}
+    environ |= {
+        "PYTHONPATH": str(ROOT),
+        "ENGINE_PORT": str(door),
+        "ENGINE_MAX_BATCH": "2",
+        "ENGINE_BUNDLE": "celebrities",
+    }
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "engine", "cluster", *words]

@@ -51,7 +51,9 @@ from tests.engine import clips, rays, seers
 from tests.engine.doors import DOORS, BuildHeld, Door, Gate, Held, OverRay, service
 from tests.engine.seers import photo
 
-SETTINGS = Settings(engine_device="cpu", engine_queue=1, engine_max_batch=1)
+SETTINGS = Settings(
+    engine_device="cpu", engine_queue=1, engine_max_batch=1, engine_bundle="celebrities"
+)
 
 
 @pytest.fixture(params=[*DOORS, "ray"])
@@ -359,7 +361,7 @@ async def test_a_wrong_key_is_told_however_much_is_being_sent(size: int) -> None
 
 @cache
 def pipeline() -> Pipeline:
-    analyzer = build_analyzer(Settings(engine_device="cpu"))
+    analyzer = build_analyzer(Settings(engine_device="cpu", engine_bundle="celebrities"))
     assert isinstance(analyzer, Pipeline)
     return analyzer
 
@@ -386,7 +388,7 @@ async def test_the_same_face_and_matches_are_seen(
 ) -> None:
     data = astronaut(aligned=aligned)
     (expected,) = pipeline().analyze([request(data, top_k=3, embed=True, aligned=aligned)])
-    settings = Settings(engine_device="cpu")
+    settings = Settings(engine_device="cpu", engine_bundle="celebrities")
     async with door(settings, see_really, tmp_path) as engine:
         analysis = await engine.analyze(data, top_k=3, embed=True, aligned=aligned)
         assert await engine.info() == pipeline().info()
@@ -414,7 +416,9 @@ async def test_the_same_face_and_matches_are_seen(
 async def test_the_same_face_is_followed(door: Door, tmp_path: Path) -> None:
     moving = clips.astronaut(30, step_px=3)
     (known,) = pipeline().analyze([PhotoRequest(moving[0], top_k=0, embed=True)])
-    async with door(Settings(engine_device="cpu"), see_really, tmp_path) as engine:
+    async with door(
+        Settings(engine_device="cpu", engine_bundle="celebrities"), see_really, tmp_path
+    ) as engine:
         track = await engine.track(clips.encode(moving, options={"crf": "18"}))
     assert (track.width_px, track.height_px) == (384, 384)
     assert track.bundle == pipeline().info().bundle

@@ -197,6 +197,14 @@ def test_a_threshold_that_lets_anybody_in_is_refused(spoil):
         from_json(record)
 
 
+@pytest.mark.parametrize("rate", ["fmr", "fmr_upper_95", "fnmr"])
+@pytest.mark.parametrize("value", [np.nan, -0.01, 1.01, np.inf])
+def test_a_rate_that_is_none_is_refused(rate, value):
+    with pytest.raises(ValueError, match="rates must be numbers from 0 to 1"):
+        with_points(point(), point("video", 3, 1, **{rate: value}))
+    assert with_points(point(**{rate: 1.0}), point(**{rate: 0.0})).points
+
+
 def test_deciding_needs_no_torch():
     code = "import sys, engine.decision; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

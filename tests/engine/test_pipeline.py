@@ -21,7 +21,7 @@ from tests.engine.bundles import make
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return Pipeline.from_settings(Settings(engine_device="cpu"))
+    return Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def _login(
         found = recalibrate_login(
             eyes, data, created=created, strangers=more, seed=seed, advance=advance
         )
-    manifest = eyes.bundle.manifest.model_copy(update={"login": found})
+    manifest = eyes.bundle.manifest.model_copy(update={"login": found, "login_absent": ""})
     bundle.rewrite(bundle.locate(name), manifest)
     return found
 

@@ -12,7 +12,8 @@ from rich.markup import escape
 from engine import threads
 from engine.errors import WeightsError
 from training.console import emit, failures, results, say, today
-from training.lending import LENDER, lender, login, login_line
+from training.lending import lender, login, login_line, measured_lines
+from training.options import PeopleOption, StrangersOption
 
 if TYPE_CHECKING:
     from training.classifier import Made
@@ -24,12 +25,12 @@ cnn: a network of torchvision from end to end."
 
 
 def classifier(
-    source: Annotated[
-        Path | None,
+    sources: Annotated[
+        list[Path] | None,
         typer.Argument(
-            metavar="[DIR|MANIFEST]",
-            help="One folder per person, photos inside; or what `prepare` made of it. "
-            "Without it, the command asks.",
+            metavar="[DIR|MANIFEST]...",
+            help="One folder per person, photos inside; or what `prepare` made of it. Somebody "
+            "who is in several of them is one person. Without any, the command asks.",
         ),
     ] = None,
     out: Annotated[
@@ -39,6 +40,8 @@ def classifier(
             metavar="run/models/NAME",
         ),
     ] = None,
+    listed: PeopleOption = None,
+    strangers: StrangersOption = None,
     recipe: Annotated[str, typer.Option(help=_RECIPES, metavar="head|finetune|cnn")] = "head",
     browse: Annotated[
         bool, typer.Option("--browse", help="Choose the folder in the desktop's dialog.")
@@ -50,7 +53,7 @@ def classifier(
         str,
         typer.Option(
             help="Whose vectors a head works on, or what finetune starts from: dlib-resnet29, "
-            "facenet-vggface2, trained:NAME (or onnx:FILE, for a head)."
+            "facenet-vggface2, trained:NAME (or mobilefacenet or onnx:FILE, for a head)."
         ),
     ] = "dlib-resnet29",
     arch: Annotated[
@@ -110,9 +113,12 @@ def classifier(
         typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
     calibration_from: Annotated[
-        str,
-        typer.Option(help="Bundle a head borrows from when there are too few faces to measure."),
-    ] = LENDER,
+        str | None,
+        typer.Option(
+            help="Bundle a head borrows from when there are too few faces to measure. "
+            "Default: the default bundle of the embedder."
+        ),
+    ] = None,
     runs: Annotated[
         Path | None,
         typer.Option(help="Folder of checkpoints and logs. Default: run/training."),
@@ -135,7 +141,7 @@ def classifier(
         from training.recipes import Recipe, plan
 
         kind = _recipe(recipe)
-        if source is None and (devices > 1 or nodes > 1):
+        if not sources and (devices > 1 or nodes > 1):
             raise ValueError("Give the folder: with several processes, each of them would ask.")
         chosen = plan(
             kind,
@@ -152,14 +158,14 @@ def classifier(
             seed=seed,
         )
         places = Places(settings.load(os.environ).face_weights_dir)
-        folder = source or asking.folder(places, browse=browse, accept_license=accept_license)
+        folders = sources or [asking.folder(places, browse=browse, accept_license=accept_license)]
         weights = places.weights
         if chosen.imagenet:
             chosen, weights = _imagenet(chosen, places, accept_license)
         made = _train(
             chosen,
             weights,
-            folder,
+            (folders, listed, strangers),
             out,
             embedder,
             (devices, nodes, precision),
@@ -201,12 +207,12 @@ def _imagenet(plan: "Plan", places: "Places", accept: bool) -> "tuple[Plan, Path
 def _train(
     plan: "Plan",
     weights: Path,
-    folder: Path,
+    given: tuple[list[Path], Path | None, list[Path] | None],
     out: Path | None,
     embedder: str,
     machine: tuple[int, int, str | None],
     about: tuple[str | None, str, str | None],
-    calibration_from: str,
+    calibration_from: str | None,
     runs_folder: Path | None,
     *,
     aligned: bool,
@@ -214,16 +220,18 @@ def _train(
 ) -> "tuple[Path, Made] | None":
     from engine import bundle
     from training import classifier as making
-    from training import prepare, runs, tools
+    from training import material, runs, tools
     from training.fitting import Machine
     from training.gallery import Source, own_calibration
 
     eyes = tools.load(embedder)
-    faces = prepare.dataset(folder, eyes, aligned=aligned)
+    folders, listed, strangers = given
+    found = material.read(folders, listed, strangers, eyes, aligned=aligned)
+    faces = found.faces
     name, licence, created = about
-    source = Source(name or faces.name, licence, created or today())
-    stem = bundle.locate(out) if out else _unused(bundle.FOLDER / faces.name)
-    what = making.describe(plan, faces, eyes.embedder.specification, source)
+    source = Source(name or faces.name, licence, created or today(), found.listed)
+    stem = bundle.locate(out) if out else _unused(bundle.FOLDER / _name_of(folders[0]))
+    what = making.describe(plan, faces, eyes.embedder.specification, source, found.strangers)
     devices, nodes, precision = machine
     home = runs_folder or runs.FOLDER
     with runs.alone(stem.name, home):
@@ -240,8 +248,11 @@ def _train(
             stem,
             source,
             thumbnails=thumbnails,
-            lender=None if own_calibration(faces) else lender(calibration_from),
+            lender=None
+            if own_calibration(faces)
+            else lender(calibration_from, eyes.embedder.specification),
             lend_login=partial(login, calibration_from, eyes.embedder.specification),
+            strangers=found.strangers,
         )
         if made is None:
             return None
@@ -274,11 +285,16 @@ def _as_json(made: "Made") -> dict[str, object]:
     }
 
 
+def _name_of(source: Path) -> str:
+    """A dataset's name: that of its folder, or of the folder of its manifest."""
+    place = source.resolve()
+    return place.parent.name if place.is_file() else place.name
+
+
 def _show(made: "Made", stem: Path, plan: "Plan") -> None:
     from engine import bundle
 
     manifest = made.bundle.manifest
-    measured = made.bundle.calibration.identification
 
     def line(text: str) -> None:
         results.print(escape(text), highlight=False, soft_wrap=True)
@@ -297,11 +313,7 @@ def _show(made: "Made", stem: Path, plan: "Plan") -> None:
             f"{made.bundle.calibration.source}."
         )
         return
-    line(
-        f"Held-out photos: top-1 {manifest.metrics['top_1']:.2%}, "
-        f"top-5 {manifest.metrics['top_5']:.2%}; {measured.true_positive_rate:.1%} called by name, "
-        f"and {measured.fmr:.2%} of {measured.strangers} faces of {measured.stranger_people} "
-        f"strangers (95 % upper bound {measured.fmr_upper_95:.2%})."
-    )
+    for text in measured_lines(made.bundle):
+        line(text)
     named = stem.name if stem.resolve().parent == bundle.FOLDER else stem.resolve()
     line(f"Try it: ENGINE_BUNDLE={named} uv run python -m bot demo")

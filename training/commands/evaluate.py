@@ -189,6 +189,13 @@ def _show(found: "Evaluation") -> None:
             known.open_set.false_is,
             sure_set.false_is if sure_set else None,
         )
+        often = known.open_set.repeated
+        if often is not None:
+            table.add_row(
+                "strangers with 5 photos, one name in over a tenth",
+                f"{often.share:.1%} of {often.people}",
+                f"at most {often.share_upper_95:.1%}",
+            )
     if found.verification:
         _pairs(table, "pairs", found.verification, found.verification_undoubted)
     if found.pairs:

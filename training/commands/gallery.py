@@ -10,36 +10,42 @@ from rich.table import Table
 
 from engine import threads
 from training.console import emit, failures, progress, results, today
-from training.lending import LENDER, lender, login, login_line
+from training.lending import lender, login, login_line, measured_lines
+from training.options import PeopleOption, StrangersOption
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
     from training.data import Faces
     from training.gallery import Source
     from training.manifest import Row
+    from training.material import Given
     from training.tools import Tools
 
 _SHOWN = 20
 
 
 def gallery(
-    folder: Annotated[
-        Path,
+    sources: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="DIR|MANIFEST",
-            help="One folder per person, photos inside; or what `prepare` made of it.",
+            metavar="DIR|MANIFEST...",
+            help="One folder per person, photos inside; or what `prepare` made of it. Somebody "
+            "who is in several of them is one person.",
         ),
     ],
     out: Annotated[
         Path, typer.Option(help="Bundle to write, without suffix.", metavar="run/models/NAME")
     ],
+    listed: PeopleOption = None,
+    strangers: StrangersOption = None,
     aligned: Annotated[
         bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
     ] = False,
     embedder: Annotated[
         str,
         typer.Option(
-            help="Which embedder: dlib-resnet29, facenet-vggface2, onnx:FILE or trained:BUNDLE."
+            help="Which embedder: dlib-resnet29, facenet-vggface2, mobilefacenet, onnx:FILE or "
+            "trained:BUNDLE."
         ),
     ] = "dlib-resnet29",
     thumbnails: Annotated[
@@ -55,22 +61,26 @@ def gallery(
         typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
     ] = None,
     calibration_from: Annotated[
-        str,
-        typer.Option(help="Bundle to borrow from when there are too few faces to measure."),
-    ] = LENDER,
+        str | None,
+        typer.Option(
+            help="Bundle to borrow from when there are too few faces to measure. "
+            "Default: the default bundle of the embedder."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Build a gallery bundle: whom the engine can recognise, without training a network."""
     threads.configure()
     with failures():
-        from training import prepare, tools
+        from training import material, tools
         from training.gallery import Source
 
         eyes = tools.load(embedder)
-        faces = prepare.dataset(folder, eyes, aligned=aligned)
-        source = Source(dataset or faces.name, licence, created or today())
-        built = _build(faces, eyes, out, source, thumbnails, calibration_from)
-        left_out, missing = _left_out(folder, faces)
+        given = material.read(sources, listed, strangers, eyes, aligned=aligned)
+        faces = given.faces
+        source = Source(dataset or faces.name, licence, created or today(), given.listed)
+        built = _build(faces, eyes, out, source, thumbnails, calibration_from, given.strangers)
+        left_out, missing = _left_out(sources, given)
     if as_json:
         emit(_as_json(built, faces, left_out, missing))
     else:
@@ -83,20 +93,25 @@ def _build(
     out: Path,
     source: "Source",
     thumbnails: bool,
-    calibration_from: str,
+    calibration_from: str | None,
+    others: "Faces | None",
 ) -> "Bundle":
     from engine import bundle
-    from training import data
-    from training.calibration import rounds
+    from training.calibration import Strangers, rounds
+    from training.classifier import embedded
     from training.gallery import build, own_calibration
     from training.login import own_or_lent
 
-    borrow = None if own_calibration(faces) else lender(calibration_from)
-    with progress("Embedding faces", len(faces)) as advance:
-        vectors = data.vectors(faces, eyes.embedder, advance)
+    borrow = (
+        None if own_calibration(faces) else lender(calibration_from, eyes.embedder.specification)
+    )
+    vectors = embedded(faces, eyes)
+    met = None if others is None else (others, embedded(others, eyes))
+    strangers = met and Strangers(met[1], met[0].owner, met[0].name)
     lend = partial(login, calibration_from, eyes.embedder.specification)
-    decided = own_or_lent(faces, vectors, eyes, lend)
-    with progress("Measuring", None if borrow else rounds(len(faces.people))) as advance:
+    decided = own_or_lent(faces, vectors, eyes, lend, met, source.related)
+    steps = None if borrow else rounds(len(faces.people), strangers)
+    with progress("Measuring", steps) as advance:
         return build(
             faces,
             vectors,
@@ -106,21 +121,39 @@ def _build(
             thumbnails=thumbnails,
             borrow=borrow,
             login=decided,
+            strangers=strangers,
             advance=advance,
         )
 
 
-def _left_out(folder: Path, faces: "Faces") -> tuple[list["Row"], list[str]]:
-    """The rows that were not learned from, and the people who had no other."""
-    from training import manifest
+def _left_out(sources: list[Path], given: "Given") -> tuple[list["Row"], list[str]]:
+    """The rows that were not learned from, and the people who had no other.
 
-    given = manifest.locate(folder)
-    rows, everybody = [], set()
-    for row in manifest.read(given if given.is_file() else faces.home / manifest.NAME):
-        everybody.add(row.owner)
-        if not row.kept:
-            rows.append(row)
-    return rows, sorted(everybody - set(faces.people))
+    Where there is a list, whoever is not in it was not wanted, and is told of in neither.
+    """
+    from training import manifest, people
+
+    homes = given.faces.homes or (given.faces.home,)
+    listed = {people.key(folder) for person in given.listed for folder in person.folders}
+    paths = [manifest.locate(source) for source in sources]
+    rows: list[Row] = []
+    everybody: dict[str, str] = {}
+    for path in dict.fromkeys(
+        path if path.is_file() else home / manifest.NAME
+        for path, home in zip(paths, homes, strict=True)
+    ):
+        for row in manifest.read(path):
+            own = people.key(row.owner)
+            if listed and own not in listed:
+                continue
+            everybody.setdefault(own, row.owner)
+            if not row.kept:
+                rows.append(row)
+    if given.listed:
+        here = set(given.faces.people)
+        return rows, sorted(person.name for person in given.listed if person.name not in here)
+    known = {people.key(name) for name in given.faces.people}
+    return rows, sorted(name for own, name in everybody.items() if own not in known)
 
 
 def _counts(faces: "Faces") -> dict[str, int]:
@@ -173,7 +206,6 @@ def _show(
     line = login_line(built)
     if line:
         results.print(escape(line), soft_wrap=True, highlight=False)
-    measured, metrics = built.calibration.identification, built.manifest.metrics
     if built.calibration.source != "own":
         results.print(
             f"Too few faces to measure similarities; calibration borrowed from "
@@ -181,10 +213,5 @@ def _show(
             soft_wrap=True,
         )
         return
-    results.print(
-        f"Held-out photos: top-1 {metrics['top_1']:.2%}, "
-        f"top-5 {metrics['top_5']:.2%}; {measured.true_positive_rate:.1%} called by name, "
-        f"and {measured.fmr:.2%} of {measured.strangers} faces of strangers "
-        f"(95 % upper bound {measured.fmr_upper_95:.2%}).",
-        soft_wrap=True,
-    )
+    for text in measured_lines(built):
+        results.print(escape(text), soft_wrap=True, highlight=False)

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Annotated, Literal
@@ -25,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 from telegram.error import InvalidToken, TelegramError
 
-from bot import app, engines, logs, operators
+from bot import app, engines, logs, operators, takeover
 from bot import demo as bot_demo
 from bot import settings as bot_settings
 from bot.sandbox.errors import UserError
@@ -239,15 +240,23 @@ def _write_cards(replies: Sequence[bot_demo.Reply], card: Path | None) -> list[P
     return written
 
 
-def _engine(choice: bot_settings.EngineChoice) -> AbstractAsyncContextManager[Engine]:
+def _engine(
+    choice: bot_settings.EngineChoice, bot: bot_settings.Settings | None = None
+) -> AbstractAsyncContextManager[Engine]:
     """The engine that ENGINE_URL chooses, not open yet.
+
+    Args:
+        choice: where it is.
+        bot: for whose enrolled people it is; None is for a demo, which begins without any.
 
     Raises:
         ConfigurationError: it is to be one in this process, and its settings are wrong.
     """
     if choice.engine_url is not None:
-        return engines.remote(choice.engine_url, choice.engine_key)
-    return engines.embedded(engine_settings.load(_environment()))
+        greeted = partial(takeover.greet, bot) if bot else None
+        return engines.remote(choice.engine_url, choice.engine_key, greeted=greeted)
+    own = engine_settings.load(_environment())
+    return takeover.embedded(bot, own) if bot else engines.embedded(own)
 
 
 def _environment() -> dict[str, str]:
@@ -266,7 +275,7 @@ def _settings() -> tuple[bot_settings.Settings, AbstractAsyncContextManager[Engi
     # What is wrong with the choice alone was wrong with the bot's settings as well.
     with contextlib.suppress(SettingsError):
         try:
-            engine = _engine(bot_settings.load_engine_choice())
+            engine = _engine(bot_settings.load_engine_choice(), bot)
         except ConfigurationError as error:
             problems.append(error.message)
     if bot is None or engine is None:

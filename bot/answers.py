@@ -72,6 +72,11 @@ class Answers:
         found = self._kept.get(key)
         return found[1] if found else None
 
+    def of(self, owner: int) -> list[Answer]:
+        """A person's answers, the newest first."""
+        self._forget_old()
+        return [answer for _, answer in reversed(self._kept.values()) if answer.owner == owner]
+
     def drop(self, key: str) -> None:
         """Forget an answer."""
         self._kept.pop(key, None)

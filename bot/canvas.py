@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from bot import lettering, portrait
 from bot.lettering import Style
@@ -46,6 +46,7 @@ MONOGRAMS: Final = (
 )
 
 FRAME_STROKE: Final = 5  # px
+BAR_LEAST: Final = 6  # px that even the least share fills
 _SMOOTH: Final = 4  # times as large as shown, before an arrow is made smaller
 
 
@@ -209,9 +210,7 @@ def paint(layout: Layout, photo: image.Photo | None = None) -> Image.Image:
             case Bar(spot, share, ink):
                 _fill(card, spot, spot.height // 2, TRACK)
                 if share > 0:
-                    # Never shorter than round: a sliver would look like a mistake.
-                    filled = max(spot.height, round(spot.width * share))
-                    _fill(card, replace(spot, width=filled), spot.height // 2, ink)
+                    _fill_part(card, spot, share, ink)
             case Portrait(spot, face, radius, lifted):
                 if lifted:
                     _shade(card, spot, radius)
@@ -374,6 +373,14 @@ def _fill(card: Image.Image, spot: Spot, radius: int, colour: str, *, opacity: f
     if opacity < 1:
         mask = mask.point([round(value * opacity) for value in range(256)])
     card.paste(colour, (spot.x, spot.y), mask)
+
+
+def _fill_part(card: Image.Image, spot: Spot, share: float, ink: str) -> None:
+    """The left part of a bar with round ends, as long as its share; at least a dot to be seen."""
+    filled = max(BAR_LEAST, round(spot.width * share))
+    track = _rounded(spot.width, spot.height, spot.height // 2).crop((0, 0, filled, spot.height))
+    part = _rounded(filled, spot.height, min(filled, spot.height) // 2)
+    card.paste(ink, (spot.x, spot.y), ImageChops.darker(track, part))
 
 
 def _place(card: Image.Image, spot: Spot, radius: int, picture: Image.Image) -> None:

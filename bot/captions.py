@@ -1,12 +1,12 @@
 """The words below a card, from what the engine saw. Pure functions; knows nothing about Telegram.
 
 The first sentence names the nearest person, in words that follow the verdict: somebody is always
-the nearest. How rare such a likeness is comes as one sentence, and only where it is rare.
+the nearest. How strong the likeness is comes as a second one, from a good likeness up.
 """
 
 from bot import figures
 from bot.texts import say
-from engine.types import Analysis, Face, Match, Verdict
+from engine.types import Analysis, Face, Verdict
 
 CAPTION_MAX = 1024
 """Telegram's limit on captions, in UTF-16 code units."""
@@ -41,8 +41,8 @@ def one(face: Face, language: str) -> str:
         return say(language, "lookalike.nobody")
     best = face.matches[0]
     lines = [say(language, f"lookalike.{best.verdict.value}", name=best.name)]
-    if rarity := _rarity(best, language):
-        lines.append(rarity)
+    if best.verdict not in (Verdict.SOME, Verdict.FAINT):
+        lines.append(f"{figures.strength(best, language)}.")
     following = [match.name for match in face.matches[1 : 1 + _ALSO]]
     if following:
         lines.append(say(language, "lookalike.also", names=" · ".join(following)))
@@ -63,7 +63,7 @@ def photo(analysis: Analysis, language: str) -> str:
 
 
 def longer(face: Face, people: int | None, language: str) -> str:
-    """The matches of a face with their shares, best first, and what the shares mean.
+    """The matches of a face with their shares, best first, and what all others have together.
 
     Where all of them are more than a caption takes, those that do not fit are among the others.
 
@@ -96,27 +96,15 @@ def _listed(face: Face, count: int, people: int | None, language: str) -> str:
     """The first so many matches of a face, and the share of all others."""
     shown = face.matches[:count]
     shares, rest = figures.percents(shown, people)
-    lines = [say(language, "lookalike.more")]
+    lines = [f"{figures.shared(people, language)}:"]
     for number, (match, percent) in enumerate(zip(shown, shares, strict=True), 1):
-        share = figures.spell(percent, language, alone=people == 1)
-        words = say(language, "lookalike.more_line", name=match.name, share=share)
+        words = _line(match.name, percent, language)
         lines.append(say(language, "lookalike.numbered", number=number, words=words))
     if people is None or people > count:
-        share = figures.spell(rest, language)
-        lines.append(say(language, "lookalike.more_others", share=share))
-    lines.append(
-        say(language, "lookalike.more_note_all")
-        if people is None
-        else say(language, "lookalike.more_note", count=people)
-    )
+        lines.append(_line(figures.rest(people, count, language), rest, language))
     return "\n".join(lines)
 
 
-def _rarity(match: Match, language: str) -> str | None:
-    """How rare such a likeness is; None where it is not."""
-    if match.verdict in (Verdict.SOME, Verdict.FAINT):
-        return None
-    number = figures.one_in(match)
-    if number is None:
-        return say(language, "lookalike.unlike_most")
-    return say(language, "lookalike.rare", count=number)
+def _line(name: str, percent: int, language: str) -> str:
+    share = figures.spell(percent, language)
+    return say(language, "lookalike.more_line", name=name, share=share)

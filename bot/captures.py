@@ -99,5 +99,9 @@ def _prints(track: Track) -> tuple[bytes, ...]:
 
 def embedder_of(calibration: LoginCalibration) -> str:
     """What templates are compared with: the embedder, its weights and the preprocessing."""
-    weights = calibration.weights_sha256[:16]
-    return f"{calibration.embedder}/{weights}/{calibration.preprocessing}"
+    return embedder_id(calibration.embedder, calibration.weights_sha256, calibration.preprocessing)
+
+
+def embedder_id(embedder: str, weights_sha256: str, preprocessing: int) -> str:
+    """The same, of its parts."""
+    return f"{embedder}/{weights_sha256[:16]}/{preprocessing}"

@@ -3,8 +3,9 @@
 Two steps. `compose` decides what stands where, as values that a test can measure; `draw` decodes
 the photo and has `bot.canvas` paint them. The same photo and analysis give the same bytes.
 
-Words follow the verdict that the engine gave. Bars and percentages are shares of belief, divided
-among everybody whom the engine knows; the card says that they are nothing else.
+Words follow the verdict that the engine gave; beside a face they tell whom it resembles and how
+strongly. Below, bars and percentages divide the likeness among everybody whom the engine knows: a
+bar is as long as its number says, and the numbers of a card make a hundred.
 
 It does not know where the photo came from, who will read the answer, or how a face was compared.
 It does not judge whether a photo deserves a card (faces too small, too many); whoever calls has
@@ -13,8 +14,8 @@ refused already. Nothing is kept: no photo, no face.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -47,7 +48,7 @@ from engine.types import Analysis, Face, Match, Verdict
 MOST_FACES: Final = 6
 """Faces that an overview shows; the largest ones, as `Analysis` orders them."""
 MOST_MATCHES: Final = 5
-"""Matches that a face's card shows."""
+"""Matches that a face's card shows, as long as each has 1 % of the likeness."""
 
 # Layout, in pixels. A phone shows the card at about a third of this width, so 28 px of letters
 # are 10 there: nothing is set smaller, and nothing shrinks below 26.
@@ -60,39 +61,32 @@ PHOTOGRAPH_RADIUS: Final = 48
 LIKENESS: Final = 188  # diameter of the best match's picture, which overlaps the portrait
 PANEL_HEIGHTS: Final = (420, 660)  # of an overview's photo, least and most
 BADGE: Final = 56
-PANEL_PADDING: Final = 32  # of the list, left and right
-BAR_HEIGHT: Final = 14
+PANEL_PADDING: Final = 32
+ROW: Final = 88  # height of a share's row
+ROW_LIKENESS: Final = 66
+ROW_REST: Final = 74
+BAR_HEIGHT: Final = 16
 SHARE_GAP: Final = 20  # between a bar and its percentage
+CELL_PADDING: Final = 24  # of an overview's panels
 
 # Letters.
 NAME: Final = Style(68, 700)
+NAME_AFAR: Final = Style(52, 700)
 NAME_SMALLEST: Final = 44
 EYEBROW: Final = Style(36, 600)
-WORDS: Final = Style(34, 400)
-HEADING: Final = Style(32, 600)
-ROW_NAME: Final = Style(38, 600)
+WORDS: Final = Style(36, 400)
+HEADING: Final = Style(36, 600)
+ROW_NAME: Final = Style(36, 600)
 ROW_NAME_SMALLEST: Final = 30
-ROW_NAME_LONG: Final = Style(32, 600)
-SHARE: Final = Style(44, 700)
-ROW_SHARE: Final = Style(34, 600)
-ROW_OTHERS: Final = Style(32, 400)
-CELL_NAME: Final = Style(34, 600)
-CELL_WORDS: Final = Style(30, 600)
+ROW_NAME_LONG: Final = Style(30, 600)
+ROW_SHARE: Final = Style(36, 600)
+ROW_REST_WORDS: Final = Style(32, 400)
+CELL_NAME: Final = Style(38, 600)
+CELL_NAME_NARROW: Final = Style(34, 600)
+CELL_VERDICT: Final = Style(30, 600)
+CELL_WORDS: Final = Style(28, 400)
 NOTE: Final = Style(28, 400)
 WORDMARK: Final = Style(28, 600)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A match's share of belief as a card shows it.
-
-    Attributes:
-        words: in whole per cent.
-        length: of its bar, 0 to 1.
-    """
-
-    words: str
-    length: float
 
 
 def draw(
@@ -112,6 +106,7 @@ def draw(
         face: index into `analysis.faces` for the card of that face alone; None for the card of
             the whole photo, which is the only face's card or an overview of the largest six.
         people: how many people the bundle that answered knows; None where that is not known.
+            An overview does not tell.
 
     Returns:
         A PNG, 1080 px wide.
@@ -134,7 +129,7 @@ def compose(
     if not faces:
         raise ValueError("a card needs a face: answer a photo without one in words")
     if face is None and len(faces) > 1:
-        return _overview(analysis, people, language)
+        return _overview(analysis, language)
     index = face or 0
     if not 0 <= index < len(faces):
         raise IndexError(f"there is no face {index} among {len(faces)}")
@@ -156,33 +151,10 @@ def _face_card(face: Face, number: int | None, people: int | None, language: str
         return _finished(items, max(chip.bottom, _bottom(items)), [])
     likeness = Spot(chip.right - 132, chip.bottom - 164, LIKENESS, LIKENESS)
     items.append(Likeness(likeness, matches[0], ring=12))
-    shown = _shown(matches, people, language)
-    others = _others(matches, people, language)
-    bars = _bars(likeness.right + 32, shown, others)
-    items += _beside(chip, _story(matches[0], shown[0], language, bars))
-    y = max(chip.bottom, _bottom(items))
-    if matches[1:]:
-        items += _column([say(language, "card.next")], HEADING, MUTED, MARGIN, y + 48)
-        y = _bottom(items) - 28
-    if matches[1:] or others:
-        items += _list(matches[1:], shown[1:], others, bars, y + 48)
-        y = _bottom(items)
-    return _finished(items, y, [_footnote(people, language)])
-
-
-def _bars(x: int, shown: Sequence[Share], others: tuple[str, str] | None) -> Spot:
-    """Where the bars of a face's card begin, and their width: one for all, so that they compare.
-
-    Args:
-        x: where they begin.
-        shown: the shares, the best match's first.
-        others: everybody else's; see `_others`.
-    """
-    rows = [share.words for share in shown[1:]] + ([others[1]] if others else [])
-    row_width = max((round(lettering.measure(words, ROW_SHARE)) for words in rows), default=0)
-    best_width = _share_width(shown[0], SHARE)
-    width = WIDTH - MARGIN - x - max(best_width, row_width + PANEL_PADDING) - SHARE_GAP
-    return Spot(x, 0, width, 0)
+    left = likeness.right + 32
+    items += _beside(chip, _story(matches[0], language, left))
+    items += _shares(matches, people, language, left, _bottom(items) + 36)
+    return _finished(items, _bottom(items), [say(language, "card.footnote")])
 
 
 def _beside(chip: Spot, story: list[Item]) -> list[Item]:
@@ -197,70 +169,62 @@ def _nobody(language: str, x: int, width: int) -> list[Item]:
     return [*items, *_paragraph(name, NAME, INK, x, _bottom(items) + 12, width, 3, 44)]
 
 
-def _story(best: Match, shown: Share, language: str, bars: Spot) -> list[Item]:
+def _story(best: Match, language: str, x: int) -> list[Item]:
     """What is said of the best match, from y = 0 down."""
-    x, tone = bars.x, TONES[best.verdict]
-    width = WIDTH - MARGIN - x
+    tone, width = TONES[best.verdict], WIDTH - MARGIN - x
     items = _paragraph(say(language, f"card.{best.verdict}"), EYEBROW, tone, x, 0, width, 2, 30)
     name = lettering.clean(best.name)
-    items += _paragraph(name, NAME, INK, x, _bottom(items) + 8, width, 3, NAME_SMALLEST)
-    share_width = _share_width(shown, SHARE)
-    line = Spot(x, _bottom(items) + 16, bars.width + SHARE_GAP + share_width, 20)
-    items += _measured(shown, tone, SHARE, line, share_width)
-    items += _paragraph(_rarity(best, language), WORDS, MUTED, x, _bottom(items) + 12, width, 4, 30)
-    return items
+    style = NAME_AFAR if best.verdict is Verdict.FAINT else NAME
+    items += _paragraph(name, style, INK, x, _bottom(items) + 8, width, 3, NAME_SMALLEST)
+    strength = figures.strength(best, language)
+    return [*items, *_paragraph(strength, WORDS, INK, x, _bottom(items) + 16, width, 4, 30)]
 
 
-def _list(
-    matches: tuple[Match, ...],
-    shown: Sequence[Share],
-    others: tuple[str, str] | None,
-    bars: Spot,
-    y: int,
+def _shares(
+    matches: tuple[Match, ...], people: int | None, language: str, bars_x: int, y: int
 ) -> list[Item]:
-    """The matches after the best on a white panel, and below them everybody else.
+    """How the likeness divides, on a white panel: the matches that have a part, then all others.
 
     Args:
-        matches: best first.
-        shown: their shares.
-        others: what everybody else is called, and their share; None where there is nobody.
-        bars: see `_bars`.
+        matches: of one face, best first.
+        people: how many people the bundle knows; None where that is not known.
+        language: a key of `bot.texts.LANGUAGES`.
+        bars_x: where all bars begin.
         y: top of the panel.
     """
-    row, disc, last = 104, 80, 76
-    panel = Spot(MARGIN, y, INNER, row * len(matches) + 16 + (last if others else 0))
-    items: list[Item] = [Panel(panel, 40)]
-    right = panel.right - PANEL_PADDING
-    left = panel.x + PANEL_PADDING + (disc + 28 if matches else 0)
-    for index, (match, share) in enumerate(zip(matches, shown, strict=True)):
-        top = panel.y + 8 + index * row
+    percents, rest = figures.percents(matches, people)
+    rows = [(match, part) for match, part in zip(matches, percents, strict=True) if part >= 1]
+    spelled = {part: figures.spell(part, language) for _, part in rows}
+    widths = {part: round(lettering.measure(words, ROW_SHARE)) for part, words in spelled.items()}
+    left, right = MARGIN + PANEL_PADDING, WIDTH - MARGIN - PANEL_PADDING
+    # One track for all, so that bars compare.
+    track = Spot(bars_x, 0, right - max(widths.values()) - SHARE_GAP - bars_x, BAR_HEIGHT)
+    title = figures.shared(people, language)
+    items = _paragraph(title, HEADING, INK, left, y + 28, right - left, 2, 30)
+    name_x = left + ROW_LIKENESS + 24
+    top = _bottom(items) + 10
+    for index, (match, part) in enumerate(rows):
         if index:
-            items.append(Rule(Spot(left, top - 1, right - left, 2)))
-        spot = Spot(panel.x + PANEL_PADDING, top + (row - disc) // 2, disc, disc)
-        items.append(Likeness(spot, match))
-        room = bars.x - 28 - left
-        items += _amid(_row_name(match.name, left, room), top, row)
-        items.append(
-            Bar(
-                Spot(bars.x, top + (row - BAR_HEIGHT) // 2, bars.width, BAR_HEIGHT),
-                share.length,
-                TONES[match.verdict],
-            )
-        )
-        x = right - _share_width(share, ROW_SHARE)
-        items += _amid(_column([share.words], ROW_SHARE, INK, x, 0), top, row)
-    if others:
-        # Without a bar: all others together are often far more than the one whose bar is full.
-        top = panel.bottom - 8 - last
-        if matches:
-            items.append(Rule(Spot(left, top - 1, right - left, 2)))
-        called, words = others
-        x = right - round(lettering.measure(words, ROW_SHARE))
-        items += _amid(
-            _paragraph(called, ROW_OTHERS, MUTED, left, 0, x - 28 - left, 1, 26), top, last
-        )
-        items += _amid(_column([words], ROW_SHARE, MUTED, x, 0), top, last)
-    return items
+            items.append(Rule(Spot(name_x, top - 1, right - name_x, 2)))
+        disc = Spot(left, top + (ROW - ROW_LIKENESS) // 2, ROW_LIKENESS, ROW_LIKENESS)
+        items.append(Likeness(disc, match))
+        items += _amid(_row_name(match.name, name_x, bars_x - 28 - name_x), top, ROW)
+        bar = replace(track, y=top + (ROW - BAR_HEIGHT) // 2)
+        items.append(Bar(bar, part / 100, TONES[match.verdict]))
+        share = _column([spelled[part]], ROW_SHARE, INK, right - widths[part], 0)
+        items += _amid(share, top, ROW)
+        top += ROW
+    if rest >= 1:
+        items.append(Rule(Spot(name_x, top - 1, right - name_x, 2)))
+        # Without a bar: all others together are often more than the best match, which beats each.
+        words = figures.spell(rest, language)
+        x = right - round(lettering.measure(words, ROW_REST_WORDS))
+        others = figures.rest(people, len(rows), language)
+        called = _column([others], ROW_REST_WORDS, MUTED, name_x, 0)
+        share = _column([words], ROW_REST_WORDS, MUTED, x, 0)
+        items += _amid([*called, *share], top, ROW_REST)
+        top += ROW_REST
+    return [Panel(Spot(MARGIN, y, INNER, top + 8 - y), 40), *items]
 
 
 def _row_name(name: str, x: int, room: int) -> list[Item]:
@@ -280,15 +244,8 @@ def _amid(items: list[Item], top: int, height: int) -> list[Item]:
 # -------------------------------------------------------------------------------- layout: overview
 
 
-def _overview(analysis: Analysis, people: int | None, language: str) -> Layout:
+def _overview(analysis: Analysis, language: str) -> Layout:
     faces = analysis.faces[:MOST_FACES]
-    # Of everybody named on this card, whoever has most has the full bar.
-    full = max((_probability(face.matches[0]) for face in faces if face.matches), default=0.0)
-    shown = [_shown(face.matches[:1], people, language, full) for face in faces]
-    # One for all cells, so that their bars have one length and can be compared.
-    share_width = max(
-        (_share_width(share, CELL_WORDS) for each in shown for share in each), default=0
-    )
     photograph = _photograph(analysis, faces)
     items: list[Item] = [photograph]
     frames = [_frame(face, photograph) for face in faces]
@@ -300,69 +257,74 @@ def _overview(analysis: Analysis, people: int | None, language: str) -> Layout:
     width = (INNER - gutter * (columns - 1)) // columns
     y = photograph.spot.bottom + 36
     for start in range(0, len(faces), columns):
-        row = [
-            _cell(
-                faces[index],
-                shown[index],
-                share_width,
-                index + 1,
-                language,
-                Spot(MARGIN + (index - start) * (width + gutter), y, width, 0),
-            )
-            for index in range(start, min(start + columns, len(faces)))
+        row = range(start, min(start + columns, len(faces)))
+        places = [Spot(MARGIN + (index - start) * (width + gutter), y, width, 0) for index in row]
+        said = [
+            _said(faces[index], language, place) for index, place in zip(row, places, strict=True)
         ]
-        items += [item for cell in row for item in cell]
-        y = _bottom(items) + 24
-    notes = [_footnote(people, language)] if any(face.matches for face in faces) else []
+        # Neighbours are equally high.
+        height = max(_portrait_side(width), *map(_bottom, said)) + 2 * CELL_PADDING
+        for index, place, words in zip(row, places, said, strict=True):
+            items += _cell(faces[index], index + 1, words, replace(place, height=height))
+        y += height + gutter
+    notes = [say(language, "card.footnote")] if any(face.matches for face in faces) else []
     if hidden := len(analysis.faces) - len(faces):
         notes.insert(0, say(language, "card.more", count=hidden))
-    return _finished(items, y - 24, notes)
+    return _finished(items, y - gutter, notes)
 
 
-def _cell(
-    face: Face,
-    shown: Sequence[Share],
-    share_width: int,
-    number: int,
-    language: str,
-    place: Spot,
-) -> list[Item]:
+def _cell(face: Face, number: int, words: list[Item], panel: Spot) -> list[Item]:
     """One face of the overview with its best match, on a white panel.
 
     Args:
         face: the face.
-        shown: the best match's share, where there is one.
-        share_width: room for a percentage, in pixels.
         number: the face's, counted from 1.
-        language: a key of `bot.texts.LANGUAGES`.
-        place: where the panel begins, and its width.
+        words: what is said of it, from y = 0 down; see `_said`.
+        panel: the panel.
     """
-    padding = 24
-    wide = place.width == INNER
-    side = 160 if wide else 144
-    panel = replace(place, height=side + 2 * padding)
-    chip = Spot(panel.x + padding, panel.y + padding, side, side)
-    left = chip.right + 24
-    text_width = panel.right - padding - left
+    side = _portrait_side(panel.width)
+    chip = Spot(panel.x + CELL_PADDING, panel.y + (panel.height - side) // 2, side, side)
     items: list[Item] = [Panel(panel, 40), Portrait(chip, face, 36)]
     items.append(Badge(Spot(chip.x - 10, chip.y - 10, BADGE, BADGE), number))
-    best = face.matches[0] if face.matches else None
-    if best is None:
-        said = _paragraph(say(language, "card.nobody"), CELL_WORDS, MUTED, left, 0, text_width, 2)
-        return [*items, *_moved(said, chip.y + (side - _bottom(said)) // 2)]
+    if face.matches and _wide(panel.width):
+        items.append(Likeness(_cell_likeness(panel), face.matches[0]))
+    return [*items, *_amid(words, panel.y, panel.height)]
+
+
+def _said(face: Face, language: str, panel: Spot) -> list[Item]:
+    """What an overview says of a face, from y = 0 down; only wide panels tell how strongly."""
+    left = panel.x + CELL_PADDING + _portrait_side(panel.width) + 24
+    width = panel.right - CELL_PADDING - left
+    if not face.matches:
+        return _paragraph(say(language, "card.nobody"), CELL_VERDICT, MUTED, left, 0, width, 2)
+    best = face.matches[0]
+    wide = _wide(panel.width)
     if wide:
-        disc = 108
-        spot = Spot(panel.right - padding - disc - 4, chip.y + (side - disc) // 2, disc, disc)
-        items.append(Likeness(spot, best))
-        text_width = spot.x - 28 - left
-    name_style, lines = (ROW_NAME, 1) if wide else (CELL_NAME, 2)
-    name = lettering.clean(best.name)
-    said = _paragraph(name, name_style, INK, left, 0, text_width, lines, ROW_NAME_SMALLEST)
+        width = _cell_likeness(panel).x - 28 - left
+    name, style = lettering.clean(best.name), CELL_NAME if wide else CELL_NAME_NARROW
+    items = _paragraph(name, style, INK, left, 0, width, 2 if wide else 3, ROW_NAME_SMALLEST)
     word, tone = say(language, f"card.word_{best.verdict}"), TONES[best.verdict]
-    line = Spot(left, _bottom(said) + 6, text_width, 12)
-    said += _measured(shown[0], tone, CELL_WORDS, line, share_width)
-    said += _paragraph(word, CELL_WORDS, tone, left, _bottom(said) + 4, text_width, 1, 26)
-    return [*items, *_moved(said, chip.y + (side - _bottom(said)) // 2)]
+    items += _paragraph(word, CELL_VERDICT, tone, left, _bottom(items) + 4, width, 1, 26)
+    if wide:
+        strength = figures.strength(best, language)
+        items += _paragraph(strength, CELL_WORDS, INK, left, _bottom(items) + 6, width, 2)
+    return items
+
+
+def _wide(width: int) -> bool:
+    """Whether a panel is the only one of its row."""
+    return width == INNER
+
+
+def _portrait_side(width: int) -> int:
+    return 160 if _wide(width) else 144
+
+
+def _cell_likeness(panel: Spot) -> Spot:
+    """Where a wide panel shows the best match, in the middle of its height."""
+    disc = 108
+    x = panel.right - CELL_PADDING - disc - 4
+    return Spot(x, panel.y + (panel.height - disc) // 2, disc, disc)
 
 
 def _photograph(analysis: Analysis, faces: tuple[Face, ...]) -> Photograph:
@@ -442,87 +404,6 @@ def _badge_at(x: int, y: int, panel: Spot) -> Spot:
 
 
 # ---------------------------------------------------------------------------- layout: shared parts
-
-
-def _shown(
-    matches: Sequence[Match], people: int | None, language: str, full: float | None = None
-) -> tuple[Share, ...]:
-    """The shares of the matches that a card names of one face.
-
-    A bar's length is the share over the largest one of those named on the card, which therefore
-    fills its bar: among hundreds of people even the nearest one's share may be small, and bars that
-    are all but empty would show nothing. The percentages beside them are the true ones.
-
-    Args:
-        matches: best first.
-        people: how many people the bundle knows; None where that is not known.
-        language: a key of `bot.texts.LANGUAGES`.
-        full: the probability whose bar is full; None is the best match's.
-    """
-    full = max(map(_probability, matches), default=0.0) if full is None else full
-    return tuple(
-        Share(
-            figures.spell(percent, language, alone=people == 1),
-            _probability(match) / full if full else 0.0,
-        )
-        for match, percent in zip(matches, figures.percents(matches, people)[0], strict=True)
-    )
-
-
-def _probability(match: Match) -> float:
-    return min(max(match.probability, 0.0), 1.0)
-
-
-def _others(matches: Sequence[Match], people: int | None, language: str) -> tuple[str, str] | None:
-    """What everybody but the named is called, and their share; None where there is nobody else."""
-    if people is not None and people <= len(matches):
-        return None
-    called = (
-        say(language, "card.others_all")
-        if people is None
-        else say(language, "card.others", count=people - len(matches))
-    )
-    return called, figures.spell(figures.percents(matches, people)[1], language)
-
-
-def _footnote(people: int | None, language: str) -> str:
-    """What the percentages are."""
-    if people is None:
-        return say(language, "card.footnote_all")
-    return say(language, "card.footnote", count=people)
-
-
-def _rarity(match: Match, language: str) -> str:
-    """How rare such a likeness is, in figures only where they impress."""
-    match match.verdict:
-        case Verdict.SOME:
-            return say(language, "card.touch")
-        case Verdict.FAINT:
-            return say(language, "card.afar")
-    number = figures.one_in(match)
-    if number is None:
-        return say(language, "card.unlike_most")
-    return say(language, "card.rare", count=number)
-
-
-def _share_width(share: Share, style: Style) -> int:
-    return round(lettering.measure(share.words, style))
-
-
-def _measured(share: Share, tone: str, style: Style, line: Spot, room: int) -> list[Item]:
-    """A bar with its percentage on the right, whose letters set the height.
-
-    Args:
-        share: what is shown.
-        tone: the bar's and the letters' colour.
-        style: the letters'.
-        line: where both begin and how wide they are together; its height is the bar's.
-        room: width that the percentage may take.
-    """
-    down = (style.line_height_px - line.height) // 2
-    bar = replace(line, y=line.y + down, width=line.width - room - SHARE_GAP)
-    words = _column([share.words], style, tone, line.right - _share_width(share, style), line.y)
-    return [Bar(bar, share.length, tone), *words]
 
 
 def _paragraph(

@@ -5,15 +5,18 @@ Knows nothing about what is asked of an engine. Only the one in this process loa
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from engine import __version__
 from engine.client import EmbeddedEngine, Engine
 from engine.errors import EngineError
 from engine.settings import Settings
+from engine.types import EngineInfo
 
 logger = logging.getLogger(__name__)
+
+Greeted = Callable[[EngineInfo], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -28,18 +31,23 @@ async def embedded(settings: Settings) -> AsyncIterator[Engine]:
 
 
 @asynccontextmanager
-async def remote(url: str, key: str | None, *, look_again_s: float = 5.0) -> AsyncIterator[Engine]:
+async def remote(
+    url: str, key: str | None, *, look_again_s: float = 5.0, greeted: Greeted | None = None
+) -> AsyncIterator[Engine]:
     """The service at an address, be it there yet or not.
 
     Args:
         url: see `engine.address`.
         key: what the service wants to be shown.
         look_again_s: how often to look whether it is there, until it is; for the log only.
+        greeted: told what the engine is as soon as it is there.
     """
     from engine.remote import RemoteEngine  # it loads aiohttp, which an engine in here needs not
 
     async with RemoteEngine(url, key=key) as engine:
-        greeting = asyncio.create_task(_greet(engine, url, look_again_s), name="engine-greeting")
+        greeting = asyncio.create_task(
+            _greet(engine, url, look_again_s, greeted), name="engine-greeting"
+        )
         try:
             yield engine
         finally:
@@ -47,7 +55,7 @@ async def remote(url: str, key: str | None, *, look_again_s: float = 5.0) -> Asy
             await asyncio.gather(greeting, return_exceptions=True)
 
 
-async def _greet(engine: Engine, url: str, look_again_s: float) -> None:
+async def _greet(engine: Engine, url: str, look_again_s: float, greeted: Greeted | None) -> None:
     """Log what the engine is as soon as it is there, and once that it is not."""
     told = False
     while True:
@@ -66,3 +74,5 @@ async def _greet(engine: Engine, url: str, look_again_s: float) -> None:
             info.version,
             __version__,
         )
+    if greeted is not None:
+        await greeted(info)

@@ -100,7 +100,8 @@ class Enrolling:
         elif self._verified_lately(member):
             await self.ask_consent(message, user.id, language, new_code=False)
         else:
-            await self._offer_ways(message, user.id, language)
+            usable = member.embedder == embedder_of(calibration)
+            await self._offer_ways(message, user.id, language, usable=usable)
 
     async def ask_consent(
         self, message: Message, telegram_id: int, language: str, *, new_code: bool
@@ -126,7 +127,10 @@ class Enrolling:
         ]
         await reply(message, text, InlineKeyboardMarkup([[button] for button in buttons]))
 
-    async def _offer_ways(self, message: Message, telegram_id: int, language: str) -> None:
+    async def _offer_ways(
+        self, message: Message, telegram_id: int, language: str, *, usable: bool
+    ) -> None:
+        """Say what it takes to replace a face; `usable`: whether it can still be compared."""
         due = await self._store.reset_due(telegram_id)
         if due is not None and due + OPEN_FOR < self._clock():
             # Nobody is to find, months later, a door that somebody had left open.
@@ -135,7 +139,8 @@ class Enrolling:
         if due is None:
             wait = InlineKeyboardMarkup([[_button(language, "wait", 0)]])
             hours = round(self._reset_delay_s / 3600)
-            await reply(message, say(language, "enroll.already", hours=hours), wait)
+            key = "enroll.already" if usable else "enroll.already_other"
+            await reply(message, say(language, key, hours=hours), wait)
         elif due <= self._clock():
             await self.ask_consent(message, telegram_id, language, new_code=True)
         else:
@@ -247,6 +252,12 @@ class Enrolling:
         calibration = await self._captures.calibration(request)
         if isinstance(calibration, Refusal):
             return calibration
+        embedder = embedder_of(calibration)
+        if flow.state.get("embedder", embedder) != embedder:
+            request.outcome = "other_embedder"  # it took over meanwhile
+            await self._store.end_flow(flow)
+            await reply(message, say(language, "enroll.changed"))
+            return None
         occasion = Occasion(clip=False, asked=datetime.fromisoformat(flow.state["asked"]))
         face = await self._captures.selfie(request, message, occasion)
         if isinstance(face, Refusal):
@@ -256,7 +267,7 @@ class Enrolling:
         if not decision.agree(calibration, unpack(vectors)):
             return Refusal(Reason.SOMEBODY_ELSE)
         if len(vectors) < self._selfies:
-            state = {**flow.state, "vectors": vectors}
+            state = {**flow.state, "vectors": vectors, "embedder": embedder}
             if await self._store.advance_flow(flow, state, lifetime_s=self._lifetime_s) is None:
                 return Refusal(Reason.OVERTAKEN)
             request.outcome = f"captured_{len(vectors)}"

@@ -1,4 +1,6 @@
-"""Deletes what was kept long enough, every hour, and tells people before their templates go.
+"""Deletes what was kept long enough, every hour, and tells people what becomes of their templates.
+
+That they will go, where nobody uses them, and that another embedder will take over from theirs.
 
 Any replica may do it; what one has done the others find done. Knows nothing about what is kept.
 """
@@ -41,12 +43,22 @@ async def tidy(store: Store, bot: Bot) -> None:
             "tidied %s", " ".join(f"{name}={count}" for name, count in done.counts.items() if count)
         )
     for telegram_id, when in done.notices:
-        language = await store.language(telegram_id) or DEFAULT
-        try:
-            await bot.send_message(telegram_id, say(language, "rights.idle", when=moment(when)))
-        except (Forbidden, BadRequest):
-            pass  # whoever blocked the bot or left Telegram cannot be told
-        except TelegramError as error:
-            logger.warning("a notice was not sent, and will be: %s", type(error).__name__)
-            continue
-        await store.mark_noticed(telegram_id)
+        language = await store.writing_language(telegram_id) or DEFAULT
+        if await _told(bot, telegram_id, say(language, "rights.idle", when=moment(when))):
+            await store.mark_noticed(telegram_id)
+    for telegram_id, due in done.announcements:
+        language = await store.writing_language(telegram_id) or DEFAULT
+        if await _told(bot, telegram_id, say(language, "verify.takeover", when=moment(due))):
+            await store.mark_announced(telegram_id, due)
+
+
+async def _told(bot: Bot, telegram_id: int, text: str) -> bool:
+    """Write to a person; False where it is to be tried again."""
+    try:
+        await bot.send_message(telegram_id, text)
+    except (Forbidden, BadRequest):
+        pass  # whoever blocked the bot or left Telegram cannot be told
+    except TelegramError as error:
+        logger.warning("a notice was not sent, and will be: %s", type(error).__name__)
+        return False
+    return True

@@ -30,6 +30,7 @@ from bot.people import People
 from bot.replies import Language, refused, reply, replying_to, toast, unchanged_is_fine, working
 from bot.request import Request, current
 from bot.seeing import Eyes
+from bot.steady import steady
 from bot.texts import say
 from engine.types import Analysis, Face
 
@@ -205,6 +206,7 @@ class Lookalike:
         if isinstance(chosen, Refusal):
             return chosen
         shown, seen = chosen
+        shown = steady(shown, [answer.analysis for answer in self._answers.of(request.person)])
         within_s = min(_COUNTING_S, request.before_sending_s())
         people = await self._people.count(within_s, bundle=shown.bundle)
         card = await self._card(request, capture.photo, shown, language, people)

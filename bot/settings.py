@@ -269,6 +269,13 @@ class Settings(EngineChoice, StoreChoice):
         le=720,
         description="Delay before a face may be replaced without /verify or the recovery code.",
     )
+    embedder_notice_days: float = Field(
+        14,
+        ge=0,
+        le=365,
+        description="With ENGINE_BUNDLE=auto: how long the bot keeps to the embedder that people "
+        "are enrolled with, and tells them, before the more accurate one takes over; 0 is at once.",
+    )
     # This machine
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much is logged."

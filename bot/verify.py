@@ -39,6 +39,7 @@ _MARGIN_S = 30.0
 """A flow outlives its challenge by this, so that who comes too late is told so."""
 
 _PASSED = "passed_"
+_OTHER_EMBEDDER = "other_embedder"
 
 Remind = Callable[[Message, int, str], Awaitable[None]]
 """Tells a person, known by their id, in a language, what they should know about their login."""
@@ -90,7 +91,7 @@ class Verifying:
         captures: fetch and see what people send.
         language: see `replies.Language`.
         terms: how it goes.
-        remind: called when somebody passed.
+        remind: called when somebody passed, or cannot pass any more.
         chance: draws challenges; not to be foreseen.
         clock: tells the time, with a zone.
     """
@@ -131,6 +132,9 @@ class Verifying:
         barred = await self._not_now(request, user.id, language)
         if barred is not None:
             await reply(message, barred)
+            if request.outcome == _OTHER_EMBEDDER:
+                # Nobody can pass any more, and so be told then.
+                await self._remind(message, user.id, language)
             return
         await self._challenge(message, user.id, level, language)
 
@@ -150,7 +154,7 @@ class Verifying:
             request.outcome = "not_enrolled"
             return say(language, "verify.not_enrolled")
         if member.embedder != embedder_of(calibration):
-            request.outcome = "other_embedder"
+            request.outcome = _OTHER_EMBEDDER
             return say(language, "verify.other_embedder")
         barred = await self._store.barred(telegram_id)
         if barred is not None:
@@ -251,6 +255,11 @@ class Verifying:
         calibration = await self._captures.calibration(request)
         if isinstance(calibration, Refusal):
             return calibration
+        member = await self._store.membership(request.person)
+        if member is not None and member.embedder != embedder_of(calibration):
+            request.outcome = _OTHER_EMBEDDER  # it took over meanwhile
+            await self._store.end_flow(flow)
+            return say(language, "verify.other_embedder")
         if level == "video":
             return await self._clip(request, message, flow, language, calibration, occasion)
         return await self._photo(request, message, flow, language, calibration, occasion)

@@ -18,6 +18,7 @@ from bot.store.types import (
     Membership,
     Receipt,
     Retention,
+    Takeover,
     Templates,
     Tidied,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Retention",
     "Store",
     "StoreError",
+    "Takeover",
     "Templates",
     "Tidied",
     "Vault",

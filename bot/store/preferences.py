@@ -1,11 +1,11 @@
-"""Languages that people chose."""
+"""Languages that people chose, or are written to in."""
 
 import secrets
 
 from sqlalchemy import select
 
 from bot.store.database import insert_of
-from bot.store.schema import preferences
+from bot.store.schema import consents, preferences
 from bot.store.work import Work
 
 
@@ -13,6 +13,16 @@ async def language(work: Work, telegram_id: int) -> str | None:
     """See `Store.language`."""
     query = select(preferences.c.language)
     query = query.where(preferences.c.person == work.vault.code(telegram_id))
+    return (await work.connection.execute(query)).scalar_one_or_none()
+
+
+async def writing_language(work: Work, telegram_id: int) -> str | None:
+    """See `Store.writing_language`."""
+    chosen = await language(work, telegram_id)
+    if chosen is not None:
+        return chosen
+    query = select(consents.c.language).where(consents.c.person == work.vault.code(telegram_id))
+    query = query.order_by(consents.c.id.desc()).limit(1)
     return (await work.connection.execute(query)).scalar_one_or_none()
 
 

@@ -28,6 +28,7 @@ from bot.store import (
     resets,
     rights,
     served,
+    takeovers,
     tidying,
     tombstones,
 )
@@ -45,6 +46,7 @@ from bot.store.types import (
     Membership,
     Receipt,
     Retention,
+    Takeover,
     Templates,
     Tidied,
 )
@@ -131,6 +133,10 @@ class Store:
     async def choose_language(self, telegram_id: int, language: str) -> None:
         """Remember the language that a person chose."""
         await self._write(preferences.choose_language, telegram_id, language)
+
+    async def writing_language(self, telegram_id: int) -> str | None:
+        """The language to write to a person in: the one that they chose, or consented in."""
+        return await self._read(preferences.writing_language, telegram_id)
 
     async def served_updates(self) -> tuple[int, ...]:
         """The update numbers served last, oldest first."""
@@ -395,17 +401,44 @@ class Store:
             "audit": await self._write(tidying.old_audit, kept),
         }
         leaving, notices = await self._read(tidying.idle, kept)
+        announcements = await self._read(takeovers.notices)
         left = [await self._write(tidying.leave, code, kept) for code in leaving]
         unused = await self._read(people.unused)
         dropped = [await self._write(people.drop_if_unused, code) for code in unused]
         counts |= {"enrolments": sum(left), "people": sum(dropped)}
         await self._bury()
         await self._database.wipe(*people.ERASED if any(counts.values()) else ())
-        return Tidied(counts, tuple(notices))
+        return Tidied(counts, tuple(notices), tuple(announcements))
 
     async def mark_noticed(self, telegram_id: int) -> None:
         """Note that a person was told, or cannot be told, that their templates will go."""
         await self._write(tidying.mark_noticed, telegram_id, self._retention)
+
+    async def enrolled(self) -> dict[str, int]:
+        """How many people are enrolled with each embedder, by its id."""
+        return await self._read(takeovers.enrolled)
+
+    async def plan_takeover(self, embedder: str, replaces: str, *, notice_days: float) -> Takeover:
+        """When an embedder takes over from another one: noted once, for every replica.
+
+        It takes over at once where nobody is enrolled with the other one, or fewer people than are
+        with this one already.
+
+        Args:
+            embedder: id of the one that takes over.
+            replaces: id of the other one.
+            notice_days: how long people who are enrolled with the other one are told before; 0 ends
+                a wait that was noted, too.
+        """
+        return await self._write(takeovers.plan, embedder, replaces, notice_days)
+
+    async def withdraw_takeover(self) -> bool:
+        """Take `plan_takeover` back; whether there was one."""
+        return await self._write(takeovers.withdraw)
+
+    async def mark_announced(self, telegram_id: int, due: datetime) -> None:
+        """Note that a person was told, or cannot be told, of a takeover's date."""
+        await self._write(takeovers.mark_announced, telegram_id, due)
 
     async def check_audit(self) -> int | None:
         """Number of the audit trail's first entry that was tampered with; None: all is well."""

@@ -105,6 +105,16 @@ enrolments = Table(
     Column("since", Instant, nullable=False),
     Column("last_used", Instant, doc="of the last passed verification"),
     Column("noticed", Instant, doc="when the person was told that the templates will go"),
+    Column("announced", Instant, doc="of which takeover's date the person was told"),
+)
+
+takeover = Table(
+    "takeover",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, doc="1: there is one row at most"),
+    Column("embedder", String(255), nullable=False, doc="which one takes over"),
+    Column("replaces", String(255), nullable=False, doc="from which"),
+    Column("due", Instant, nullable=False, doc="from when on"),
 )
 
 templates = Table(

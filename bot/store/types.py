@@ -5,7 +5,7 @@ Knows nothing about tables, keys or encryption.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -150,6 +150,21 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Takeover:
+    """That an embedder takes over from another one, or has.
+
+    Attributes:
+        due: from when on.
+        left: the time until then; none where it has taken over.
+        people: how many are enrolled with the other one.
+    """
+
+    due: datetime
+    left: timedelta
+    people: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tidied:
     """What a round of tidying did.
 
@@ -157,10 +172,13 @@ class Tidied:
         counts: how many of each kind of thing were deleted, by name of the kind.
         notices: (Telegram id, date) of those to be told that their templates go on that date;
             again in every round until `mark_noticed`.
+        announcements: (Telegram id, date) of those to be told that another embedder takes over from
+            theirs on that date; again in every round until `mark_announced`.
     """
 
     counts: Mapping[str, int]
     notices: tuple[tuple[int, datetime], ...]
+    announcements: tuple[tuple[int, datetime], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,9 @@ def by_sex(path, given, bundle, vectors, truth, known):
         for folder in person.folders[:1]
     }
     of = np.array([names.get(name) or "" for name in given.faces.people])
-    similarity = Gallery(bundle, torch.device("cpu")).similarities(torch.from_numpy(vectors))
+    similarity = (
+        Gallery(bundle, torch.device("cpu")).similarities(torch.from_numpy(vectors)).clone()
+    )
     similarity[torch.arange(len(truth)), torch.from_numpy(truth)] = -2.0
     similarity[:, torch.from_numpy(np.flatnonzero(of == ""))] = -2.0
     nearest = similarity.topk(5, dim=1).indices.numpy()

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from bot import card
+from bot import card, figures
 from bot.canvas import (
     INK,
     MONOGRAMS,
+    MUTED,
     TONES,
     TRACK,
     Badge,
@@ -197,18 +198,31 @@ def test_past_the_photos_edge_there_is_no_black() -> None:
     assert np.asarray(inner).min() > 230
 
 
-def test_a_bar_is_painted_as_long_as_its_share_of_the_largest(astronaut: Image.Image) -> None:
-    seen = analysis(face((match(probability=0.05), match("Ana", probability=0.032))))
-    picture = opened(card.draw(encoded(astronaut), seen, language="en"))
-    best, second = of(card.compose(seen, language="en"), Bar)
-    tone, track = ImageColor.getrgb(TONES[Verdict.GOOD]), ImageColor.getrgb(TRACK)
-    for bar, length in ((best, 1.0), (second, 0.64)):
-        row = bar.spot.y + bar.spot.height // 2
-        inside = bar.spot.x + round(bar.spot.width * (length - 0.02))
-        assert picture.getpixel((inside, row)) == tone
-        if length < 1:
-            behind = bar.spot.x + round(bar.spot.width * (length + 0.02))
-            assert picture.getpixel((behind, row)) == track
+@pytest.mark.parametrize("percent", [5, 32, 64, 99])
+def test_a_bar_is_painted_as_long_as_its_number_says(astronaut: Image.Image, percent: int) -> None:
+    painted, bar = painted_bar(astronaut, percent / 100)
+    assert painted == pytest.approx(bar.spot.width * percent / 100, abs=1)
+
+
+@pytest.mark.parametrize("probability", [0.0001, 0.01])
+def test_the_least_share_is_a_dot_that_is_seen(astronaut: Image.Image, probability: float) -> None:
+    painted, bar = painted_bar(astronaut, probability)
+    assert 5 <= painted <= bar.spot.width * 0.03
+
+
+def painted_bar(photo: Image.Image, probability: float) -> tuple[int, Bar]:
+    """How many pixels of the only bar's middle row are nearer its ink than its track, and it."""
+    seen = analysis(face((match(probability=probability),)))
+    picture = opened(card.draw(encoded(photo), seen, language="en"))
+    (bar,) = of(card.compose(seen, language="en"), Bar)
+    row = bar.spot.y + bar.spot.height // 2
+    pixels = np.asarray(picture, np.float64)[row, bar.spot.x : bar.spot.right]
+    tone, track = (
+        np.abs(pixels - ImageColor.getrgb(colour)).sum(1) for colour in (TONES[Verdict.GOOD], TRACK)
+    )
+    inked = (tone < track).tolist()
+    assert inked == sorted(inked, reverse=True)  # in one piece, from the left
+    return sum(inked), bar
 
 
 def test_a_reference_picture_is_shown_where_the_bundle_has_one(astronaut: Image.Image) -> None:
@@ -268,16 +282,16 @@ def test_a_face_that_is_not_there(index: int) -> None:
 # --------------------------------------------------------------------------------- the words
 
 SAID = {
-    ("en", Verdict.IS): "The same person?",
+    ("en", Verdict.IS): "Almost the same face as",
     ("en", Verdict.STRONG): "Amazing resemblance to",
     ("en", Verdict.GOOD): "Good resemblance to",
     ("en", Verdict.SOME): "A touch of",
-    ("en", Verdict.FAINT): "The closest one",
-    ("es", Verdict.IS): "¿La misma persona?",
+    ("en", Verdict.FAINT): "From afar, the nearest is",
+    ("es", Verdict.IS): "Casi la misma cara que",
     ("es", Verdict.STRONG): "Parecido asombroso con",
     ("es", Verdict.GOOD): "Buen parecido con",
     ("es", Verdict.SOME): "Un aire a",
-    ("es", Verdict.FAINT): "Lo más cercano",
+    ("es", Verdict.FAINT): "A lo lejos, lo más cercano:",
 }
 
 
@@ -294,24 +308,28 @@ def test_words_follow_the_verdict(language: str, verdict: Verdict) -> None:
 @pytest.mark.parametrize("verdict", Verdict)
 def test_each_verdict_has_a_colour_and_a_word_of_its_own(language: str, verdict: Verdict) -> None:
     seen = crowd(4, (match(verdict=verdict),))
-    layout = card.compose(seen, language=language)
-    assert {bar.ink for bar in of(layout, Bar)} == {TONES[verdict]}
+    alone = card.compose(seen, language=language, face=0)
+    assert {bar.ink for bar in of(alone, Bar)} == {TONES[verdict]}
     assert len(set(TONES.values())) == len(Verdict)
-    assert words(layout).count(say(language, f"card.word_{verdict}")) == 4
+    word = say(language, f"card.word_{verdict}")
+    overview = of(card.compose(seen, language=language), Text)
+    assert [text.ink for text in overview if text.text == word] == [TONES[verdict]] * 4
 
 
-@pytest.mark.parametrize("verdict", [Verdict.IS, Verdict.STRONG, Verdict.GOOD])
-def test_a_rare_likeness_is_told_in_figures(verdict: Verdict) -> None:
-    seen = analysis(face((match(percentile=95.0, verdict=verdict),)))
-    assert "Only 1 in 20 people looks this much" in words(card.compose(seen, language="en"))
-    said = words(card.compose(seen, language="es"))
-    assert "Solo 1 de cada 20 personas se parece tanto" in said
-
-
-def test_a_likeness_that_two_of_five_have_is_told_without_figures() -> None:
-    seen = analysis(face((match(percentile=60.0, verdict=Verdict.GOOD),)))
-    assert "Most people don't look this much" in words(card.compose(seen, language="en"))
-    assert " 1 in " not in words(card.compose(seen, language="en"))
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("percentile", [61.0, 81.2, 97.3])
+def test_how_strong_a_likeness_is_stands_beside_the_face_without_a_percentage(
+    language: str, verdict: Verdict, percentile: float
+) -> None:
+    best = match(percentile=percentile, verdict=verdict)
+    layout = card.compose(analysis(face((best, *FIVE[1:]))), language=language, people=PEOPLE)
+    portrait, panel = of(layout, Portrait)[0].spot, of(layout, Panel)[0].spot
+    beside = [text.text for text in of(layout, Text) if text.spot.y < panel.y]
+    said = figures.strength(best, language).replace("\u00a0", " ")
+    assert " ".join(beside).replace("\u00a0", " ").endswith(f"Kate Winslet {said}")
+    assert not any("%" in text for text in beside)
+    assert all(bar.spot.y > portrait.bottom for bar in of(layout, Bar))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -324,42 +342,64 @@ def test_what_impresses_nobody_is_told_without_figures(language: str, verdict: V
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_shares_are_printed_beside_bars_and_make_a_hundred_with_the_others(language: str) -> None:
+def test_the_likeness_is_shared_among_the_named_and_all_others(language: str) -> None:
     layout = card.compose(analysis(face()), language=language, people=PEOPLE)
-    assert len(of(layout, Bar)) == 5
-    shown = shares(layout)
-    assert shown == ["40", "20", "11", "3", "< 1", "26"]
-    assert sum(int(share) for share in shown if share.isdecimal()) == 100
-    assert say(language, "card.others", count=PEOPLE - 5) in words(layout)
-    assert str(PEOPLE) in words(layout)
+    panel = of(layout, Panel)[0].spot
+    inside = " ".join(text.text for text in of(layout, Text) if within(text.spot, panel))
+    assert inside.startswith(say(language, "figures.shared", count=PEOPLE))
+    assert str(PEOPLE) in inside
+    # The first has a row like all others; who has less than 1 % has none.
+    places = [inside.index(one.name) for one in FIVE[:4]]
+    assert places == sorted(places)
+    assert FIVE[4].name not in words(layout)
+    rest = say(language, "figures.rest", count=PEOPLE - len(places))
+    assert inside.index(rest) > places[-1]
+    assert shares(layout) == ["40", "20", "11", "3", "26"]
+    assert sum(map(int, shares(layout))) == 100
+    unknown = words(card.compose(analysis(face()), language=language))
+    assert say(language, "figures.shared_all") in unknown
 
 
 def shares(layout: Layout) -> list[str]:
     """The percentages of a card in the order in which they stand there, without their signs."""
-    found = (re.fullmatch(r"([<>]?\s?\d+)\s?%", text.text) for text in of(layout, Text))
-    return [one[1].replace("\u00a0", " ") for one in found if one]
+    found = (re.fullmatch(r"(\S+)\s?%", text.text) for text in of(layout, Text))
+    return [one[1] for one in found if one]
 
 
-def test_bars_are_as_long_as_their_shares_of_the_largest() -> None:
+def test_bars_are_as_long_as_their_numbers_on_one_track() -> None:
     layout = card.compose(analysis(face()), language="en", people=PEOPLE)
-    lengths = [bar.share for bar in of(layout, Bar)]
+    bars = of(layout, Bar)
     # They have one track, or a small share could have the longer bar.
-    assert len({(bar.spot.x, bar.spot.width) for bar in of(layout, Bar)}) == 1
-    assert lengths == pytest.approx([each.probability / 0.402 for each in FIVE])
+    assert len({(bar.spot.x, bar.spot.width) for bar in bars}) == 1
+    assert [bar.share for bar in bars] == [0.40, 0.20, 0.11, 0.03]
+    # All others have none.
+    assert [f"{round(100 * bar.share)}" for bar in bars] == shares(layout)[:-1]
 
 
-def test_bars_of_tiny_shares_are_not_all_empty() -> None:
-    """Among so many that nobody has much, the nearest one's bar is full all the same."""
+def test_all_others_are_told_more_quietly_than_the_named() -> None:
+    layout = card.compose(analysis(face()), language="en", people=PEOPLE)
+    told = {text.text: text.ink for text in of(layout, Text)}
+    assert told["40%"] == told["3%"] == told["Kate Winslet"] == INK
+    assert told["26%"] == told[f"The other {PEOPLE - 4} together"] == MUTED
+
+
+def test_where_nobody_has_much_the_nearest_is_shown_all_the_same() -> None:
     small = [match(name, probability=0.004 - n / 1000) for n, name in enumerate("ABC")]
     layout = card.compose(analysis(face(tuple(small))), language="en", people=10_000)
-    assert [bar.share for bar in of(layout, Bar)] == pytest.approx([1.0, 0.75, 0.5])
-    assert shares(layout) == ["< 1", "< 1", "< 1", "> 99"]
+    assert shares(layout) == ["1", "99"]
+    assert [bar.share for bar in of(layout, Bar)] == [0.01]
 
 
-def test_whoever_has_nearly_all_is_not_given_all() -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_whoever_has_nearly_all_is_not_given_all(language: str) -> None:
     seen = analysis(face((match(probability=0.9991), match("Ana", probability=0.0005))))
-    layout = card.compose(seen, language="en", people=PEOPLE)
-    assert shares(layout) == ["> 99", "< 1", "< 1"]
+    layout = card.compose(seen, language=language, people=PEOPLE)
+    assert shares(layout) == ["99", "1"]
+    seen = analysis(face((match(probability=0.9998), match("Ana", probability=0.0001))))
+    layout = card.compose(seen, language=language, people=PEOPLE)
+    assert shares(layout) == ["100"]
+    # Whom nothing is left for has no row.
+    assert say(language, "figures.rest", count=PEOPLE - 1) not in words(layout)
 
 
 def test_where_nobody_else_is_known_there_are_no_others() -> None:
@@ -375,31 +415,48 @@ def test_where_nobody_else_is_known_there_are_no_others() -> None:
     two = (match(probability=0.7), match("Ana", probability=0.3))
     pair = card.compose(analysis(face(two)), language="en", people=2)
     assert shares(pair) == ["70", "30"]
-    assert "other celebrities" not in words(pair)
+    assert "others" not in words(pair)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("people", [None, PEOPLE])
+@pytest.mark.parametrize("people", [None, 1, PEOPLE])
 @pytest.mark.parametrize("count", [1, 2, 6])
-def test_a_footnote_says_what_the_percentages_are(
-    language: str, people: int | None, count: int
-) -> None:
+def test_a_footnote_says_that_it_is_a_game(language: str, people: int | None, count: int) -> None:
     said = words(card.compose(crowd(count), language=language, people=people))
-    footnote = (
-        say(language, "card.footnote_all")
-        if people is None
-        else say(language, "card.footnote", count=people)
-    )
-    assert footnote in said
+    assert say(language, "card.footnote") in said
+    assert not re.search("[<>]", said)
 
 
-def test_in_an_overview_the_largest_share_of_all_faces_fills_its_bar() -> None:
-    faces = [face((match(probability=share),), x=512 * n) for n, share in enumerate((0.2, 0.5))]
-    layout = card.compose(analysis(*faces, size=(1024, 512)), language="en", people=PEOPLE)
-    first, second = of(layout, Bar)
-    assert (first.share, second.share) == (0.4, 1.0)
-    assert first.spot.width == second.spot.width
-    assert shares(layout) == ["20", "50"]
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_an_overview_has_no_percentages(count: int) -> None:
+    layout = card.compose(crowd(count), language="en", people=PEOPLE)
+    assert not of(layout, Bar)
+    assert "%" not in words(layout)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("verdict", Verdict)
+def test_an_overview_of_few_tells_how_strong_each_likeness_is(
+    language: str, verdict: Verdict
+) -> None:
+    best = match(verdict=verdict)
+    strength = figures.strength(best, language).replace("\u00a0", " ")
+    told = words(card.compose(crowd(3, (best,)), language=language))
+    assert told.count(strength) == 3
+    assert strength not in words(card.compose(crowd(4, (best,)), language=language))
+
+
+@pytest.mark.parametrize("count", [3, 6])
+def test_neighbours_in_an_overview_are_equally_high_whatever_their_names(count: int) -> None:
+    long = match("María de los Ángeles Fernández-Villaverde de la Santísima Trinidad")
+    faces = [face((long if n == 1 else match(),), x=512 * n) for n in range(count)]
+    layout = card.compose(analysis(*faces, size=(512 * count, 512)), language="es")
+    panels = [panel.spot for panel in of(layout, Panel)]
+    assert len(panels) == count
+    for one, other in itertools.combinations(panels, 2):
+        assert not one.overlaps(other)
+        assert one.y != other.y or one.height == other.height
+    assert "Santísima" in words(layout) or count > 3
 
 
 def test_a_face_without_matches_is_told_so_without_a_bar() -> None:
@@ -407,7 +464,7 @@ def test_a_face_without_matches_is_told_so_without_a_bar() -> None:
     assert "One of a kind" in words(layout)
     assert not of(layout, Bar)
     assert "%" not in words(layout)
-    assert "percentages" not in words(layout)
+    assert not of(layout, Panel)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

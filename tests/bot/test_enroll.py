@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from bot import storing
 from bot.enroll import consent_version
-from bot.sandbox import Sandbox
+from bot.sandbox import Person, Sandbox
 from bot.texts import moment, say
 from engine import errors
 from engine.types import Analysis, Pose, Quality
-from tests.bot.fakes import picture
+from tests.bot.fakes import picture, settings
 from tests.bot.logins import (
     SELFIES,
     LoginEngine,
@@ -24,6 +25,7 @@ from tests.bot.logins import (
     login_bot,
     verify,
 )
+from tests.bot.store.places import Place
 
 
 def test_the_consents_version_follows_its_words() -> None:
@@ -325,3 +327,112 @@ async def test_whoever_passes_is_told_that_somebody_wants_another_face(tmp_path:
         assert reminder.text == notice.text
         await ana.press(reminder, say("en", "buttons.keep"))
         assert (await ana.edited(reminder)).text == say("en", "enroll.kept")
+
+
+def other_model() -> LoginEngine:
+    """As `LoginEngine`, of another embedder."""
+    engine = LoginEngine()
+    assert engine.login is not None
+    engine.login = replace(engine.login, weights_sha256="1" * 64)
+    return engine
+
+
+async def let_the_wait_be_over(folder: Path) -> None:
+    place = Place(folder, folder / "bot.db")
+    await place.sql("UPDATE people SET reset_due = reset_due - 3600000000 * 24")
+
+
+async def test_after_a_takeover_a_thief_of_the_account_gets_no_shortcut(tmp_path: Path) -> None:
+    shots = Shots()
+    async with Sandbox() as sandbox:
+        ana = await english(sandbox)
+        async with login_bot(tmp_path, LoginEngine(), sandbox):
+            await enroll(ana, shots)
+            old = await store_of(sandbox, tmp_path)
+        thief = other_model()
+        thief.person = 1
+        async with login_bot(tmp_path, thief, sandbox):
+            await ana.send_text("/enroll")
+            offer = await ana.reply()
+            assert offer.text == say("en", "enroll.already_other", hours=24)
+            assert "/verify can't compare it" in offer.text
+            await ana.press(offer, say("en", "buttons.wait"))
+            notice = await ana.edited(offer)
+            await ana.send_text("/enroll")
+            assert (await ana.reply()).text == notice.text
+            await ana.send_text("/recover AAAAA-AAAAA-AAAAA-AAAAA")
+            assert (await ana.reply()).text == say("en", "recover.wrong")
+            # Whoever tries to verify hears of it, though nobody can pass, and takes it back.
+            await ana.send_text("/verify")
+            assert (await ana.reply()).text == say("en", "verify.other_embedder")
+            reminder = await ana.reply()
+            assert reminder.text == notice.text
+            await ana.press(reminder, say("en", "buttons.keep"))
+            assert (await ana.edited(reminder)).text == say("en", "enroll.kept")
+            await let_the_wait_be_over(tmp_path)
+            await ana.send_text("/enroll")
+            assert (await ana.reply()).text == say("en", "enroll.already_other", hours=24)
+            assert await store_of(sandbox, tmp_path) == old, "the old templates are there"
+        async with login_bot(tmp_path, LoginEngine(), sandbox):
+            assert (await verify(ana, shots)).text == say("en", "verify.passed_photo")
+
+
+async def store_of(sandbox: Sandbox, folder: Path) -> dict[str, int]:
+    """How many people are enrolled with which embedder."""
+    async with storing.store(settings(sandbox, folder)) as store:
+        return await store.enrolled()
+
+
+async def capture_all(person: Person, shots: Shots) -> None:
+    """From the first selfie to the end."""
+    for _ in range(SELFIES):
+        await person.send_photo(shots.new())
+        said = await person.reply()
+    assert said.text == say("en", "enroll.done", days=365)
+
+
+async def test_after_a_takeover_the_recovery_code_lets_a_person_enroll_again(
+    tmp_path: Path,
+) -> None:
+    shots = Shots()
+    async with Sandbox() as sandbox:
+        ana = await english(sandbox)
+        async with login_bot(tmp_path, LoginEngine(), sandbox):
+            code = await enroll(ana, shots)
+        async with login_bot(tmp_path, other_model(), sandbox):
+            await ana.send_text(f"/recover {code}")
+            assert (await ana.reply()).text == say("en", "recover.done")
+            await ana.press(await ana.reply(), say("en", "buttons.agree"))
+            await ana.reply()
+            await capture_all(ana, shots)
+            assert code_of(await ana.reply()) != code
+            assert (await verify(ana, shots)).text == say("en", "verify.passed_photo")
+
+
+async def test_after_a_takeover_the_wait_lets_a_person_enroll_again(tmp_path: Path) -> None:
+    shots = Shots()
+    async with Sandbox() as sandbox:
+        ana = await english(sandbox)
+        async with login_bot(tmp_path, LoginEngine(), sandbox):
+            await enroll(ana, shots)
+        async with login_bot(tmp_path, other_model(), sandbox):
+            await ana.send_text("/enroll")
+            offer = await ana.reply()
+            await ana.press(offer, say("en", "buttons.wait"))
+            await ana.edited(offer)
+            await let_the_wait_be_over(tmp_path)
+            await enroll(ana, shots)
+            assert (await verify(ana, shots)).text == say("en", "verify.passed_photo")
+
+
+async def test_selfies_of_two_models_never_meet(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await agree(ana)
+        await ana.send_photo(shots.new())
+        await ana.reply()
+        engine.login = other_model().login
+        await ana.send_photo(shots.new())
+        assert (await ana.reply()).text == say("en", "enroll.changed")
+        await enroll(ana, shots)

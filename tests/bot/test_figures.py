@@ -1,6 +1,7 @@
-"""Shares and rarities are rounded to what is true, and add up."""
+"""Shares and rarities are rounded to what is true, and add up; phrases say no more than they do."""
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given
@@ -24,8 +25,13 @@ def percents(*shares: float, people: int | None = None) -> tuple[tuple[int, ...]
     [
         ((0.402, 0.201, 0.106, 0.031, 0.004), (40, 20, 11, 3, 0), 26),
         ((1.0,), (100,), 0),
-        ((0.9991, 0.0005), (100, 0), 0),
-        ((0.0018,) * 5, (0,) * 5, 100),
+        # Not everything, as long as the others have anything that a decimal would show.
+        ((0.9991, 0.0005), (99, 0), 1),
+        ((0.9994,), (99,), 1),
+        ((0.9996,), (100,), 0),
+        # Nor nothing: somebody is the nearest.
+        ((0.0018,) * 5, (1, 0, 0, 0, 0), 99),
+        ((0.00001,), (1,), 99),
         # Rounded to the nearest, these would be 102 together.
         ((0.206, 0.206, 0.206, 0.196, 0.186), (21, 21, 21, 19, 18), 0),
         # And here nothing would be left for the others, who have 1.3.
@@ -33,7 +39,7 @@ def percents(*shares: float, people: int | None = None) -> tuple[tuple[int, ...]
         ((), (), 100),
         # Nothing that an engine says, and no reason to break.
         ((0.6, 0.6), (50, 50), 0),
-        ((-1.0, 0.5), (0, 50), 50),
+        ((-1.0, 0.5), (1, 50), 49),
     ],
 )
 def test_shares_make_a_hundred(
@@ -61,9 +67,11 @@ def test_every_share_is_true_to_one_per_cent(weights: list[float], count: int) -
     [
         ((1 / 3, 1 / 3, 1 / 3), (34, 33, 33)),
         ((0.334, 0.333, 0.333), (34, 33, 33)),
-        ((0.995, 0.005), (100, 0)),
+        ((0.995, 0.005), (99, 1)),
+        ((0.998, 0.001, 0.001), (99, 1, 0)),
         ((0.125,) * 8, (13, 13, 13, 13, 12, 12, 12, 12)),
         ((1.0,), (100,)),
+        ((0.0,), (100,)),
         ((0.0, 0.0), (50, 50)),
     ],
 )
@@ -85,23 +93,20 @@ def test_shares_of_everybody_are_true_to_one_per_cent(weights: list[float]) -> N
 @pytest.mark.parametrize(
     ("percent", "spanish", "english"),
     [
-        (0, "< 1 %", "< 1%"),
+        (0, "menos de 1 %", "less than 1%"),
         (1, "1 %", "1%"),
         (99, "99 %", "99%"),
-        (100, "> 99 %", "> 99%"),
+        (100, "100 %", "100%"),
     ],
 )
-def test_a_share_is_never_nothing_nor_everything(percent: int, spanish: str, english: str) -> None:
+def test_a_share_is_never_nothing(percent: int, spanish: str, english: str) -> None:
     said = {language: figures.spell(percent, language) for language in LANGUAGES}
     assert {key: words.replace("\u00a0", " ") for key, words in said.items()} == {
         "es": spanish,
         "en": english,
     }
-    assert not any(" " in words for words in said.values())  # a line never breaks there
-
-
-def test_whoever_is_alone_has_everything() -> None:
-    assert figures.spell(100, "en", alone=True) == "100%"
+    # A line never breaks between a number and its sign.
+    assert not any(" %" in words for words in said.values())
 
 
 @pytest.mark.parametrize(
@@ -133,3 +138,30 @@ def test_a_likeness_is_rather_rarer_than_said(percentile: float, verdict: Verdic
     elif number is not None:
         assert 3 <= number <= 1000
         assert 100 - percentile <= 100 / number
+
+
+STRENGTHS = [
+    (Verdict.IS, 99.95, "It is hard to tell the difference"),
+    (Verdict.STRONG, 97.3, "Only 1 person in 30 looks this much like a celebrity"),
+    (Verdict.GOOD, 90.0, "Only 1 person in 10 looks this much like a celebrity"),
+    (Verdict.GOOD, 89.9, "1 person in 9 gets a match this good"),
+    (Verdict.GOOD, 66.7, "1 person in 3 gets a match this good"),
+    (Verdict.GOOD, 66.6, "A better match than most people get"),
+    (Verdict.SOME, 33.0, "The kind of likeness you notice on a second look"),
+    (Verdict.FAINT, 3.0, "A face that is hard to mistake for another"),
+]
+
+
+@pytest.mark.parametrize(("verdict", "percentile", "phrase"), STRENGTHS)
+def test_a_likeness_is_told_in_figures_only_where_they_impress(
+    verdict: Verdict, percentile: float, phrase: str
+) -> None:
+    said = figures.strength(match(0.3, percentile, verdict), "en")
+    assert said.replace("\u00a0", " ") == phrase
+    spanish = figures.strength(match(0.3, percentile, verdict), "es")
+    assert numbers(spanish) == numbers(phrase)
+    assert spanish.startswith("Solo ") == phrase.startswith("Only ")
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(r"\d+", text)

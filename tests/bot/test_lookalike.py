@@ -35,7 +35,7 @@ async def test_a_photo_is_answered_with_a_card_in_the_persons_language(tmp_path:
         assert answer.reply_to == sent.message_id
         assert answer.text.splitlines()[0] == say("es", "lookalike.strong", name=fakes.NAMES[0])
         # 97.3 % of strangers are less alike: 2.7 % are as much, at most one of 37.
-        assert answer.text.splitlines()[1] == say("es", "lookalike.rare", count=30)
+        assert answer.text.splitlines()[1] == say("es", "figures.strength_rare", count=30) + "."
         ben = sandbox.person("ben")
         await ben.set_language("en")
         await ben.send_document(picture(1, form="PNG"), name="me.png", mime_type="image/png")
@@ -68,8 +68,10 @@ async def test_words_follow_the_verdict(tmp_path: Path, verdict: Verdict, langua
         assert found[1].name in answer.text
         assert found[2].name in answer.text
         # How rare it is, only where that impresses.
-        rare = say(language, "lookalike.rare", count=30)
-        assert (rare in answer.text) == (verdict not in (Verdict.SOME, Verdict.FAINT))
+        rare = say(language, "figures.strength_rare", count=30)
+        assert (rare in answer.text) == (verdict in (Verdict.STRONG, Verdict.GOOD))
+        doubt = say(language, "figures.strength_is")
+        assert (doubt in answer.text) == (verdict is Verdict.IS)
 
 
 NOBODY = {
@@ -96,31 +98,55 @@ def test_whoever_has_a_face_is_told_somebody(
 
 def test_a_likeness_that_two_of_five_have_is_told_without_figures() -> None:
     text = captions.one(face(found=matches(Verdict.GOOD, 60.0)), "en")
-    assert text.splitlines()[1] == say("en", "lookalike.unlike_most")
+    assert text.splitlines()[1] == say("en", "figures.strength_better") + "."
     assert not any(character.isdecimal() for character in text)
 
 
 @pytest.mark.parametrize("language", ["es", "en"])
-def test_a_list_tells_shares_and_what_they_are(language: str) -> None:
+@pytest.mark.parametrize("verdict", Verdict)
+def test_nobody_is_asked_who_they_are(language: str, verdict: Verdict) -> None:
+    """A photo may show anybody, and a likeness is no identity."""
+    seen = face(found=matches(verdict))
+    said = captions.one(seen, language) + captions.brief(seen, language)
+    assert not any(word in said for word in ("Eres", "eres", "Are you", "coincide", "matches"))
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_a_list_tells_how_the_likeness_is_shared(language: str) -> None:
     lines = captions.longer(face(), 570, language).replace("\u00a0", " ").splitlines()
     percent = {"es": " %", "en": "%"}[language]
+    assert lines[0] == say(language, "figures.shared", count=570) + ":"
     assert lines[1] == f"1. Ada Lovelace · 50{percent}"
     assert lines[5] == f"5. Rosa Parks · 3{percent}"
-    assert lines[6] == say(language, "lookalike.more_others", share=f"3{percent}")
-    assert lines[7] == say(language, "lookalike.more_note", count=570)
+    rest = say(language, "figures.rest", count=565)
+    assert lines[6:] == [f"{rest} · 3{percent}"]
     unknown = captions.longer(face(), None, language).splitlines()
-    assert unknown[7] == say(language, "lookalike.more_note_all")
+    assert unknown[0] == say(language, "figures.shared_all") + ":"
     all_of_them = captions.longer(face(), len(fakes.NAMES), language)
-    assert len(all_of_them.splitlines()) == 7
+    assert len(all_of_them.splitlines()) == 6
+    assert say(language, "figures.rest_all") not in all_of_them
+    assert unknown[6].startswith(say(language, "figures.rest_all"))
 
 
-def test_a_list_that_is_too_long_keeps_its_note() -> None:
+@pytest.mark.parametrize(("language", "least"), [("es", "menos de 1 %"), ("en", "less than 1%")])
+def test_a_list_tells_least_shares_in_words(language: str, least: str) -> None:
+    found = (
+        Match("Ada", 0.9, 0.5, 97.0, Verdict.STRONG),
+        Match("Eva", 0.004, 0.4, 50.0, Verdict.SOME),
+    )
+    lines = captions.longer(face(found=found), 570, language).replace("\u00a0", " ").splitlines()
+    assert lines[2] == f"2. Eva · {least}"
+    assert not any(sign in "".join(lines) for sign in "<>")
+
+
+def test_a_list_that_is_too_long_counts_the_rest_among_the_others() -> None:
     many = tuple(Match(f"{n} {'x' * 60}", 0.01, 0.5, 50.0, Verdict.SOME) for n in range(50))
     text = captions.longer(face(found=many), 570, "en")
     assert len(text) <= captions.CAPTION_MAX
-    assert text.endswith(say("en", "lookalike.more_note", count=570))
-    listed = sum(line.endswith("1%") for line in text.splitlines()[1:-2])
-    assert text.splitlines()[-2] == say("en", "lookalike.more_others", share=f"{100 - listed}%")
+    heading, *listed, last = text.splitlines()
+    assert heading == say("en", "figures.shared", count=570) + ":"
+    assert all(line.endswith(" · 1%") for line in listed)
+    assert last == f"The other {570 - len(listed)} together · {100 - len(listed)}%"
 
 
 ENGINE_FAULTS = [
@@ -236,7 +262,7 @@ async def test_several_faces_have_buttons_that_show_each(tmp_path: Path) -> None
         assert face_of(await ana.download(whole)) is None
         await ana.press(whole, "2")
         second = await ana.edited(whole)
-        assert second.text.startswith("This face has a touch of Ada Lovelace.")
+        assert second.text.startswith("There's a touch of Ada Lovelace here.")
         assert face_of(await ana.download(second)) == 1
         await ana.press(second, "More matches")
         longer = await ana.edited(second)
@@ -275,7 +301,8 @@ async def test_more_matches_and_delete(tmp_path: Path) -> None:
         longer = await ana.edited(answer)
         assert "5. Rosa Parks · 3%" in longer.text
         # The engine has told that it knows these five only: there are no others.
-        assert say("en", "lookalike.more_note", count=5) in longer.text
+        assert longer.text.startswith(say("en", "figures.shared", count=5))
+        assert "other" not in longer.text
         said = await ana.press(longer, "Delete")
         assert said.text == say("en", "toast.deleted")
         await ana.deleted(answer)

@@ -24,6 +24,7 @@ FAMILIES = {
     "refusal.": {one.value for one in Reason},
     "lookalike.": {one.value for one in Verdict},
     "lookalike.brief_": {one.value for one in Verdict},
+    "figures.strength_": {one.value for one in (Verdict.IS, Verdict.SOME, Verdict.FAINT)},
     "commands.": {*COMMANDS, *LOGIN_COMMANDS},
     "liveness.": {one.value for one in FailureReason},
     "enroll.hint_": {"1", "2", "3", "4"},

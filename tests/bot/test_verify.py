@@ -233,6 +233,24 @@ async def test_another_model_wants_another_enrolment(tmp_path: Path) -> None:
             assert (await ana.reply()).text == say("en", "verify.other_embedder")
 
 
+async def test_a_model_that_changes_during_a_challenge_charges_nobody(tmp_path: Path) -> None:
+    engine, shots = LoginEngine(), Shots()
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        login = engine.login
+        assert login is not None
+        for _ in range(6):
+            engine.login = login
+            await ana.send_text("/verify photo")
+            asked = await ana.reply()
+            engine.login = replace(login, weights_sha256="1" * 64)
+            await ana.send_photo(shots.new(), reply_to=asked)
+            assert (await ana.reply()).text == say("en", "verify.other_embedder")
+        engine.login = login
+        assert (await verify(ana, shots)).text == PASSED
+
+
 def clip_of(person: int, challenge: Challenge) -> Callable[[bytes], Track]:
     """An engine's eyes before which a person does a challenge's steps."""
 

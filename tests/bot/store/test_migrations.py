@@ -76,6 +76,21 @@ async def test_a_database_of_before_the_face_login_keeps_everything(bare_sqlite:
         assert await store.membership(ANA) is not None
 
 
+async def test_a_database_of_before_takeovers_keeps_its_people(place: Place) -> None:
+    async with place.store() as store:
+        await enroll(store)
+    for statement in (
+        "DROP TABLE takeover",
+        "ALTER TABLE enrolments DROP COLUMN announced",
+        "UPDATE alembic_version SET version_num = '0002'",
+    ):
+        await place.sql(statement)
+    async with place.store() as store:
+        assert await store.templates(ANA) is not None
+        assert (await store.tidy()).announcements == ()
+    assert await differences(place) == []
+
+
 async def test_the_erased_stay_erased_in_a_database_of_before(bare_sqlite: Place) -> None:
     old_database(bare_sqlite)
     old = bare_sqlite.path.read_bytes()

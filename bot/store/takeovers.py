@@ -1,0 +1,94 @@
+"""When another embedder takes over from the one that people are enrolled with.
+
+The date is in the database, so that every replica goes by the same one. Knows nothing about which
+bundles there are or how people are told.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, or_, select, update
+
+from bot.store import audit, faces, people
+from bot.store.database import insert_of
+from bot.store.schema import enrolments, takeover
+from bot.store.types import Takeover
+from bot.store.work import Work
+
+_ONLY = 1
+"""Number of the only row."""
+
+
+async def enrolled(work: Work) -> dict[str, int]:
+    """See `Store.enrolled`."""
+    query = select(enrolments.c.embedder, func.count()).group_by(enrolments.c.embedder)
+    rows = (await work.connection.execute(query)).all()
+    return {row[0]: row[1] for row in rows}
+
+
+async def plan(work: Work, embedder: str, replaces: str, notice_days: float) -> Takeover:
+    """See `Store.plan_takeover`."""
+    counts = await enrolled(work)
+    affected = counts.get(replaces, 0)
+    now = work.clock()
+    # Whom most people are enrolled with already has no need to wait for the others.
+    waits = affected > 0 and affected >= counts.get(embedder, 0)
+    values: dict[str, Any] = {
+        "embedder": embedder,
+        "replaces": replaces,
+        "due": now + timedelta(days=notice_days) if waits else now,
+    }
+    # Of replicas that begin together one makes the row; the others wait for it here, and read it.
+    statement = insert_of(work.connection, takeover).values(id=_ONLY, **values)
+    made = await work.connection.execute(statement.on_conflict_do_nothing())
+    row = (await work.connection.execute(select(takeover).with_for_update())).one()
+    changed = made.rowcount == 1
+    if (row.embedder, row.replaces) == (embedder, replaces):
+        values["due"] = row.due if notice_days or row.due <= now else now
+    if (row.embedder, row.replaces, row.due) != (embedder, replaces, values["due"]):
+        await work.connection.execute(update(takeover).values(values))
+        changed = True
+    due: datetime = values["due"]
+    if changed:
+        await audit.append(
+            work, "takeover_planned", embedder=embedder, replaces=replaces, due=due.isoformat()
+        )
+    return Takeover(due=due, left=max(timedelta(0), due - now), people=affected)
+
+
+async def withdraw(work: Work) -> bool:
+    """See `Store.withdraw_takeover`."""
+    if (await work.connection.execute(delete(takeover))).rowcount == 0:
+        return False
+    await audit.append(work, "takeover_withdrawn")
+    return True
+
+
+async def notices(work: Work) -> Sequence[tuple[int, datetime]]:
+    """(Telegram id, when) of those to be told that an embedder takes over from theirs."""
+    query = (
+        select(enrolments.c.person, takeover.c.due)
+        .join(takeover, takeover.c.replaces == enrolments.c.embedder)
+        .where(
+            takeover.c.due > work.clock(),
+            or_(enrolments.c.announced.is_(None), enrolments.c.announced != takeover.c.due),
+        )
+    )
+    found = []
+    for code, due in (await work.connection.execute(query)).all():
+        person = await people.find_by_code(work, code)
+        if person is not None:
+            found.append((person.telegram_id, due))
+    return found
+
+
+async def mark_announced(work: Work, telegram_id: int, due: datetime) -> None:
+    """See `Store.mark_announced`."""
+    person = await people.find(work, telegram_id)
+    if person is None or await faces.row_of(work, person) is None:
+        return
+    await work.connection.execute(
+        update(enrolments).where(enrolments.c.person == person.code).values(announced=due)
+    )
+    await audit.append(work, "takeover_announced", person, due=due.isoformat())

@@ -19,9 +19,10 @@ class Answer:
     Attributes:
         owner: the Telegram id of the person it was given to.
         file_id: Telegram's name for the photo, by which it can be fetched again.
-        analysis: the faces shown.
+        analysis: the faces shown, with the matches that are shown.
         seen: how many usable faces there were.
         language: in which it was given.
+        compared: the same faces with all matches by which they are told again (`bot.steady`).
         people: how many people the bundle that answered knows; None where that is not known.
     """
 
@@ -30,6 +31,7 @@ class Answer:
     analysis: Analysis
     seen: int
     language: str
+    compared: Analysis
     people: int | None = None
 
 

@@ -30,7 +30,7 @@ from bot.people import People
 from bot.replies import Language, refused, reply, replying_to, toast, unchanged_is_fine, working
 from bot.request import Request, current
 from bot.seeing import Eyes
-from bot.steady import steady
+from bot.steady import COMPARED, steady
 from bot.texts import say
 from engine.types import Analysis, Face
 
@@ -75,6 +75,7 @@ class Look:
         seen: how many usable faces the photo has.
         file_id: Telegram's name for the photo.
         people: how many people the bundle that answered knows; None where that is not known.
+        compared: see `Answer.compared`.
     """
 
     card: bytes = field(repr=False)
@@ -82,6 +83,7 @@ class Look:
     seen: int
     file_id: str
     people: int | None
+    compared: Analysis
 
 
 def usable(analysis: Analysis, faces_max: int) -> tuple[Analysis, int] | Refusal:
@@ -198,19 +200,20 @@ class Lookalike:
             capture = await self._intake.capture(message, request.before_sending_s())
         if isinstance(capture, Refusal):
             return capture
-        left_s = request.before_sending_s()
-        analysis = await self._eyes.look(request, capture.photo, left_s, top_k=self._matches)
+        left_s, top_k = request.before_sending_s(), max(self._matches, COMPARED)
+        analysis = await self._eyes.look(request, capture.photo, left_s, top_k=top_k)
         if isinstance(analysis, Refusal):
             return analysis
         chosen = usable(analysis, self._faces_max)
         if isinstance(chosen, Refusal):
             return chosen
         shown, seen = chosen
-        shown = steady(shown, [answer.analysis for answer in self._answers.of(request.person)])
+        compared = steady(shown, [answer.compared for answer in self._answers.of(request.person)])
+        shown = _first_matches(compared, self._matches)
         within_s = min(_COUNTING_S, request.before_sending_s())
         people = await self._people.count(within_s, bundle=shown.bundle)
         card = await self._card(request, capture.photo, shown, language, people)
-        return Look(card, shown, seen, capture.file_id, people)
+        return Look(card, shown, seen, capture.file_id, people, compared)
 
     async def _card(
         self,
@@ -229,7 +232,13 @@ class Lookalike:
 
     async def _send(self, request: Request, message: Message, look: Look, language: str) -> None:
         answer = Answer(
-            request.person, look.file_id, look.analysis, look.seen, language, look.people
+            request.person,
+            look.file_id,
+            look.analysis,
+            look.seen,
+            language,
+            look.compared,
+            look.people,
         )
         key = self._answers.keep(answer)
         with request.timed("send"):
@@ -408,6 +417,12 @@ def _caption(answer: Answer, face: int | None) -> str:
     if face is None:
         return captions.whole(answer.analysis, answer.seen, answer.language)
     return captions.one(answer.analysis.faces[face], answer.language)
+
+
+def _first_matches(analysis: Analysis, count: int) -> Analysis:
+    """An analysis with so many matches for each face, at most."""
+    faces = [replace(face, matches=face.matches[:count]) for face in analysis.faces]
+    return replace(analysis, faces=tuple(faces))
 
 
 def _place(query: CallbackQuery) -> tuple[int, int]:

@@ -18,14 +18,13 @@ import numpy as np
 from PIL import Image
 
 from bot.lookalike import MOST_BLUR, SMALLEST_FACE_PX
-from bot.steady import steady
+from bot.steady import COMPARED, steady
 from engine import image, threads
 from engine.errors import EngineError
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
 
-MATCHES = 8
 QUALITIES = (95, 85, 70, 50)
 SHRUNK = ((0.8, 85), (0.6, 85), (0.9, 75))
 CROPPED = ((0.01, 85), (0.03, 85), (0.02, 70))
@@ -55,7 +54,7 @@ def seen(pipeline, pictures):
     """An analysis of each picture with its largest face alone; None where one has no such face."""
     found = []
     for picture in pictures:
-        (analysis,) = pipeline.analyze([PhotoRequest(picture, top_k=MATCHES)])
+        (analysis,) = pipeline.analyze([PhotoRequest(picture, top_k=COMPARED)])
         if not analysis.faces:
             return None
         found.append(analysis)
@@ -83,7 +82,7 @@ def main():
     pipeline = Pipeline.from_settings(Settings(engine_bundle=arguments.bundle))
     files = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
     np.random.default_rng(arguments.seed).shuffle(files)
-    rows, left_out, alike, others = [], 0, 0, []
+    rows, left_out, alike, pairs, others = [], 0, 0, 0, []
     for path in files:
         if len(rows) == arguments.photos:
             break
@@ -113,12 +112,13 @@ def main():
                 len({verdict for _, verdict in steadied}) > 1,
             ]
         )
-        # What another photo's answer in mind changes: it should change nothing.
-        for other in others:
-            alike += steady(analyses[0], [other]).faces != analyses[0].faces
-        others.append(analyses[0])
+        # What an answer to a photo of somebody else changes: it should change nothing.
+        for home, other in others:
+            if home != path.parent:
+                pairs += 1
+                alike += steady(analyses[0], [other]).faces != analyses[0].faces
+        others.append((path.parent, analyses[0]))
     share = np.mean(rows, axis=0)
-    pairs = len(others) * (len(others) - 1) // 2
     print(
         json.dumps(
             {
@@ -127,7 +127,8 @@ def main():
                 "left_out": left_out,
                 "alone": {"name_changes": share[0], "verdict_changes": share[1]},
                 "with_earlier_answers": {"name_changes": share[2], "verdict_changes": share[3]},
-                "other_photos_taken_for_the_same": alike / pairs if pairs else None,
+                "photos_of_others_taken_for_the_same": alike / pairs if pairs else None,
+                "pairs_of_photos": pairs,
             },
             indent=1,
         )

@@ -1,5 +1,6 @@
 """What buttons need is kept for a while, in bounds, and then forgotten."""
 
+from dataclasses import replace
 from itertools import count
 
 from bot.answers import Answer, Answers
@@ -20,7 +21,7 @@ def answers(clock: Clock, limit: int = 3) -> Answers:
 
 
 def answer(owner: int = 1) -> Answer:
-    return Answer(owner, "file", analysis(face()), 1, "es")
+    return Answer(owner, "file", analysis(face()), 1, "es", analysis(face()))
 
 
 def test_an_answer_is_found_until_its_time_is_over() -> None:
@@ -55,3 +56,11 @@ def test_a_caption_is_cut_where_telegram_counts() -> None:
         cut = fit(text)
         assert len(cut.encode("utf-16-le")) // 2 <= 1024
         assert cut.endswith("…")
+
+
+def test_a_persons_answers_come_newest_first_and_nobody_elses() -> None:
+    kept = answers(Clock())
+    kept.keep(answer(1))
+    kept.keep(replace(answer(2), file_id="theirs"))
+    kept.keep(replace(answer(1), file_id="newest"))
+    assert [found.file_id for found in kept.of(1)] == ["newest", "file"]

@@ -19,7 +19,7 @@ FEWEST = 3
 """With fewer people in common nothing can be told."""
 NEAR = 0.08
 """How far apart, on the mean, the similarities to them may be. Two photos of different people have
-so much in common once in 400 times (`tests.benchmarks.resaved`)."""
+so much in common six times in a thousand (`tests.benchmarks.resaved`)."""
 
 
 def steady(analysis: Analysis, earlier: Iterable[Analysis]) -> Analysis:

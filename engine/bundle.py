@@ -139,6 +139,8 @@ class Calibration(_Part):
         stranger_quantiles: evenly spaced quantiles (0 to 1) of the similarity between people
             outside the gallery and their best match in it, each person weighing the same.
         tail: the highest of them, smoothed; None where the strangers were too few to fit it.
+        people: how many people the strangers were compared with; 0 where that is everybody in the
+            bundle (but themselves, where they are its own people).
         strangers: whose the strangers are, as the data's name; "" where they are the bundle's own
             people, left out in turn.
         identification: the threshold of the verdict "is".
@@ -151,6 +153,7 @@ class Calibration(_Part):
     temperature: float = Field(ge=1e-6, allow_inf_nan=False)
     stranger_quantiles: list[float] = Field(min_length=2)
     tail: TailRecord | None = None
+    people: int = Field(default=0, ge=0)
     strangers: str = ""
     identification: IdentificationRecord
     floors: dict[int, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)

@@ -352,7 +352,8 @@ def scaled(theirs: Calibration, measured_on: int, people: int) -> Calibration:
     start = float(np.interp(0.95, steps, quantiles))
     tail = quantiles[quantiles > start] - start
     scale = float(tail.mean()) if len(tail) else 0.0
-    rate = max(FMR, identification.fmr)
+    # What the threshold was set for: floors lower the rate, and few strangers support no low one.
+    rate = max(FMR, identification.fmr, 1 / identification.strangers)
     rarity = 1 - (1 - rate) ** (1 / power)
     if theirs.tail is not None:
         measured = min(theirs.tail.rate, max(rarity, 1 / identification.strangers))

@@ -6,7 +6,7 @@ line. Which faces to learn from was decided when the dataset was prepared.
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ CALIBRATED_FOR = "calibrated_for"
 _THUMBNAIL = ARCFACE_TEMPLATE
 _OWN_CALIBRATION_PEOPLE = 10
 _OWN_CALIBRATION_FACES = 1000
+_LENT_PEOPLE = 20
 
 
 @dataclass(frozen=True)
@@ -223,16 +224,46 @@ def build(
     manifest = record(summary.kind, faces, embedder, source) | {
         "architecture": {
             "prototypes": len(made),
-            CALIBRATED_FOR: max(people, len(borrowed.manifest.people) - 1 if borrowed else 0),
+            CALIBRATED_FOR: max(people, _measured_on(borrowed) if borrowed else 0),
         }
         | dict(summary.architecture),
         "calibration": calibration,
         **decided(login),
         "metrics": metrics,
     }
-    if borrowed is None and summary.prototypes is not prototypes:
-        manifest["lends"], _ = _calibration(faces, vectors, prototypes, None, strangers, None)
+    if borrowed is None and (summary.prototypes is not prototypes or people > _LENT_PEOPLE):
+        manifest["lends"] = lent(faces, vectors, strangers)
     return save(out, manifest, tensors)
+
+
+def lent(faces: Faces, vectors: Vectors, strangers: Strangers | None) -> Calibration:
+    """What a bundle lends to galleries that are too small to measure anything.
+
+    Those have a few people with a few photos: cluster means, and no more than 20 people. The best
+    of 500 matches is so much higher that a threshold for it would name hardly anybody of a family.
+
+    Args:
+        faces: the dataset.
+        vectors: (n, d) unit embeddings of the faces.
+        strangers: see `build`.
+    """
+    counts = np.bincount(faces.owner, minlength=len(faces.people))
+    chosen = np.sort(np.argsort(-counts, kind="stable")[:_LENT_PEOPLE])
+    index = np.flatnonzero(np.isin(faces.owner, chosen))
+    part = replace(
+        faces.part(index),
+        people=[faces.people[i] for i in chosen],
+        owner=np.searchsorted(chosen, faces.owner[index]),
+    )
+    found, _ = _calibration(part, vectors[index], prototypes, None, strangers, None)
+    return found.model_copy(update={"people": len(chosen), "floors": {}})
+
+
+def _measured_on(lender: Bundle) -> int:
+    """How many people the strangers of a lender's calibration were compared with."""
+    theirs = lender.manifest.lends or lender.calibration
+    everybody = theirs.people or len(lender.manifest.people)
+    return everybody if theirs.strangers else everybody - 1
 
 
 def decided(login: Decided | None) -> dict[str, Any]:
@@ -367,6 +398,6 @@ def _calibration(
             ) from error
     # Few photos leave trained directions close to cluster means, whose threshold is the higher.
     theirs = borrowed.manifest.lends or borrowed.calibration
-    own = scaled(theirs, len(borrowed.manifest.people) - 1, people)
+    own = scaled(theirs, _measured_on(borrowed), people)
     # Floors are of the lender's people.
-    return own.model_copy(update={"source": borrowed.id, "floors": {}}), {}
+    return own.model_copy(update={"source": borrowed.id, "floors": {}, "people": 0}), {}

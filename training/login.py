@@ -520,7 +520,7 @@ class Table:
         Args:
             advance: told how many of the pairs of people are done.
         """
-        found: list[_Book] = [_Book(k, m, self._orders) for k, m in self._combinations]
+        found = [_Book(k, m, self._orders, self._crowd.family) for k, m in self._combinations]
         people = self._crowd.people
         for person in range(people):
             own = self.centred(person)
@@ -616,8 +616,11 @@ class Table:
 class _Book:
     """The scores of one combination."""
 
-    def __init__(self, templates: int, probes: int, orders: Sequence[Numbers]) -> None:
+    def __init__(
+        self, templates: int, probes: int, orders: Sequence[Numbers], family: Numbers | None
+    ) -> None:
         self._k, self._m, self._orders = templates, probes, orders
+        self._family = np.arange(len(orders)) if family is None else family
         self._genuine: list[tuple[Values, Values, Numbers]] = []
         self._impostor: list[tuple[Values, Values, Numbers, Numbers, Numbers]] = []
         self._sessions = 0
@@ -672,8 +675,8 @@ class _Book:
             victim.astype(np.int64),
             impostor.astype(np.int64),
             session.astype(np.int64),
-            sets=min(len(stranger), _met(enrolled, asked)),
-            sittings=min(self._sessions, _met(enrolled, asked // ATTEMPTS)),
+            sets=min(len(stranger), _met(enrolled, asked, self._family)),
+            sittings=min(self._sessions, _met(enrolled, asked // ATTEMPTS, self._family)),
             own_sets=min(
                 len(genuine),
                 int((enrolled * (np.maximum(photos - self._k, 0) // self._m)).sum()),
@@ -687,9 +690,10 @@ def _joined(parts: Sequence[tuple[NDArray[np.generic], ...]], columns: int) -> l
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def _met(enrolled: Numbers, asked: Numbers) -> int:
-    """How many sets of templates and of probes of two people there are."""
-    return int(enrolled.sum() * asked.sum() - (enrolled * asked).sum())
+def _met(enrolled: Numbers, asked: Numbers, family: Numbers) -> int:
+    """How many sets of templates and of probes there are of two people who are no relatives."""
+    related = np.bincount(family, enrolled) @ np.bincount(family, asked)
+    return int(enrolled.sum() * asked.sum() - related)
 
 
 def scores(

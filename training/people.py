@@ -71,7 +71,8 @@ def read(path: Path) -> list[Listed]:
         ValueError: a column or a name is missing, or a person is in it twice.
         OSError: it cannot be read.
     """
-    with path.open(encoding="utf-8", newline="") as file:
+    # Spreadsheets begin a text with a byte order mark.
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     missing = [name for name in COLUMNS if not rows or name not in rows[0]]
     if missing:

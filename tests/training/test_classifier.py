@@ -22,7 +22,7 @@ from engine.request import PhotoRequest
 from engine.settings import Settings
 from tests.training.datasets import prepared
 from tests.training.workbench import edit
-from training import asking, fetch
+from training import asking, fetch, gallery, manifest
 from training.__main__ import app
 
 MAIN = Path(__file__).resolve().parents[2]
@@ -72,6 +72,54 @@ def test_the_default_makes_a_classifier_that_the_engine_serves(home, tmp_path):
     assert not (tmp_path / "runs" / "mine" / "checkpoints").exists()
     assert list((tmp_path / "runs" / "mine" / "history").rglob("metrics.csv"))
     assert list((tmp_path / "runs" / "mine" / "tensorboard").rglob("events*"))
+
+
+def test_several_sources_a_list_and_strangers(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "_OWN_CALIBRATION_FACES", 30)
+    monkeypatch.setattr(gallery, "_OWN_CALIBRATION_PEOPLE", 3)
+    more = prepared(tmp_path / "more", people=7, each=6, seed=31)
+    listed = tmp_path / "people.tsv"
+    listed.write_text(
+        "folder\tdisplay_name\tcountry\tknown_for_en\tknown_for_es\n"
+        "Person_1\tAna\tAR\tsinger\tcantante\n"
+        "3_person\tBen\t\t\t\n"
+        "Person_4;Nobody\tCid\tES\t\t\n"
+    )
+    out = tmp_path / "mine"
+    result = CliRunner().invoke(
+        app,
+        [
+            *("classifier", str(home), str(more), "--people", str(listed)),
+            *("--strangers", str(more), "--strangers", str(home)),
+            *("--out", str(out), "--runs", str(tmp_path / "runs"), "--json"),
+        ],
+    )
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["architecture"]["recipe"] == "head"
+    assert report["calibration"]["source"] == "own"
+    assert report["calibration"]["strangers"] == "more and set"
+    found = bundle.load(out)
+    # Persons 0 and 2 of both datasets, 5 and 6 of the larger one.
+    record = found.calibration.identification
+    assert (record.strangers, record.stranger_people) == (2 * (6 + 8) + 2 * 6, 4)
+    assert record.repeated.people == 4
+    assert found.manifest.people == {0: "Ana", 1: "Ben", 2: "Cid"}
+    assert [found.manifest.about[i].country for i in range(3)] == ["AR", "", "ES"]
+    assert found.manifest.dataset.faces == 3 * (6 + 8)
+    assert found.manifest.lends.strangers == "more and set"
+    for folder in (home, more):
+        assert best_match(out, folder / "crops" / "Person_3" / "0.png").name == "Ben"
+
+
+def test_a_bundle_is_named_after_its_first_source(home, tmp_path, monkeypatch):
+    """Be it a folder or the manifest in one; and nobody's bundle is replaced unasked."""
+    monkeypatch.setattr(bundle, "FOLDER", tmp_path)
+    (tmp_path / "set.json").write_text("{}")
+    for source in (home, home / manifest.NAME):
+        result = CliRunner().invoke(app, ["classifier", str(source)])
+        assert result.exit_code == 1
+        assert "There is a bundle set already" in result.stderr.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

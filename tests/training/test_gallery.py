@@ -11,8 +11,9 @@ from engine import bundle
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
+from tests.training import workbench
 from tests.training.datasets import pictures, prepared
-from training import data, manifest, prepare
+from training import data, gallery, manifest, prepare
 from training.__main__ import app
 from training.audit import unit
 from training.calibration import grouped
@@ -166,3 +167,135 @@ def test_a_trained_head_lends_what_cluster_means_are_worth(tmp_path):
     borrowed = bundle.load(out).calibration
     assert borrowed.source == lender.id
     assert borrowed.identification.threshold == lent
+
+
+# --- Several sources, a list of people, strangers ---
+
+HEADER = "folder\tdisplay_name\tcountry\tknown_for_en\tknown_for_es\twithout\tfamily"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Two datasets of the same people and a third one with more, whom nobody lists."""
+    folder = tmp_path_factory.mktemp("sources")
+    return [
+        prepared(folder / name, people=people, each=6, seed=seed)
+        for name, people, seed in (("first", 4, 21), ("second", 4, 22), ("others", 7, 23))
+    ]
+
+
+@pytest.fixture
+def listed(tmp_path):
+    path = tmp_path / "people.tsv"
+    lines = [
+        "person_0\tAna López\tAR\tsinger\tcantante\t0.png;1.png\t",
+        "1 Person;Somebody\tBen\tES\t\t\t\t",
+        "Person_3\tCid\t\tplayer\t\t\t",
+        "Person_77\tZoe\tUS\t\t\t\t",
+    ]
+    path.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def few_are_enough(monkeypatch):
+    """Made-up datasets are measured on themselves, as large ones are."""
+    monkeypatch.setattr(gallery, "_OWN_CALIBRATION_FACES", 30)
+    monkeypatch.setattr(gallery, "_OWN_CALIBRATION_PEOPLE", 3)
+
+
+def test_several_sources_a_list_and_strangers(sources, listed, tmp_path, few_are_enough):
+    first, second, others = sources
+    out = tmp_path / "x"
+    command = (first, second, "--people", listed, "--strangers", others, "--strangers", first)
+    result = run(*command, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["people"] == {"Ana López": 8, "Ben": 12, "Cid": 12}
+    assert report["missing"] == ["Zoe"]
+    read = bundle.load(out)
+    assert read.manifest.people == {0: "Ana López", 1: "Ben", 2: "Cid"}
+    assert read.manifest.about[0].country == "AR"
+    assert read.manifest.about[0].known_for == {"en": "singer", "es": "cantante"}
+    assert read.manifest.about[2].known_for == {"en": "player"}
+    assert read.manifest.dataset.name == "first and second"
+    found = read.calibration
+    assert (found.source, found.strangers) == ("own", "others and first")
+    # Persons 2, 4, 5 and 6, of whom the first is in both.
+    assert (found.identification.strangers, found.identification.stranger_people) == (30, 4)
+    # Whoever asks about a photo of either source is told the listed name.
+    made = Pipeline.from_settings(Settings(engine_bundle=str(out), engine_device="cpu"))
+    for home in (first, second):
+        photo = Image.open(home / "crops" / "Person_1" / "3.png").convert("RGB")
+        (analysis,) = made.analyze([PhotoRequest(photo, aligned=True)])
+        assert analysis.faces[0].matches[0].name == "Ben"
+    shown = " ".join(run(*command, "--out", out).output.split())
+    assert "for want of a face: Zoe" in shown
+    assert "30 faces of 4 strangers (others and first)" in shown
+    assert "same name in more than a tenth" in shown
+
+
+def test_what_was_left_out_is_told_of_the_people_who_are_wanted(sources, listed, tmp_path):
+    homes = [tmp_path / "a", tmp_path / "b"]
+    for home, source in zip(homes, sources, strict=False):
+        shutil.copytree(source, home)
+    workbench.edit(homes[0], 1, status="drop", code="blurred", reason="it is blurred")  # Ana
+    workbench.edit(homes[0], 13, status="drop", code="blurred", reason="it is blurred")  # Person 2
+    workbench.edit(homes[1], 20, status="drop", code="copy", reason="it is a copy")  # Cid
+    # Manifests may have other names than the usual one.
+    (homes[1] / manifest.NAME).rename(homes[1] / "mine.jsonl")
+    given = (homes[0], homes[1] / "mine.jsonl")
+    report = json.loads(run(*given, "--people", listed, "--out", tmp_path / "x", "--json").stdout)
+    assert [(entry["person"], entry["code"]) for entry in report["left_out"]] == [
+        ("Person 0", "blurred"),
+        ("Person 3", "copy"),
+    ]
+    report = json.loads(run(*given, "--out", tmp_path / "x", "--json").stdout)
+    assert len(report["left_out"]) == 3
+    assert report["people"] == {"Person 0": 11, "Person 1": 12, "Person 2": 11, "Person 3": 11}
+    assert report["missing"] == []
+
+
+def test_people_of_several_sources_without_a_face_are_told(sources, tmp_path):
+    home = tmp_path / "a"
+    shutil.copytree(sources[2], home)
+    for number in range(36, 42):  # Person 6
+        workbench.edit(home, number, override="drop")
+    report = json.loads(run(sources[0], home, "--out", tmp_path / "x", "--json").stdout)
+    assert report["missing"] == ["Person 6"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("known_for_es", "es"), "lacks the column known_for_es"),
+        (lambda text: text.replace("\tAR\t", "\tArgentina\t"), "'Argentina' is no ISO 3166-1"),
+        (lambda text: text.replace("erson", "ersons"), "Nobody of the list of people"),
+    ],
+)
+def test_a_list_that_is_wrong_makes_no_bundle(home, listed, tmp_path, change, said):
+    listed.write_text(change(listed.read_text(encoding="utf-8")), encoding="utf-8")
+    result = run(home, "--people", listed, "--out", tmp_path / "x")
+    assert result.exit_code == 1
+    assert said in " ".join(result.output.split())
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_strangers_who_are_all_in_the_gallery_are_refused(home, tmp_path):
+    result = run(home, "--strangers", home, "--out", tmp_path / "x")
+    assert result.exit_code == 1
+    assert "Everybody among the strangers is in the gallery" in " ".join(result.output.split())
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_the_same_sources_give_the_same_bytes(sources, listed, tmp_path, few_are_enough):
+    first, second, others = sources
+    for name in ("a", "b"):
+        result = run(
+            *(first, second, "--people", listed, "--strangers", others),
+            *("--out", tmp_path / name / "x", "--created", "2026-01-01"),
+        )
+        assert result.exit_code == 0, result.output
+    for suffix in ("pth", "json"):
+        made = [(tmp_path / name / f"x.{suffix}").read_bytes() for name in ("a", "b")]
+        assert made[0] == made[1]

@@ -316,7 +316,8 @@ def crowd_folder(tmp_path_factory):
 
 
 def test_calibrate_writes_it_and_the_card_tells_it(tmp_path, crowd_folder):
-    stem = gallery(crowd_folder, tmp_path / "mine", ["Person 0", "Person 1", "Person 2"])
+    people = ["Person 0", "Person 1", "Person 2"]
+    stem = gallery(crowd_folder, tmp_path / "mine", people, login_absent="There are too few.")
     weights = stem.with_suffix(".pth").read_bytes()
     command = ("calibrate", stem, crowd_folder, "--login", "--created", "2026-02-03", "--json")
     result = run(*command)
@@ -325,6 +326,7 @@ def test_calibrate_writes_it_and_the_card_tells_it(tmp_path, crowd_folder):
     made = bundle.load(stem).manifest.login
     assert told["version"] == made.version
     assert made.source == f"own, measured 2026-02-03 on {crowd_folder.name}"
+    assert bundle.load(stem).manifest.login_absent == ""
     assert {(point["templates"], point["probes"]) for point in told["points"]} >= {(1, 1), (3, 1)}
     assert stem.with_suffix(".pth").read_bytes() == weights
     written = stem.with_suffix(".json").read_bytes()

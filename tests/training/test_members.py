@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 
 from engine import bundle, files, recogniser
 from tests.engine import bundles
+from tests.training import workbench
 from tests.training.datasets import pictures
-from training import data, gallery, members, prepare, tools
+from training import data, gallery, members, people, prepare, recipes, tools
 from training.__main__ import app
 from training.audit import unit
+from training.fitting import Machine
 from training.gallery import CALIBRATED_FOR
+from training.recipes import Recipe
 
 
 def run(*arguments):
@@ -283,20 +286,158 @@ def test_a_bundle_that_does_not_count_takes_new_people_only(tmp_path, photos):
 
 
 @pytest.mark.parametrize("command", ["add", "remove"])
-def test_classifiers_and_vectorizers_are_refused(tmp_path, photos, command):
+def test_networks_of_their_own_and_vectorizers_are_refused(tmp_path, photos, command):
     arguments = (
         ("add", "Ana", of(photos, 4)[0], "--to")
         if command == "add"
         else ("remove", "Ana", "--from")
     )
-    stem = bundles.make(tmp_path, kind="classifier")
+    stem = workbench.classifier(None, tmp_path / "network", ["Ana", "Ben", "Carla"])
+    before = [stem.with_suffix(suffix).read_bytes() for suffix in (".pth", ".json")]
     result, said = run(*arguments, stem)
     assert result.exit_code == 1
+    assert "a network of its own" in said
     assert "train it again with `python -m training classifier`" in said
+    assert [stem.with_suffix(suffix).read_bytes() for suffix in (".pth", ".json")] == before
     stem = bundles.make(tmp_path, kind="vectorizer", people={}, calibration=None)
     result, said = run(*arguments, stem)
     assert result.exit_code == 1
     assert "knows nobody" in said
+
+
+# --- Heads: people who were trained together, on an embedder's vectors ---
+
+
+@pytest.fixture(scope="module")
+def headed(built, eyes):
+    """A head over the same four people, of whom something is said."""
+    wanted = recipes.plan(Recipe.HEAD, network=eyes.embedder.specification.id)
+    alone = Machine(torch.device("cpu"), 1, 1, None).alone()
+
+    def directions(vectors, owner, people):
+        return recipes.fit_head(wanted, vectors, owner, people, wanted.epochs, alone)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "DATASETS", built / "datasets")
+        faces = prepare.dataset(built / "people", eyes, aligned=True)
+    countries = ("AR", "BR", "CL", "DE")
+    listed = tuple(
+        people.Listed((f"Person_{i}",), f"Person {i}", country, {"en": f"number {i}"})
+        for i, country in enumerate(countries)
+    )
+    gallery.build(
+        faces,
+        data.vectors(faces, eyes.embedder),
+        eyes.embedder.specification,
+        built / "head",
+        gallery.Source("made up", "none", "2026-01-01", listed),
+        summary=gallery.Summary("classifier", directions, {"recipe": "head"}),
+        thumbnails=True,
+        borrow=None,
+    )
+    read = bundle.load(built / "head")
+    assert read.manifest.kind == "classifier"
+    calibration = read.calibration.model_copy(update={"floors": {0: 0.99, 2: 0.97, 3: 0.98}})
+    bundle.rewrite(built / "head", read.manifest.model_copy(update={"calibration": calibration}))
+    return built / "head"
+
+
+@pytest.fixture
+def head(headed, tmp_path):
+    for suffix in ("pth", "json"):
+        shutil.copy(f"{headed}.{suffix}", tmp_path / f"head.{suffix}")
+    return tmp_path / "head"
+
+
+def test_a_new_person_of_a_head_is_known_afterwards(head, photos, eyes):
+    before = bundle.load(head)
+    result, said = add(head, "Person 4", of(photos, 4)[:6])
+    assert result.exit_code == 0, said
+    after = bundle.load(head)
+    assert after.manifest.kind == "classifier"
+    assert [after.manifest.people[i] for i in range(5)] == [f"Person {i}" for i in range(5)]
+    torch.testing.assert_close(after.tensors["prototypes"][:-1], before.tensors["prototypes"])
+    (new,) = after.tensors["prototypes"][after.tensors["owner"] == 4].numpy()
+    assert np.linalg.norm(new) == pytest.approx(1, abs=1e-5)
+    for person in range(5):
+        assert best(head, of(photos, person)[7], eyes).name == f"Person {person}"
+    assert after.tensors["counts"][-1] == 6
+
+
+def test_a_new_person_of_a_head_keeps_away_from_a_likeness(tmp_path, photos, eyes):
+    """A mean alone would lie closer to others, whose directions were trained apart."""
+    seen, _ = members._see(of(photos, 4)[:6], eyes, True, lambda done: None)
+    mean = unit(np.concatenate([photo.vectors for photo in seen]).sum(axis=0, keepdims=True))
+    generator = np.random.default_rng(0)
+    away = unit(generator.normal(size=(3, 128)).astype(np.float32))
+    likeness = unit(0.9 * mean + 0.6 * away[:1])
+    directions = torch.from_numpy(np.concatenate([likeness, away[1:]]))
+    made = {}
+    for kind in ("gallery", "classifier"):
+        stem = bundles.make(tmp_path / kind, vectors=directions, kind=kind)
+        result, said = add(stem, "Person 4", of(photos, 4)[:6], "--trust")
+        assert result.exit_code == 0, said
+        made[kind] = bundle.load(stem).tensors["prototypes"][3].numpy()
+    np.testing.assert_allclose(made["gallery"], mean[0], atol=1e-5)
+    assert made["classifier"] @ likeness[0] < made["gallery"] @ likeness[0] - 0.02
+    assert made["classifier"] @ mean[0] > 0.9
+
+
+def test_the_same_photos_give_a_head_the_same_person(head, photos, tmp_path):
+    for name in ("one", "two"):
+        for suffix in ("pth", "json"):
+            shutil.copy(f"{head}.{suffix}", tmp_path / f"{name}.{suffix}")
+        result, said = add(
+            tmp_path / name, "Person 4", of(photos, 4)[:6], "--created", "2026-02-03"
+        )
+        assert result.exit_code == 0, said
+    first, second = ((tmp_path / f"{name}.pth").read_bytes() for name in ("one", "two"))
+    assert first == second
+
+
+def test_a_person_leaves_a_head_and_what_is_said_stays_with_the_right_people(head, photos, eyes):
+    before = bundle.load(head)
+    result, said = run("remove", "Person 1", "--from", head)
+    assert result.exit_code == 0, said
+    after = bundle.load(head)
+    assert after.manifest.kind == "classifier"
+    assert {
+        i: (name, after.manifest.about[i].country) for i, name in after.manifest.people.items()
+    } == {
+        0: ("Person 0", "AR"),
+        1: ("Person 2", "CL"),
+        2: ("Person 3", "DE"),
+    }
+    assert after.manifest.about[2].known_for == {"en": "number 3"}
+    assert [after.calibration.threshold_of(i) for i in range(3)] == [0.99, 0.97, 0.98]
+    for suffix in ("pth", "json"):
+        content = head.with_suffix(f".{suffix}").read_bytes()
+        for trace in (b"Person 1", b"number 1"):
+            assert trace not in content
+    kept = before.tensors["owner"] != 1
+    torch.testing.assert_close(after.tensors["prototypes"], before.tensors["prototypes"][kept])
+    assert best(head, of(photos, 3)[7], eyes).name == "Person 3"
+    # Of somebody new nothing is said, and nobody else's words move to them.
+    assert add(head, "Person 4", of(photos, 4)[:6])[0].exit_code == 0
+    last = bundle.load(head)
+    assert last.manifest.people[3] == "Person 4"
+    assert 3 not in last.manifest.about
+    assert {i: one.country for i, one in last.manifest.about.items()} == {0: "AR", 1: "CL", 2: "DE"}
+    assert last.calibration.threshold_of(3) == last.calibration.identification.threshold
+
+
+def test_more_photos_of_a_person_of_a_head(head, photos, eyes):
+    before = bundle.load(head)
+    result, said = add(head, "Person 1", of(photos, 1)[6:9])
+    assert result.exit_code == 0, said
+    after = bundle.load(head)
+    assert after.tensors["counts"].tolist() == [6, 9, 6, 6]
+    others = before.tensors["owner"] != 1
+    torch.testing.assert_close(
+        after.tensors["prototypes"][others], before.tensors["prototypes"][others]
+    )
+    assert best(head, of(photos, 1)[10], eyes).name == "Person 1"
+    assert after.manifest.about == before.manifest.about
 
 
 def test_who_is_not_there_cannot_go(stem):

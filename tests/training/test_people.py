@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.align import ARCFACE
+from engine.align import ARCFACE, ARCFACE_TEMPLATE
 from engine.detect import Detections
 from engine.embed.dlib_resnet29 import DlibResNet29
 from engine.pose import pose
 from tests.training.datasets import prepared
 from tests.training.workbench import edit
-from training import data, facing, people
+from training import data, facing, people, pixels
 from training.data import Faces
 from training.manifest import Row, Status
 from training.people import Listed
@@ -84,6 +84,12 @@ def test_a_list_is_read(tmp_path):
 def test_a_list_may_lack_and_have_further_columns(tmp_path):
     path = listed(tmp_path, "Ana\tAna\tAR\ta\tb\tactor", header=f"{HEADER}\tkind")
     assert people.read(path) == [Listed(("Ana",), "Ana", "AR", {"en": "a", "es": "b"})]
+
+
+def test_a_list_may_come_from_a_spreadsheet(tmp_path):
+    path = tmp_path / "people.tsv"
+    path.write_bytes(f"\ufeff{HEADER}\r\nAna\tAna Ñ\tAR\ta\tb\r\n".encode())
+    assert people.read(path) == [Listed(("Ana",), "Ana Ñ", "AR", {"en": "a", "es": "b"})]
 
 
 @pytest.mark.parametrize(
@@ -315,3 +321,10 @@ def test_where_merged_faces_look_is_what_each_source_says(homes):
     level = pose(ARCFACE.astype(np.float32))
     assert found[0].tolist() == [0.0, 0.56]  # as the manifest says
     assert found[1, 0] != pytest.approx(level.yaw)
+
+
+def test_crops_of_merged_faces_are_mapped_as_they_are(homes):
+    parts = [data.load(home) for home in homes]
+    crops = pixels.mapped(people.merged(parts), ARCFACE_TEMPLATE)
+    alone = [data.read_crops(part, range(4), ARCFACE_TEMPLATE) for part in parts]
+    np.testing.assert_array_equal(crops, np.concatenate(alone))

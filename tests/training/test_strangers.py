@@ -327,3 +327,12 @@ def test_the_more_people_the_higher_a_borrowed_threshold(by_many):
     assert raised[0] == own
     assert raised[1] == pytest.approx(own, abs=0.02)  # one more person hardly matters
     assert raised[-1] > own + 0.03
+
+
+def test_few_strangers_promise_a_borrower_no_more_than_they_can(known):
+    """Floors may leave none of them with a name; that does not make them a thousand."""
+    lender, _ = measured(known, strangers_of(people=200, each=1))
+    none = lender.identification.model_copy(update={"fmr": 0.0})
+    borrowed = scaled(lender.model_copy(update={"identification": none}), PEOPLE, 3 * PEOPLE)
+    assert borrowed.identification.fmr == 1 / 200
+    assert borrowed.identification.threshold > lender.identification.threshold

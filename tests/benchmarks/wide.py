@@ -26,7 +26,7 @@ from engine import threads
 PEOPLE = 5_000
 STRANGERS = 5_000
 DIMENSION = 128
-ROUNDS = 9
+ROUNDS = 5
 LOOKS = 20
 
 

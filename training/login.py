@@ -185,9 +185,14 @@ class Crowd:
             None if self.family is None else self.family[list(people)],
         )
 
+    @property
+    def families(self) -> Numbers:
+        """(people,) as `family`; where that is None, everybody is one of their own."""
+        return np.arange(self.people) if self.family is None else self.family
+
     def related(self, person: int, other: int) -> bool:
         """Whether two people are known to be of one family."""
-        return self.family is not None and bool(self.family[person] == self.family[other])
+        return bool(self.families[person] == self.families[other])
 
 
 def crowd(faces: Faces, vectors: Vectors, poses: Poses, gates: Gates | None = None) -> Crowd:
@@ -520,7 +525,8 @@ class Table:
         Args:
             advance: told how many of the pairs of people are done.
         """
-        found = [_Book(k, m, self._orders, self._crowd.family) for k, m in self._combinations]
+        families = self._crowd.families
+        found = [_Book(k, m, self._orders, families) for k, m in self._combinations]
         people = self._crowd.people
         for person in range(people):
             own = self.centred(person)
@@ -528,7 +534,7 @@ class Table:
             for book in found:
                 book.genuine(person, gram)
         for done, (a, b) in enumerate(combinations(range(people), 2), 1):
-            if self._crowd.related(a, b):
+            if families[a] == families[b]:
                 continue
             left, right = self.centred(a, b), self.centred(b, a)
             across = (left @ right.T).astype(np.float64)
@@ -559,15 +565,14 @@ class Table:
     def turns(self, templates: int) -> Turns:
         """Faces turned aside against means of templates, their own person's and others'."""
         genuine, stranger, people, faces = [], [], 0, 0
+        families = self._crowd.families
+        family_of = families[self._crowd.owner]
         for person in range(self._crowd.people):
             enrolled = self._enrolled(person, templates)
             turned = self._turned(person)
             if enrolled is None:
                 continue
-            kin = [a for a in range(self._crowd.people) if self._crowd.related(a, person)]
-            others = np.flatnonzero(
-                self._crowd.turned & ~np.isin(self._crowd.owner, [person, *kin])
-            )
+            others = np.flatnonzero(self._crowd.turned & (family_of != families[person]))
             stranger.append((enrolled @ self._away(others, person).T)[0])
             if len(turned):
                 genuine.append((enrolled @ turned.T).ravel())
@@ -617,10 +622,10 @@ class _Book:
     """The scores of one combination."""
 
     def __init__(
-        self, templates: int, probes: int, orders: Sequence[Numbers], family: Numbers | None
+        self, templates: int, probes: int, orders: Sequence[Numbers], families: Numbers
     ) -> None:
         self._k, self._m, self._orders = templates, probes, orders
-        self._family = np.arange(len(orders)) if family is None else family
+        self._families = families
         self._genuine: list[tuple[Values, Values, Numbers]] = []
         self._impostor: list[tuple[Values, Values, Numbers, Numbers, Numbers]] = []
         self._sessions = 0
@@ -675,8 +680,8 @@ class _Book:
             victim.astype(np.int64),
             impostor.astype(np.int64),
             session.astype(np.int64),
-            sets=min(len(stranger), _met(enrolled, asked, self._family)),
-            sittings=min(self._sessions, _met(enrolled, asked // ATTEMPTS, self._family)),
+            sets=min(len(stranger), _met(enrolled, asked, self._families)),
+            sittings=min(self._sessions, _met(enrolled, asked // ATTEMPTS, self._families)),
             own_sets=min(
                 len(genuine),
                 int((enrolled * (np.maximum(photos - self._k, 0) // self._m)).sum()),

@@ -4,7 +4,6 @@ What is fit to learn from is not what a bot meets: leaving out the faces that `p
 leave out the hard ones. Knows manifests; knows nothing about bundles or scores.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from training import manifest, prepare
 from training.data import Faces
 from training.manifest import Code, Row, Status
 from training.metrics import Flags, Numbers
+from training.people import key
 from training.tools import Tools
 
 _COPIES = frozenset({Code.COPY, Code.NEAR_COPY})
@@ -109,13 +109,8 @@ def of(source: Path, see: Callable[[], Tools], *, aligned: bool = False) -> Prob
 
 def number_of(people: Sequence[str], names: Mapping[int, str]) -> Numbers:
     """(people,) the number that a bundle gives each person; -1 for those it does not know."""
-    known = {_folded(name): number for number, name in names.items()}
-    return np.array([known.get(_folded(person), -1) for person in people], np.int64)
-
-
-def _folded(name: str) -> str:
-    """A name as folders and bundles may spell it."""
-    return unicodedata.normalize("NFC", name).replace("_", " ").strip().casefold()
+    known = {key(name): number for number, name in names.items()}
+    return np.array([known.get(key(person), -1) for person in people], np.int64)
 
 
 def _counted(rows: Sequence[Row], doubted: Flags) -> dict[str, int]:

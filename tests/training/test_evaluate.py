@@ -325,6 +325,17 @@ def test_a_file_that_is_not_lfws(tmp_path, text, message):
         pairs.read_lfw(tmp_path / "pairs.txt")
 
 
+def test_a_gallery_name_with_accents_is_the_folder_without_them_in_any_order():
+    numbers = probes.number_of(
+        ["Recep_Tayyip_Erdogan", "Hung_Sung_Choi"],
+        {
+            0: "Choi Sung-hung",
+            1: "Recep Tayyip Erdoğan",
+        },
+    )
+    assert numbers.tolist() == [1, 0]
+
+
 def test_names_are_matched_as_folders_spell_them():
     numbers = probes.number_of(
         ["Ju\u0308rgen_Klopp", "ana lee", "Nobody"], {0: "Ana Lee", 1: "J\u00fcrgen Klopp"}

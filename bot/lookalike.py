@@ -208,7 +208,10 @@ class Lookalike:
         if isinstance(chosen, Refusal):
             return chosen
         shown, seen = chosen
-        compared = steady(shown, [answer.compared for answer in self._answers.of(request.person)])
+        compared = steady(
+            _with_pictures(shown, self._matches),
+            [answer.compared for answer in self._answers.of(request.person)],
+        )
         shown = _first_matches(compared, self._matches)
         within_s = min(_COUNTING_S, request.before_sending_s())
         people = await self._people.count(within_s, bundle=shown.bundle)
@@ -422,6 +425,21 @@ def _caption(answer: Answer, face: int | None) -> str:
 def _first_matches(analysis: Analysis, count: int) -> Analysis:
     """An analysis with so many matches for each face, at most."""
     faces = [replace(face, matches=face.matches[:count]) for face in analysis.faces]
+    return replace(analysis, faces=tuple(faces))
+
+
+def _with_pictures(analysis: Analysis, count: int) -> Analysis:
+    """An analysis that is kept: only so many matches of each face have their pictures."""
+    faces = [
+        replace(
+            face,
+            matches=(
+                *face.matches[:count],
+                *(replace(match, thumbnail=None) for match in face.matches[count:]),
+            ),
+        )
+        for face in analysis.faces
+    ]
     return replace(analysis, faces=tuple(faces))
 
 

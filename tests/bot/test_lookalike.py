@@ -9,7 +9,7 @@ import pytest
 
 from bot import captions
 from bot.intake import Reason, Refusal
-from bot.lookalike import FACES_SHOWN, usable
+from bot.lookalike import FACES_SHOWN, _with_pictures, usable
 from bot.sandbox import Fault, FaultKind
 from bot.texts import say
 from engine import errors
@@ -529,3 +529,11 @@ async def test_a_person_who_blocked_the_bot_breaks_nothing(
         await ben.send_photo(picture(1))
         assert (await ben.reply()).photo
     assert "kind=photo outcome=blocked" in caplog.text
+
+
+def test_only_matches_that_are_shown_keep_their_pictures() -> None:
+    """Thirty are compared for each face, and answers are kept for an hour."""
+    many = tuple(Match(f"n{n}", 0.01, 0.5, 50.0, Verdict.SOME, b"picture") for n in range(30))
+    kept = _with_pictures(analysis(face(found=many)), 8).faces[0].matches
+    assert [match.thumbnail for match in kept] == [b"picture"] * 8 + [None] * 22
+    assert [match.name for match in kept] == [match.name for match in many]

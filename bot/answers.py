@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bot.shown import LeftOut
 from engine.types import Analysis
 
 
@@ -19,8 +20,8 @@ class Answer:
     Attributes:
         owner: the Telegram id of the person it was given to.
         file_id: Telegram's name for the photo, by which it can be fetched again.
-        analysis: the faces shown, with the matches that are shown.
-        seen: how many usable faces there were.
+        analysis: the faces shown, from left to right, with the matches that are shown.
+        left_out: how many faces are not shown.
         language: in which it was given.
         compared: the same faces with all matches by which they are told again (`bot.steady`).
         people: how many people the bundle that answered knows; None where that is not known.
@@ -29,7 +30,7 @@ class Answer:
     owner: int
     file_id: str
     analysis: Analysis
-    seen: int
+    left_out: LeftOut
     language: str
     compared: Analysis
     people: int | None = None

@@ -54,6 +54,7 @@ from bot.transport import Patient, Telegram, parse_update
 from bot.verify import Terms, Verifying
 from bot.who import Who
 from engine.client import Engine
+from engine.confinement import keep_memory_private
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ async def run(settings: Settings, engine: Engine, *, draw: Draw = card.draw) -> 
         StoreError: the database or the key cannot be used.
         OSError: the webhook's port is taken.
     """
+    keep_memory_private()
     with _stop_signals() as stop:
         async with contextlib.AsyncExitStack() as stack:
             # A task, because Telegram may be away, and a signal must not wait for it.

@@ -5,6 +5,7 @@ the nearest. How strong the likeness is comes as a second one, from a good liken
 """
 
 from bot import figures
+from bot.shown import LeftOut
 from bot.texts import say
 from engine.types import Analysis, Face, Verdict
 
@@ -15,24 +16,25 @@ TEXT_MAX = 4096
 _ALSO = 2  # further names in a caption
 
 
-def whole(analysis: Analysis, seen: int, language: str) -> str:
+def whole(analysis: Analysis, left_out: LeftOut, language: str) -> str:
     """What to say below a photo's card.
 
     Args:
         analysis: the faces on the card, at least one.
-        seen: how many usable faces the photo has.
+        left_out: how many are not on it.
         language: a key of `texts.LANGUAGES`.
     """
     if len(analysis.faces) == 1:
-        return one(analysis.faces[0], language)
-    lines = [say(language, "lookalike.several", count=seen)]
-    for number, face in enumerate(analysis.faces, 1):
-        lines.append(
-            say(language, "lookalike.numbered", number=number, words=brief(face, language))
-        )
-    if seen > len(analysis.faces):
-        lines.append(say(language, "lookalike.largest", count=len(analysis.faces)))
-    return fit("\n".join(lines))
+        lines = [one(analysis.faces[0], language)]
+    else:
+        count = len(analysis.faces) + left_out.smaller
+        lines = [say(language, "lookalike.several", count=count)]
+        for number, face in enumerate(analysis.faces, 1):
+            words = brief(face, language)
+            lines.append(say(language, "lookalike.numbered", number=number, words=words))
+    # Where names are too long for all to fit, what is left out is told nevertheless.
+    last = "".join(f"\n{sentence}" for sentence in _missing(left_out, language))
+    return fit("\n".join(lines), CAPTION_MAX - _units(last)) + last
 
 
 def one(face: Face, language: str) -> str:
@@ -57,9 +59,10 @@ def brief(face: Face, language: str) -> str:
     return say(language, f"lookalike.brief_{best.verdict.value}", name=best.name)
 
 
-def photo(analysis: Analysis, language: str) -> str:
-    """One photo of an album in a few words."""
-    return " · ".join(brief(face, language) for face in analysis.faces)
+def photo(analysis: Analysis, left_out: LeftOut, language: str) -> str:
+    """One photo of an album in a few words: arguments as in `whole`."""
+    faces = " · ".join(brief(face, language) for face in analysis.faces)
+    return ". ".join([faces, *_missing(left_out, language)])
 
 
 def longer(face: Face, people: int | None, language: str) -> str:
@@ -86,6 +89,12 @@ def fit(text: str, limit: int = CAPTION_MAX) -> str:
         return text
     units = text.encode("utf-16-le")
     return units[: 2 * (limit - 1)].decode("utf-16-le", "ignore") + "…"
+
+
+def _missing(left_out: LeftOut, language: str) -> list[str]:
+    """Sentences about the faces that are not shown, none where all are."""
+    counts = {"lookalike.smaller": left_out.smaller, "lookalike.unclear": left_out.unclear}
+    return [say(language, key, count=count) for key, count in counts.items() if count]
 
 
 def _units(text: str) -> int:

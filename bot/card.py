@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from bot import canvas, figures, lettering, portrait
+from bot import canvas, figures, lettering
 from bot.canvas import (
     FRAME_STROKE,
     INK,
@@ -45,8 +45,6 @@ from bot.texts import say
 from engine import image
 from engine.types import Analysis, Face, Match, Verdict
 
-MOST_FACES: Final = 6
-"""Faces that an overview shows; the largest ones, as `Analysis` orders them."""
 MOST_MATCHES: Final = 5
 """Matches that a face's card shows, as long as each has 1 % of the likeness."""
 
@@ -61,6 +59,7 @@ PHOTOGRAPH_RADIUS: Final = 48
 LIKENESS: Final = 188  # diameter of the best match's picture, which overlaps the portrait
 PANEL_HEIGHTS: Final = (420, 660)  # of an overview's photo, least and most
 BADGE: Final = 56
+_BADGE_STEPS: Final = 6  # how far from its face a badge looks for a free place
 PANEL_PADDING: Final = 32
 ROW: Final = 88  # height of a share's row
 ROW_LIKENESS: Final = 66
@@ -90,7 +89,7 @@ WORDMARK: Final = Style(28, 600)
 
 
 def draw(
-    photo: bytes,
+    picture: bytes,
     analysis: Analysis,
     *,
     language: str,
@@ -100,11 +99,11 @@ def draw(
     """Draw the answer to a photo.
 
     Args:
-        photo: the picture file that was analysed.
+        picture: the photo as the engine gave it back, see `Analysis.picture`.
         analysis: what the engine saw in it; at least one face.
         language: a key of `bot.texts.LANGUAGES`.
         face: index into `analysis.faces` for the card of that face alone; None for the card of
-            the whole photo, which is the only face's card or an overview of the largest six.
+            the whole photo, which is the only face's card or an overview of all, in their order.
         people: how many people the bundle that answered knows; None where that is not known.
             An overview does not tell.
 
@@ -112,13 +111,13 @@ def draw(
         A PNG, 1080 px wide.
 
     Raises:
-        ImageError: the photo cannot be decoded.
+        ImageError: the picture cannot be decoded.
         ValueError: the analysis has no face.
         IndexError: there is no such face.
     """
     layout = compose(analysis, language=language, face=face, people=people)
-    decoded = image.decode_scaled(photo, at_least_px=_sharp_enough(layout, analysis))
-    return canvas.png(canvas.paint(layout, decoded))
+    photo = image.Photo(image.decode(picture), analysis.width_px, analysis.height_px)
+    return canvas.png(canvas.paint(layout, photo))
 
 
 def compose(
@@ -245,7 +244,7 @@ def _amid(items: list[Item], top: int, height: int) -> list[Item]:
 
 
 def _overview(analysis: Analysis, language: str) -> Layout:
-    faces = analysis.faces[:MOST_FACES]
+    faces = analysis.faces
     photograph = _photograph(analysis, faces)
     items: list[Item] = [photograph]
     frames = [_frame(face, photograph) for face in faces]
@@ -268,8 +267,6 @@ def _overview(analysis: Analysis, language: str) -> Layout:
             items += _cell(faces[index], index + 1, words, replace(place, height=height))
         y += height + gutter
     notes = [say(language, "card.footnote")] if any(face.matches for face in faces) else []
-    if hidden := len(analysis.faces) - len(faces):
-        notes.insert(0, say(language, "card.more", count=hidden))
     return _finished(items, y - gutter, notes)
 
 
@@ -391,7 +388,7 @@ def _around(frame: Spot) -> Iterator[tuple[int, int]]:
     yield frame.right + out, frame.y - out
     yield frame.right + out, frame.bottom + out
     yield frame.x - out, frame.bottom + out
-    steps = range(-MOST_FACES, MOST_FACES + 1)
+    steps = range(-_BADGE_STEPS, _BADGE_STEPS + 1)
     for across, down in sorted(itertools.product(steps, steps), key=lambda step: math.hypot(*step)):
         yield frame.x - out + across * BADGE, frame.y - out + down * BADGE
 
@@ -459,15 +456,3 @@ def _finished(items: list[Item], y: int, notes: list[str]) -> Layout:
     foot.append(Mark(mark))
     foot += _column([wordmark], WORDMARK, MUTED, mark.right + 12, bottom - WORDMARK.line_height_px)
     return Layout(WIDTH, bottom + MARGIN - 8, (*items, *foot))
-
-
-def _sharp_enough(layout: Layout, analysis: Analysis) -> int:
-    """The longer side that the photo must keep for nothing on the card to lose detail."""
-    scale = 0.0
-    for item in layout.items:
-        match item:
-            case Photograph(_, view, window):
-                scale = max(scale, window.width / (view[2] - view[0]))
-            case Portrait(spot, face):
-                scale = max(scale, portrait.zoom(face, spot.width))
-    return math.ceil(min(scale, 1.0) * max(analysis.width_px, analysis.height_px))

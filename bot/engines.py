@@ -27,6 +27,7 @@ async def embedded(settings: Settings) -> AsyncIterator[Engine]:
         ConfigurationError: it cannot be built.
     """
     async with await EmbeddedEngine.open(settings) as engine:
+        await engine.start_decoders()
         yield engine
 
 

@@ -44,7 +44,6 @@ class Reason(StrEnum):
     NO_FACE = "no_face"
     TOO_SMALL = "too_small"
     BLURRED = "blurred"
-    TOO_MANY_FACES = "too_many_faces"
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED_FORMAT = "unsupported_format"
     TOO_LARGE = "too_large"
@@ -92,7 +91,6 @@ PHOTO_IS_TO_BLAME = frozenset(
         Reason.NO_FACE,
         Reason.TOO_SMALL,
         Reason.BLURRED,
-        Reason.TOO_MANY_FACES,
         Reason.NOT_AN_IMAGE,
         Reason.UNSUPPORTED_FORMAT,
         Reason.TOO_LARGE,

@@ -30,21 +30,14 @@ from bot.people import People
 from bot.replies import Language, refused, reply, replying_to, toast, unchanged_is_fine, working
 from bot.request import Request, current
 from bot.seeing import Eyes
+from bot.shown import LeftOut, choose
 from bot.steady import COMPARED, steady
 from bot.texts import say
 from engine.types import Analysis, Face
 
 logger = logging.getLogger(__name__)
 
-# What a face must be to be worth a card. Smaller or more blurred ones are passed over where the
-# photo has a better one, and refused, saying so, where it has not.
-SMALLEST_FACE_PX = 40
-# Of 142 aligned press photos (112 px) none is above 0.63; enlarged from 28 px, 95 of 100 are below
-# 0.75; blurred with a Gaussian of 3 px, 95 of 100 are above 0.80.
-MOST_BLUR = 0.78
-FACES_SHOWN = 6
-"""The largest faces of a photo, which a card can tell apart."""
-
+_BUTTONS_IN_A_ROW = 6
 _CARDS_AT_A_TIME = 2
 _COUNTING_S = 1.0  # for how long a card waits to hear how many people there are
 
@@ -54,7 +47,7 @@ class Draw(Protocol):
 
     def __call__(
         self,
-        photo: bytes,
+        picture: bytes,
         analysis: Analysis,
         *,
         language: str,
@@ -71,8 +64,8 @@ class Look:
 
     Attributes:
         card: PNG bytes.
-        analysis: the faces on the card.
-        seen: how many usable faces the photo has.
+        analysis: the faces on the card, from left to right.
+        left_out: how many are not on it.
         file_id: Telegram's name for the photo.
         people: how many people the bundle that answered knows; None where that is not known.
         compared: see `Answer.compared`.
@@ -80,30 +73,10 @@ class Look:
 
     card: bytes = field(repr=False)
     analysis: Analysis
-    seen: int
+    left_out: LeftOut
     file_id: str
     people: int | None
     compared: Analysis
-
-
-def usable(analysis: Analysis, faces_max: int) -> tuple[Analysis, int] | Refusal:
-    """The faces worth a card, and how many there were before the smallest were left out.
-
-    Args:
-        analysis: as the engine gave it.
-        faces_max: usable faces above which the photo is refused.
-    """
-    if not analysis.faces:
-        return Refusal(Reason.NO_FACE)
-    large = [face for face in analysis.faces if face.quality.size_px >= SMALLEST_FACE_PX]
-    if not large:
-        return Refusal(Reason.TOO_SMALL, {"pixels": SMALLEST_FACE_PX})
-    clear = [face for face in large if face.quality.blur <= MOST_BLUR]
-    if not clear:
-        return Refusal(Reason.BLURRED)
-    if len(clear) > faces_max:
-        return Refusal(Reason.TOO_MANY_FACES, {"count": len(clear), "most": faces_max})
-    return replace(analysis, faces=tuple(clear[:FACES_SHOWN])), len(clear)
 
 
 class Lookalike:
@@ -117,7 +90,7 @@ class Lookalike:
         answers: remembers what buttons need.
         language: see `replies.Language`.
         matches: how many people to name for each face, at most.
-        faces_max: usable faces above which a photo is refused.
+        faces_max: how many faces of a photo are shown, the largest.
     """
 
     def __init__(
@@ -140,7 +113,7 @@ class Lookalike:
         self._language = language
         self._matches = matches
         self._faces_max = faces_max
-        # Drawing decodes the photo once more: only so many at a time, whoever asks.
+        # Drawing takes a core and some memory: only so many at a time, whoever asks.
         self._easels = asyncio.Semaphore(_CARDS_AT_A_TIME)
 
     # Photos
@@ -201,13 +174,14 @@ class Lookalike:
         if isinstance(capture, Refusal):
             return capture
         left_s, top_k = request.before_sending_s(), max(self._matches, COMPARED)
-        analysis = await self._eyes.look(request, capture.photo, left_s, top_k=top_k)
-        if isinstance(analysis, Refusal):
-            return analysis
-        chosen = usable(analysis, self._faces_max)
+        seen = await self._eyes.look(request, capture.photo, left_s, top_k=top_k, picture=True)
+        if isinstance(seen, Refusal):
+            return seen
+        picture, analysis = seen.picture or b"", replace(seen, picture=None)
+        chosen = choose(analysis, self._faces_max)
         if isinstance(chosen, Refusal):
             return chosen
-        shown, seen = chosen
+        shown, left_out = chosen
         compared = steady(
             _with_pictures(shown, self._matches),
             [answer.compared for answer in self._answers.of(request.person)],
@@ -215,13 +189,13 @@ class Lookalike:
         shown = _first_matches(compared, self._matches)
         within_s = min(_COUNTING_S, request.before_sending_s())
         people = await self._people.count(within_s, bundle=shown.bundle)
-        card = await self._card(request, capture.photo, shown, language, people)
-        return Look(card, shown, seen, capture.file_id, people, compared)
+        card = await self._card(request, picture, shown, language, people)
+        return Look(card, shown, left_out, capture.file_id, people, compared)
 
     async def _card(
         self,
         request: Request,
-        photo: bytes,
+        picture: bytes,
         analysis: Analysis,
         language: str,
         people: int | None,
@@ -230,7 +204,7 @@ class Lookalike:
         with request.timed("card"):
             async with self._easels:
                 return await asyncio.to_thread(
-                    self._draw, photo, analysis, language=language, face=face, people=people
+                    self._draw, picture, analysis, language=language, face=face, people=people
                 )
 
     async def _send(self, request: Request, message: Message, look: Look, language: str) -> None:
@@ -238,7 +212,7 @@ class Lookalike:
             request.person,
             look.file_id,
             look.analysis,
-            look.seen,
+            look.left_out,
             language,
             look.compared,
             look.people,
@@ -247,7 +221,7 @@ class Lookalike:
         with request.timed("send"):
             await message.reply_photo(
                 look.card,
-                caption=captions.whole(look.analysis, look.seen, language),
+                caption=captions.whole(look.analysis, look.left_out, language),
                 reply_markup=_buttons(key, answer, None),
                 reply_parameters=replying_to(message),
                 filename="card.png",
@@ -257,7 +231,12 @@ class Lookalike:
         self, request: Request, looks: Sequence[tuple[int, Look]], language: str
     ) -> None:
         lines = [
-            say(language, "album.line", number=n, words=captions.photo(look.analysis, language))
+            say(
+                language,
+                "album.line",
+                number=n,
+                words=captions.photo(look.analysis, look.left_out, language),
+            )
             for n, look in looks
         ]
         # Telegram shows the caption of an album only where one of its photos alone has one.
@@ -327,7 +306,7 @@ class Lookalike:
     ) -> str | None:
         """Show one face's card, or with None the whole photo's again.
 
-        The photo is fetched anew: no picture is kept longer than an answer takes.
+        The photo is fetched and decoded anew: no picture is kept longer than an answer takes.
         """
         request = current.get()
         chat_id, message_id = _place(query)
@@ -337,8 +316,12 @@ class Lookalike:
             if isinstance(photo, Refusal):
                 request.outcome = f"refused_{photo.reason.value}"
                 return "toast.photo_gone"
+            seen = await self._eyes.look(request, photo, request.before_sending_s(), picture=True)
+            if isinstance(seen, Refusal):
+                request.outcome = f"refused_{seen.reason.value}"
+                return "toast.not_seen"
             card = await self._card(
-                request, photo, answer.analysis, answer.language, answer.people, face
+                request, seen.picture or b"", answer.analysis, answer.language, answer.people, face
             )
             media = InputMediaPhoto(card, caption=_caption(answer, face), filename="card.png")
             with request.timed("send"), unchanged_is_fine():
@@ -394,7 +377,10 @@ def _buttons(
     count = len(answer.analysis.faces)
     if count > 1:
         others = [button(str(i + 1), f"f{i}") for i in range(count) if i != face]
-        rows.append(others)
+        rows += [
+            others[first : first + _BUTTONS_IN_A_ROW]
+            for first in range(0, len(others), _BUTTONS_IN_A_ROW)
+        ]
         if face is not None:
             rows.append([button(say(language, "buttons.all"), "f")])
     last = []
@@ -418,7 +404,7 @@ def _face(answer: Answer, face: int | None) -> Face:
 
 def _caption(answer: Answer, face: int | None) -> str:
     if face is None:
-        return captions.whole(answer.analysis, answer.seen, answer.language)
+        return captions.whole(answer.analysis, answer.left_out, answer.language)
     return captions.one(answer.analysis.faces[face], answer.language)
 
 

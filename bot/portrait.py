@@ -39,15 +39,6 @@ def cut(photo: Image.Image, face: Face, shrunk: float, side_px: int, *, ground: 
     return Image.fromarray(_extended(pixels, inside, ground))
 
 
-def zoom(face: Face, side_px: int) -> float:
-    """Pixels of a face's cut for each pixel of the original photo; above 1 it is magnified."""
-    try:
-        forward = align.similarity_transform(face.landmarks, _loosened(side_px))
-    except ValueError:
-        return 1.0
-    return float(np.hypot(forward[0, 0], forward[1, 0]))
-
-
 def _loosened(side: int) -> NDArray[np.float64]:
     """The ArcFace template in a square of `side` pixels with room for hair and chin."""
     loose = 0.64

@@ -62,6 +62,7 @@ class Eyes:
         *,
         top_k: int = 1,
         embed: bool = False,
+        picture: bool = False,
     ) -> Analysis | Refusal:
         """What is in a photo.
 
@@ -71,8 +72,11 @@ class Eyes:
             within_s: seconds that there are.
             top_k: see `Engine.analyze`.
             embed: see `Engine.analyze`.
+            picture: see `Engine.analyze`.
         """
-        asked = self._engine.analyze(photo, top_k=top_k, embed=embed, timeout_s=within_s)
+        asked = self._engine.analyze(
+            photo, top_k=top_k, embed=embed, picture=picture, timeout_s=within_s
+        )
         return await _ask(request, asked, within_s)
 
     async def watch(self, request: Request, clip: bytes, within_s: float) -> Track | Refusal:

@@ -231,7 +231,7 @@ class Settings(EngineChoice, StoreChoice):
         1.5, ge=0.01, le=10, description="Silence after which an album counts as complete."
     )
     faces_max: int = Field(
-        12, ge=1, le=32, description="Usable faces in a photo above which it is refused."
+        12, ge=1, le=32, description="Faces of a photo that are shown, the largest ones."
     )
     matches: int = Field(8, ge=1, le=50, description="Look-alikes named for each face, at most.")
     buttons_minutes: float = Field(

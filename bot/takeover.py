@@ -110,6 +110,7 @@ async def embedded(
     """
     if not settings.face_login:
         async with await EmbeddedEngine.open(own, build) as engine:
+            await engine.start_decoders()
             yield engine
         return
 
@@ -126,6 +127,7 @@ async def embedded(
             name="takeover",
         )
         try:
+            await engine.start_decoders()
             yield engine
         finally:
             waiting.cancel()

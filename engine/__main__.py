@@ -24,6 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from engine import cluster_commands, image, settings, threads
+from engine.decoding import PhotoDecoders
 from engine.errors import EngineError, UnreadableFile
 from engine.request import PhotoRequest
 from engine.settings import Settings
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # it loads torch, whose threads are set up first
     from engine.pipeline import Pipeline
 
 _BATCH = 8
+_DECODERS = 2
 _UNREADABLE = 1
 _MISCONFIGURED = 2
 
@@ -228,7 +230,7 @@ def _analyze(
 
     def prepare(path: Path) -> PhotoRequest | EngineError:
         try:
-            photo = image.open_photo(path.read_bytes())
+            photo = decoders.open(path.read_bytes())
             return PhotoRequest.of(photo, top_k, embed=embed, aligned=aligned)
         except EngineError as error:
             return error
@@ -239,7 +241,8 @@ def _analyze(
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     hidden = not _errors.is_terminal or len(paths) < 2
     with (
-        ThreadPoolExecutor(2, "decode") as pool,
+        PhotoDecoders(_DECODERS) as decoders,
+        ThreadPoolExecutor(_DECODERS, "decode") as pool,
         Progress(console=_errors, transient=True, disable=hidden) as bar,
     ):
         task = bar.add_task("Looking at photos", total=len(paths))

@@ -1,9 +1,11 @@
 """Bodies of HTTP requests: a photo, a clip, or a form of photos, with bounds on all that is held.
 
-Reading stops where a bound is passed, whatever length was declared. Knows nothing about what is in
-a photo or a clip, or how long the caller waits.
+Reading stops where a bound is passed, whatever length was declared. A file comes as it is; one that
+comes encoded or in a form of its own is refused, and told how to send it. Knows nothing about what
+is in a photo or a clip, or how long the caller waits.
 """
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -13,7 +15,7 @@ from starlette.requests import Request
 
 from engine.clip import too_large as clip_too_large
 from engine.decoder import Limits as ClipLimits
-from engine.errors import Busy, EngineError, FileTooLarge, InvalidRequest
+from engine.errors import Busy, EngineError, FileTooLarge, InvalidRequest, UnsupportedBody
 from engine.image import Limits
 
 FIELD = "photos"
@@ -25,6 +27,26 @@ MAX_HELD_BYTES = 2 * MAX_FORM_BYTES
 """Of all bodies together, from their first byte until they are answered."""
 
 _RETRY_S = 1.0
+
+_SEND_PHOTO = (
+    "send the photo's bytes as they are as the body, for example with "
+    "`curl --data-binary @photo.jpg`"
+)
+_SEND_CLIP = (
+    "send the clip's bytes as they are as the body, for example with `curl --data-binary @clip.mp4`"
+)
+_SEND_PHOTOS = (
+    f"send the photos' bytes as they are as the files '{FIELD}' of a multipart form, for example "
+    f"with `curl -F '{FIELD}=@photo.jpg'`"
+)
+_URLENCODED = b"application/x-www-form-urlencoded"
+_ENCODED = (
+    (re.compile(rb"\x1f\x8b"), "is compressed with gzip"),
+    (re.compile(rb"(data:[\w/.+;-]{0,99},)?[\w+/\r\n-]{40,}={0,2}\s*\Z"), "is in base64"),
+    (re.compile(rb"\s{0,99}[{\[\"]"), "is JSON"),
+)
+_HEAD_BYTES = 256
+"""By which encodings are told."""
 
 
 class Allowance:
@@ -76,14 +98,12 @@ async def read_photo(request: Request, share: Share, limits: Limits) -> bytes:
 
     Raises:
         FileTooLarge: more than `limits.file_bytes`, declared or sent.
+        UnsupportedBody: it is encoded or a form.
         Busy: more than there is room for at present.
         ClientDisconnect: the caller left.
     """
-    body = bytearray()
     too_large = _too_large("photo", limits.file_bytes)
-    async for chunk in _bounded(request, share, limits.file_bytes, too_large):
-        body += chunk
-    return bytes(body)
+    return await _read_file(request, share, limits.file_bytes, too_large, _SEND_PHOTO)
 
 
 async def read_clip(request: Request, share: Share, limits: ClipLimits) -> bytes:
@@ -91,20 +111,20 @@ async def read_clip(request: Request, share: Share, limits: ClipLimits) -> bytes
 
     Raises:
         ClipTooLarge: more than `limits.clip_bytes`, declared or sent.
+        UnsupportedBody: it is encoded or a form.
         Busy: more than there is room for at present.
         ClientDisconnect: the caller left.
     """
-    body = bytearray()
-    async for chunk in _bounded(request, share, limits.clip_bytes, clip_too_large(limits)):
-        body += chunk
-    return bytes(body)
+    too_large = clip_too_large(limits)
+    return await _read_file(request, share, limits.clip_bytes, too_large, _SEND_CLIP)
 
 
-async def read_photos(request: Request, share: Share, limits: Limits) -> list[bytes | FileTooLarge]:
-    """The files of a multipart form's field `photos`, in order; one too large is its error.
+async def read_photos(request: Request, share: Share, limits: Limits) -> list[bytes | EngineError]:
+    """The files of a multipart form's field `photos`, in order; of one too large or encoded, why.
 
     Raises:
-        InvalidRequest: it is no such form, or holds none or too many.
+        UnsupportedBody: it is no such form, or an encoded one.
+        InvalidRequest: it is broken, or holds something else, none or too many.
         FileTooLarge: more than `MAX_FORM_BYTES` in all, declared or sent.
         Busy: more than there is room for at present.
         ClientDisconnect: the caller left.
@@ -112,16 +132,43 @@ async def read_photos(request: Request, share: Share, limits: Limits) -> list[by
     form = _Form(_boundary(request), limits)
     try:
         too_large = _too_large("form", MAX_FORM_BYTES)
-        async for chunk in _bounded(request, share, MAX_FORM_BYTES, too_large):
+        async for chunk in _bounded(request, share, MAX_FORM_BYTES, too_large, _SEND_PHOTOS):
             form.write(chunk)
     except FormParserError as error:
         raise _broken_form() from error
     return form.photos()
 
 
+async def _read_file(
+    request: Request, share: Share, limit_bytes: int, too_large: EngineError, send: str
+) -> bytes:
+    """A body that is one file; `send` says how to send it."""
+    kind, _ = parse_options_header(request.headers.get("content-type", ""))
+    if kind.startswith(b"multipart/"):
+        raise UnsupportedBody(f"The body is a multipart form: {send}.")
+    body = bytearray()
+    async for chunk in _bounded(request, share, limit_bytes, too_large, send):
+        body += chunk
+    # curl calls every body a form; one that is has no zero bytes, and every picture or clip has.
+    if body and kind == _URLENCODED and b"\0" not in body:
+        raise UnsupportedBody(f"The body is a form: {send}.")
+    content = bytes(body)
+    if how := _encoding(content):
+        raise UnsupportedBody(f"The body {how}: {send}.")
+    return content
+
+
+def _encoding(content: bytes) -> str | None:
+    """What was done to a file that did not come as it is."""
+    head = content[:_HEAD_BYTES]
+    return next((how for pattern, how in _ENCODED if pattern.match(head)), None)
+
+
 async def _bounded(
-    request: Request, share: Share, limit_bytes: int, too_large: EngineError
+    request: Request, share: Share, limit_bytes: int, too_large: EngineError, send: str
 ) -> AsyncIterator[bytes]:
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedBody(f"The body has a Content-Encoding: {send}, without such a header.")
     declared = request.headers.get("content-length", "")
     count = int(declared) if declared.isdecimal() else 0
     if count <= limit_bytes:
@@ -142,7 +189,7 @@ class _Form:
 
     def __init__(self, boundary: bytes, limits: Limits) -> None:
         self._limits = limits
-        self._photos: list[bytes | FileTooLarge] = []
+        self._photos: list[bytes | EngineError] = []
         self._photo = bytearray()
         self._too_large = False
         self._name = bytearray()
@@ -167,7 +214,7 @@ class _Form:
     def write(self, chunk: bytes) -> None:
         self._parser.write(chunk)
 
-    def photos(self) -> list[bytes | FileTooLarge]:
+    def photos(self) -> list[bytes | EngineError]:
         if not self._complete:
             raise _broken_form()
         if not self._photos:
@@ -211,9 +258,13 @@ class _Form:
             self._photo.clear()
 
     def _part_end(self) -> None:
-        self._photos.append(
-            _too_large("photo", self._limits.file_bytes) if self._too_large else bytes(self._photo)
-        )
+        photo = bytes(self._photo)
+        if self._too_large:
+            self._photos.append(_too_large("photo", self._limits.file_bytes))
+        elif how := _encoding(photo):
+            self._photos.append(UnsupportedBody(f"This photo {how}: {_SEND_PHOTOS}."))
+        else:
+            self._photos.append(photo)
         self._photo.clear()
         self._too_large = False
 
@@ -225,9 +276,7 @@ def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:
-        raise InvalidRequest(
-            f"Send the photos as multipart/form-data with a boundary, as files named '{FIELD}'."
-        )
+        raise UnsupportedBody(f"The body is no multipart form with a boundary: {_SEND_PHOTOS}.")
     return boundary
 
 

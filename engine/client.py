@@ -11,9 +11,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from engine import clip, tracking
+from engine import clip, picture, tracking
 from engine.batching import Batch, Batcher
 from engine.decoder import Limits as ClipLimits
+from engine.decoding import SLOW_FILES, PhotoDecoders
 from engine.image import LIMITS, Limits
 from engine.request import Analyzer
 from engine.settings import Settings
@@ -37,6 +38,7 @@ class Engine(Protocol):
         top_k: int = 5,
         embed: bool = False,
         aligned: bool = False,
+        picture: bool = False,
         timeout_s: float | None = None,
     ) -> Analysis:
         """Find the faces of a photo and whom each resembles.
@@ -46,6 +48,7 @@ class Engine(Protocol):
             top_k: how many people to name for each face, 1 to `MAX_TOP_K`.
             embed: whether each face carries its embedding.
             aligned: whether the picture is a face already, cut on the ArcFace template.
+            picture: whether the answer carries the photo as a small upright JPEG.
             timeout_s: after how long an answer is of no use any more; None waits for ever.
 
         Raises:
@@ -98,9 +101,9 @@ class Engine(Protocol):
 
 
 class EmbeddedEngine:
-    """An engine in this process: photos are decoded in some threads and computed in others.
+    """An engine in this process, which decodes photos and clips in processes of their own.
 
-    Clips are decoded in processes of their own, and their frames computed with everybody's photos.
+    Frames of clips are computed with everybody's photos.
 
     `async with await EmbeddedEngine.open(settings) as engine:` builds everything; leaving it
     finishes what was accepted.
@@ -132,17 +135,17 @@ class EmbeddedEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._analyzer = analyzer
-        self._limits = limits
+        self._photos = PhotoDecoders(decode_threads, limits=limits)
         self._drain_s = drain_s
         self._max_batch = max_batch
         self._decoders = clip.Decoders(decode_threads, limits=clip_limits, clock=clock)
         self._batcher: Batcher[Submission, Prepared, Analysis] = Batcher(
-            _prepare,
+            self._prepare,
             self._see,
             queue_size=queue_size,
             max_batch=max_batch,
             lanes=analyzer.at_once,
-            prepare_threads=decode_threads,
+            prepare_threads=decode_threads + SLOW_FILES,
             thread=thread,
             clock=clock,
         )
@@ -184,11 +187,12 @@ class EmbeddedEngine:
         top_k: int = 5,
         embed: bool = False,
         aligned: bool = False,
+        picture: bool = False,
         timeout_s: float | None = None,
     ) -> Analysis:
         """See `Engine.analyze`."""
         require_top_k(top_k)
-        file = PhotoFile(photo, top_k, embed, aligned, self._limits)
+        file = PhotoFile(photo, top_k, embed, aligned, picture)
         answer = await self._batcher.submit(file, timeout_s=timeout_s)
         return replace(answer.result, queue_s=answer.queue_s, compute_s=answer.compute_s)
 
@@ -241,6 +245,19 @@ class EmbeddedEngine:
         """See `Batcher.stalled_s`."""
         return self._batcher.stalled_s
 
+    @property
+    def decoding_s(self) -> float:
+        """See `PhotoDecoders.stalled_s`."""
+        return self._photos.stalled_s
+
+    async def start_decoders(self) -> None:
+        """Start all processes that decode photos, which otherwise start when they are needed.
+
+        Raises:
+            Unavailable: one could not be started.
+        """
+        await asyncio.to_thread(lambda: self._photos.start(every=True))
+
     def observe(self, observer: Callable[[Batch], None]) -> None:
         """See `Batcher.observe`."""
         self._batcher.observe(observer)
@@ -251,10 +268,15 @@ class EmbeddedEngine:
         Args:
             limit_s: after how long the unfinished is given up; None is `drain_s`.
         """
-        await self._batcher.close(limit_s=self._drain_s if limit_s is None else limit_s)
+        try:
+            await self._batcher.close(limit_s=self._drain_s if limit_s is None else limit_s)
+        finally:
+            # Threads that still wait for one would keep the process from ending.
+            self._photos.close()
 
     async def __aenter__(self) -> Self:
         await self._batcher.__aenter__()
+        await asyncio.to_thread(self._photos.start)
         return self
 
     async def __aexit__(
@@ -265,18 +287,24 @@ class EmbeddedEngine:
     ) -> None:
         await self.close()
 
+    def _prepare(self, submission: Submission) -> Prepared:
+        return submission.prepare(self._photos)
+
     def _see(self, prepared: list[Prepared]) -> Sequence[Analysis]:
         analyses = self._analyzer.analyze([entry.request for entry in prepared])
         return [
-            analysis
-            if entry.fingerprint is None
-            else replace(analysis, fingerprint=entry.fingerprint)
-            for entry, analysis in zip(prepared, analyses, strict=True)
+            _completed(analysis, entry) for entry, analysis in zip(prepared, analyses, strict=True)
         ]
 
 
-def _prepare(submission: Submission) -> Prepared:
-    return submission.prepare()
+def _completed(analysis: Analysis, entry: Prepared) -> Analysis:
+    """An analysis with what was known of its photo before faces were seen."""
+    if entry.fingerprint is None and entry.picture is None:
+        return analysis
+    shown = entry.picture
+    if shown is not None and analysis.turned:
+        shown = picture.turned(shown, analysis.turned)
+    return replace(analysis, fingerprint=entry.fingerprint, picture=shown)
 
 
 def require_top_k(top_k: int) -> None:

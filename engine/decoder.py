@@ -4,9 +4,10 @@
 
 `engine.clip` runs this file by its path, so that no package is imported, and not even numpy: a
 process that is born for one clip should be born quickly. Before it reads a byte it gives up what it
-does not need: memory and processor time beyond a limit, writing files, opening any (an ffmpeg
-playlist or a reference inside a container would name one), and core dumps. It decodes with one
-allow-listed demuxer and one of a few codecs, in one thread, and stops at the first limit passed.
+does not need (`engine.confinement`): memory and processor time beyond a limit, writing files,
+opening any (an ffmpeg playlist or a reference inside a container would name one), sockets, and most
+system calls. It decodes with one allow-listed demuxer and one of a few codecs, in one thread, and
+stops at the first limit passed.
 
 On standard output it puts a `HEADER`, then for each sampled frame a `RECORD` and its pixels, then a
 last `RECORD`; how it ended is its exit status, an `Ending`. It says nothing in words: whoever
@@ -16,16 +17,18 @@ square.
 
 import errno
 import gc
+import importlib.util
 import io
 import json
 import os
-import resource
 import struct
 import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:  # it loads ffmpeg, after the limits are set
@@ -118,7 +121,8 @@ def arguments(demuxer: str, limits: Limits) -> list[str]:
 
 def main(demuxer: str, limits: Limits, source: BinaryIO, sink: BinaryIO) -> Ending:
     """Decode what comes from `source` to `sink`, under limits that this process keeps for ever."""
-    _limit(limits)
+    confinement = _load_confinement()
+    confinement.limit(limits.memory_bytes, limits.cpu_s)
     try:
         import av
         import av.sidedata.sidedata
@@ -128,7 +132,7 @@ def main(demuxer: str, limits: Limits, source: BinaryIO, sink: BinaryIO) -> Endi
 
         av.logging.set_level(av.logging.PANIC)
         # Everything is loaded: from here on there are only the three streams that there are.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+        confinement.close()
         clip = source.read(limits.clip_bytes + 1)
         if len(clip) > limits.clip_bytes:
             return Ending.TOO_LARGE
@@ -143,14 +147,15 @@ def main(demuxer: str, limits: Limits, source: BinaryIO, sink: BinaryIO) -> Endi
     return Ending.WELL
 
 
-def _limit(limits: Limits) -> None:
-    for kind, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_CPU, limits.cpu_s),
-    ):
-        resource.setrlimit(kind, (most, most))
+def _load_confinement() -> ModuleType:
+    """The module beside this file; the package around it would load numpy."""
+    path = Path(__file__).with_name("confinement.py")
+    specification = importlib.util.spec_from_file_location("confinement", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def _decode(clip: bytes, demuxer: str, limits: Limits, sink: BinaryIO) -> None:

@@ -6,6 +6,7 @@ Knows how to look; knows nothing about how the findings are printed.
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import features
 
 from engine import bundle, clip, default_bundle, embed, recogniser, threads
 from engine.bundle import Bundle
+from engine.decoding import PhotoDecoders
 from engine.device import choose_device
 from engine.embed import facenet_vggface2, mobilefacenet
 from engine.errors import BundleError, EngineError
@@ -23,7 +25,7 @@ from engine.weights import find
 
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "pillow-heif", "facenet-pytorch"),
-    *("onnxruntime", "av", "imagehash"),
+    *("onnxruntime", "av", "imagehash", "psutil"),
 )
 
 
@@ -50,6 +52,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     used = threads.chosen(settings.engine_threads)
     yield Finding("cores", f"{threads.usable_cores()}, of which networks use {used}")
     yield from _formats()
+    yield _photos()
     yield _clips()
     yield _dlib_weights()
     yield _facenet_weights(settings)
@@ -87,6 +90,24 @@ def _formats() -> Iterator[Finding]:
         yield Finding("HEIC photos", f"read (libheif {pillow_heif.libheif_version()})")
     except (ImportError, OSError) as error:
         yield Finding("HEIC photos", f"not read ({error})", "Run `uv sync`.")
+
+
+def _photos() -> Finding:
+    subject = "decoders of photos and clips"
+    try:
+        with PhotoDecoders(1) as decoders:
+            in_force = decoders.in_force()
+    except EngineError as error:
+        return Finding(subject, "not started", error.message)
+    limited = "limited memory, processor time and files; no environment"
+    state = ", ".join([limited, *in_force])
+    if sys.platform == "linux" and "seccomp" not in in_force:
+        return Finding(
+            subject,
+            f"{state}; system calls are not filtered",
+            "Install libseccomp2 (Debian, Ubuntu: `apt install libseccomp2`).",
+        )
+    return Finding(subject, state)
 
 
 def _clips() -> Finding:

@@ -8,6 +8,7 @@
     │   ├── BrokenImage           broken_image        truncated or damaged
     │   ├── FileTooLarge          file_too_large
     │   ├── TooManyPixels         too_many_pixels     decompression bombs included
+    │   ├── ImageTooDemanding     image_too_demanding more time or memory than is given to one
     │   └── UnreadableFile        unreadable_file     missing, a folder, or not allowed
     ├── ClipError                 the bytes cannot become a track; another clip may
     │   ├── NotAVideo             not_a_video         a picture, only sound, nothing at all
@@ -23,6 +24,7 @@
     ├── Unavailable               unavailable         closed, draining or out of reach
     ├── RequestError              the caller asked for something that there is not
     │   ├── InvalidRequest        invalid_request     a query, header or form that is wrong
+    │   ├── UnsupportedBody       unsupported_body    a file that did not come as it is
     │   ├── Unauthorized          unauthorized        no key, or another one
     │   ├── Forbidden             forbidden           from a web page, where no key is wanted
     │   ├── NotFound              not_found           no such path
@@ -91,6 +93,12 @@ class TooManyPixels(ImageError):
     """More pixels than are accepted, by the header or by decoding."""
 
     code = "too_many_pixels"
+
+
+class ImageTooDemanding(ImageError):
+    """A picture whose decoding takes more time or memory than is given to one."""
+
+    code = "image_too_demanding"
 
 
 class UnreadableFile(ImageError):
@@ -183,6 +191,12 @@ class InvalidRequest(RequestError):
     """A query, a header or a form that is wrong."""
 
     code = "invalid_request"
+
+
+class UnsupportedBody(RequestError):
+    """The file came encoded, or in a form, where its bytes alone are accepted."""
+
+    code = "unsupported_body"
 
 
 class Unauthorized(RequestError):

@@ -17,6 +17,11 @@ class Watched(Protocol):
         """For how long nothing has come of what the device has or could have."""
         ...
 
+    @property
+    def decoding_s(self) -> float:
+        """For how long no photo that is being decoded has made place for another."""
+        ...
+
 
 class Health:
     """What is well and what is not; a service is born without a model."""
@@ -29,8 +34,11 @@ class Health:
         """The name of each check, and "ok" or what is the matter."""
         stalled_s = 0.0 if self.engine is None else self.engine.stalled_s
         hangs = stalled_s > MAX_STALL_S
+        decoding_s = 0.0 if self.engine is None else self.engine.decoding_s
+        decodes = decoding_s <= MAX_STALL_S
         return {
             "model": OK if self.engine is not None else "not loaded",
             "device": f"no batch has ended for {stalled_s:.0f} s" if hangs else OK,
+            "decoding": OK if decodes else f"no photo has been decoded for {decoding_s:.0f} s",
             "stopping": "no new photos are taken" if self.stopping else OK,
         }

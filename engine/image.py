@@ -1,12 +1,14 @@
 """Hostile bytes to an upright RGB picture.
 
 Whatever arrives is checked in this order: its length, its format by magic number against a short
-allow-list, the size that its header claims; only then is it decoded. JPEG and PNG files are first
-reduced to the parts that draw the picture, so that no metadata (profiles, compressed texts,
-thumbnails, further pictures) reaches a decoder.
+allow-list, the size that its header claims; only then is it decoded. JPEG, PNG and GIF files are
+first reduced to the parts that draw the (first) picture, so that no metadata (profiles, compressed
+texts, thumbnails, further pictures) reaches a decoder; of HEIC and AVIF files the container is read
+first (`engine.heif`).
 
-Knows nothing about faces. Colour profiles are not applied: pixels are read as sRGB, CMYK as Adobe
-writes it.
+Strangers' files are decoded by this module in a confined process, see `engine.decoding`. Knows
+nothing about faces. Colour profiles are not applied: pixels are read as sRGB, CMYK as Adobe writes
+it.
 """
 
 import io
@@ -14,15 +16,22 @@ import re
 import warnings
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
 
-from engine import avif
+from engine import heif
 from engine.errors import (
     BrokenImage,
     EmptyImage,
     FileTooLarge,
     ImageError,
+    ImageTooDemanding,
     NotAnImage,
     TooManyPixels,
     UnsupportedFormat,
@@ -50,14 +59,31 @@ class Limits:
         pixels: width times height, by the header.
         jpeg_scans: passes that a progressive JPEG makes over the picture (10 are usual); each
             costs the decoder the whole picture's time, and takes only a few bytes to ask for.
+        cpu_s: of processor time, where `engine.decoding` decodes it.
+        memory_bytes: that decoding may take, likewise.
+        wait_s: after how many seconds decoding is given up, likewise, however little of the
+            processor it got.
     """
 
     file_bytes: int = 20 * 1024 * 1024
     pixels: int = 25_000_000
     jpeg_scans: int = 100
+    cpu_s: float = 3.0
+    memory_bytes: int = 600 * 2**20
+    wait_s: float = 30.0
 
 
 LIMITS = Limits()
+
+_TOO_DEMANDING = (
+    "Decoding the picture takes more time or memory than one is given: save it again as an "
+    "ordinary JPEG."
+)
+
+
+def too_demanding() -> ImageTooDemanding:
+    """What a picture is refused with that takes too much processor time or memory."""
+    return ImageTooDemanding(_TOO_DEMANDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +118,7 @@ def decode(data: bytes, *, limits: Limits = LIMITS) -> Image.Image:
         NotAnImage: no picture format begins like this.
         UnsupportedFormat: a picture, in another format or variant.
         TooManyPixels: more pixels than `limits.pixels`, or a JPEG of more scans than allowed.
+        ImageTooDemanding: the file is cut into far more parts than its picture needs.
         BrokenImage: truncated or damaged.
     """
     return decode_scaled(data, at_least_px=None, limits=limits).image
@@ -130,6 +157,8 @@ def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMI
         raise TooManyPixels(_too_many_pixels(None, limits)) from error
     except ImageError:
         raise
+    except MemoryError as error:
+        raise too_demanding() from error
     # Decoders answer hostile bytes with whatever they stumble on, down to bare Exceptions.
     except Exception as error:
         raise BrokenImage(
@@ -261,7 +290,7 @@ def _read_webp(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  
 
 
 def _read_gif(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
-    image = GifImagePlugin.GifImageFile(io.BytesIO(data))
+    image = GifImagePlugin.GifImageFile(io.BytesIO(_strip_gif(data)))
     size = _check_pixels(image, limits)
     image.load()
     return image, size, 1
@@ -274,21 +303,28 @@ def _read_heic(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  
         raise UnsupportedFormat(
             "HEIC pictures cannot be read here, for want of pillow-heif: send a JPEG."
         ) from error
+    header = heif.read(data, limits.pixels)
     image: Image.Image = pillow_heif.HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
     _check_pixels(image, limits)
     image.load()
-    # The decoder has applied the container's own rotation, which by the standard outranks EXIF.
-    return image, image.size, 1
+    # The decoder has turned the picture as the container says, which outranks EXIF.
+    orientation = 1 if header is None or header.turned else _orientation(header.exif)
+    return image, image.size, orientation
 
 
 def _read_avif(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
-    if not avif.supported():
+    if not AvifImagePlugin.SUPPORTED:
         raise UnsupportedFormat(
             "AVIF pictures cannot be read here, for want of a Pillow with AVIF: send a JPEG."
         )
-    image = avif.open_header(data)
+    header = heif.read(data, limits.pixels)
+    image = AvifImagePlugin.AvifImageFile(io.BytesIO(data))
     size = _check_pixels(image, limits)
-    return avif.load(data, size), size, _orientation(image.info.get("exif", b""))
+    # Pillow tells the container's turn as an EXIF orientation, and forgets EXIF's own.
+    pillows = image.info.get("exif", b"")
+    orientation = _orientation(pillows if header is None or header.turned else header.exif)
+    image.load()
+    return image, size, orientation
 
 
 _READERS = {
@@ -325,6 +361,8 @@ _JPEG_METADATA = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
 # Of a file, restart markers included; a picture of 25 megapixels with one in every block has so
 # many. Each is a turn of a Python loop.
 _MOST_PARTS = 400_000
+# Of a PNG or a GIF. A PNG of 20 MB in chunks of 4 KiB has 5,000.
+_MOST_CHUNKS = 50_000
 
 
 def _strip_jpeg(data: bytes) -> tuple[bytes, bytes, int]:
@@ -370,8 +408,11 @@ def _strip_png(data: bytes) -> tuple[bytes, bytes]:
     exif = b""
     # Transparency by colour in 16 bits is not what the decoder's 8-bit pixels compare with.
     wanted = {b"IHDR", b"PLTE", b"IDAT", b"IEND", *((b"tRNS",) if data[24:25] != b"\x10" else ())}
-    position = 8
+    position, parts = 8, 0
     while position < len(data):
+        parts += 1
+        if parts > _MOST_CHUNKS:
+            raise ImageTooDemanding(f"The PNG has more than {_MOST_CHUNKS} chunks: save it again.")
         kind = data[position + 4 : position + 8]
         end = position + 12 + int.from_bytes(view[position : position + 4], "big")
         if kind in wanted:
@@ -382,6 +423,42 @@ def _strip_png(data: bytes) -> tuple[bytes, bytes]:
             break
         position = end
     return bytes(drawing), exif
+
+
+def _strip_gif(data: bytes) -> bytes:
+    """A GIF's first picture alone, with its colours and what of it is transparent (GIF89a)."""
+    position = 13 + _colours_bytes(data[10:11])
+    drawing = bytearray(data[:position])
+    control = b""
+    for _ in range(_MOST_CHUNKS):
+        kind = data[position : position + 1]
+        start, is_picture = position, kind == b","
+        if is_picture:
+            position += 10 + _colours_bytes(data[position + 9 : position + 10]) + 1
+        elif kind == b"!":
+            position += 2
+        else:
+            break  # the end, or what the decoder will not understand either
+        position = _after_blocks(data, position)
+        if is_picture:
+            return bytes(drawing + control + data[start:position] + b";")
+        if data[start + 1 : start + 2] == b"\xf9":
+            control = data[start:position]
+    else:
+        raise ImageTooDemanding(f"The GIF has more than {_MOST_CHUNKS} parts: save it again.")
+    return bytes(drawing) + data[position:]
+
+
+def _colours_bytes(flags: bytes) -> int:
+    """How long a colour table is, by the flags before it."""
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
+
+
+def _after_blocks(data: bytes, position: int) -> int:
+    """Where a GIF's chain of sub-blocks, each up to 255 bytes long, ends."""
+    while position < len(data) and data[position]:
+        position += 1 + data[position]
+    return position + 1
 
 
 _TRANSPOSITIONS = {
@@ -432,9 +509,9 @@ def _orientation(exif: bytes) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """A new picture in mode "RGB" without its file: 16 bits scaled, transparency on white."""
-    if image.mode.startswith("I"):
-        # Pillow would clip to 255 what has to be scaled.
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "I;16":
+        # Pillow would clip to 255 what has to be scaled: of each two bytes the higher one stays.
+        image = Image.frombytes("L", image.size, image.tobytes()[1::2])
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")

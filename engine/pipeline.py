@@ -6,6 +6,7 @@ may use it as `at_once` says.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from engine.align import Template
 from engine.bundle import AboutRecord, Bundle
 from engine.classify import Classifier
 from engine.crew import Crew
-from engine.detect import Detections, Detector, whole_crop
+from engine.detect import SURE_UPRIGHT, Detections, Detector, turn, views, whole_crop
 from engine.device import choose_device
 from engine.errors import BundleError
 from engine.pose import pose
@@ -117,8 +118,8 @@ class Pipeline:
         """
         return self._crew.map(self._see, requests, _cost)
 
-    def _see(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
-        detections = self._detect(requests)
+    def _see(self, asked_for: Sequence[PhotoRequest]) -> list[Analysis]:
+        requests, detections, turned = self._turned(asked_for, self._detect(asked_for))
         owners = [(i, k) for i, found in enumerate(detections) for k in range(len(found))]
         crops = self._cut(requests, detections, owners, self._embedder.specification.template)
         asked = [requests[i] for i, _ in owners]
@@ -134,9 +135,8 @@ class Pipeline:
         faces: list[list[Face]] = [[] for _ in requests]
         for j, (i, k) in enumerate(owners):
             found, request = detections[i], requests[i]
-            scale = _scale(request)
-            x1, y1, x2, y2 = (found.boxes[k] * np.tile(scale, 2)).tolist()
-            points = found.landmarks[k] * scale
+            x1, y1, x2, y2 = _in_original(found.boxes[k].reshape(2, 2), request).ravel().tolist()
+            points = _in_original(found.landmarks[k], request)
             faces[i].append(
                 Face(
                     box=(x1, y1, x2, y2),
@@ -154,24 +154,54 @@ class Pipeline:
                 width_px=_original(request)[0],
                 height_px=_original(request)[1],
                 bundle=self._bundle.id,
+                turned=degrees,
             )
-            for own, request in zip(faces, requests, strict=True)
+            for own, request, degrees in zip(faces, requests, turned, strict=True)
         ]
 
     def _detect(self, requests: Sequence[PhotoRequest]) -> list[Detections]:
-        unseen = [r for r in requests if r.face is None and not r.aligned]
+        unseen = [request for request in requests if _to_be_searched(request)]
         photos = iter(
             self._detector.detect([r.image for r in unseen], near=[r.near for r in unseen])
         )
         detections = []
         for request in requests:
             if request.face is not None:
-                detections.append(_found_before(request.face, _scale(request)))
+                detections.append(_found_before(request.face, request))
             elif request.aligned:
                 detections.append(whole_crop(request.image.size))
             else:
                 detections.append(next(photos))
         return detections
+
+    def _turned(
+        self, requests: Sequence[PhotoRequest], detections: Sequence[Detections]
+    ) -> tuple[list[PhotoRequest], list[Detections], list[int]]:
+        """Photos without a face that surely stands upright turned so that one shows, where it does.
+
+        Returns:
+            The requests with their photos turned, what was found in those, and by how many degrees
+            each was turned clockwise.
+        """
+        requests, detections = list(requests), list(detections)
+        turned = [0] * len(requests)
+        # On its side, a face is often taken for another one, less probable and in a wrong place.
+        unsure = [
+            i
+            for i, (request, found) in enumerate(zip(requests, detections, strict=True))
+            if _to_be_searched(request) and not request.near and not _upright(found)
+        ]
+        if not unsure:
+            return requests, detections, turned
+        turns = self._detector.turns([requests[i].image for i in unsure])
+        shown = {i: degrees for i, degrees in zip(unsure, turns, strict=True) if degrees}
+        again = [_turned_request(requests[i], degrees) for i, degrees in shown.items()]
+        found_again = self._detector.detect([request.image for request in again])
+        for (i, degrees), request, found in zip(shown.items(), again, found_again, strict=True):
+            # The small canvas may have shown what the full one, which is more exact, does not.
+            if _upright(found):
+                requests[i], detections[i], turned[i] = request, found, degrees
+        return requests, detections, turned
 
     def _name(
         self,
@@ -220,24 +250,44 @@ class Pipeline:
 
 
 def _cost(request: PhotoRequest) -> float:
-    """About how much work a photo is: a canvas, and reading its pixels."""
+    """About how much work a photo is: its canvases, and reading its pixels."""
     width, height = request.image.size
-    if request.aligned or request.face is not None:
+    if not _to_be_searched(request):
         return 1.0
-    return (1.5 if request.near else 4.0) + width * height / 1e6
+    canvases = 1.5 if request.near else 4.0 * len(views(request.image.size))
+    return canvases + width * height / 1e6
 
 
 def _original(request: PhotoRequest) -> tuple[int, int]:
     return request.original_px or request.image.size
 
 
-def _scale(request: PhotoRequest) -> NDArray[np.float64]:
-    """(2,) x and y: pixels of the original in one of the decoded photo's."""
-    return np.array(_original(request), np.float64) / request.image.size
+def _to_be_searched(request: PhotoRequest) -> bool:
+    """Whether its faces have to be found."""
+    return request.face is None and not request.aligned
 
 
-def _found_before(face: Face, scale: NDArray[np.float64]) -> Detections:
+def _upright(found: Detections) -> bool:
+    """Whether a face surely stands upright."""
+    return bool((found.probabilities >= SURE_UPRIGHT).any())
+
+
+def _turned_request(request: PhotoRequest, degrees: int) -> PhotoRequest:
+    width, height = _original(request)
+    size = (width, height) if degrees == 180 else (height, width)
+    return replace(request, image=turn(request.image, degrees), original_px=size)
+
+
+def _in_original(points: NDArray[np.float32], request: PhotoRequest) -> NDArray[np.float64]:
+    """(n, 2) points of the decoded photo in pixels of the original."""
+    # Divided last, so that the one's edge is exactly the other's.
+    size = np.array(request.image.size, np.float64)
+    return points.astype(np.float64) * np.array(_original(request), np.float64) / size
+
+
+def _found_before(face: Face, request: PhotoRequest) -> Detections:
     """A face in pixels of the original, as if it had been found just now."""
+    scale = np.array(_original(request), np.float64) / request.image.size
     return Detections(
         boxes=(np.array([face.box]) / np.tile(scale, 2)).astype(np.float32),
         landmarks=(np.array([face.landmarks]) / scale).astype(np.float32),

@@ -21,10 +21,13 @@ from engine.errors import (
     NotFound,
     Unauthorized,
     Unavailable,
+    UnsupportedBody,
 )
 from engine.wire import problem
 
 _UNAVAILABLE_RETRY_S = 1
+_PLACES = {"query": "query parameter"}
+_UNREADABLE = "The request cannot be read: see /openapi.json for what may be sent."
 _NOBODY_LISTENS = 499
 """nginx's number for it; it is counted and never sent."""
 
@@ -67,20 +70,28 @@ def _fault(request: Request, error: Exception) -> EngineError:
             case 404:
                 return NotFound(f"There is no {path} here: see /openapi.json for what there is.")
             case 405:
-                return MethodNotAllowed(f"{path} does not take {request.method}.")
+                allowed = (error.headers or {}).get("Allow", "another method")
+                return MethodNotAllowed(f"{path} does not take {request.method}: send {allowed}.")
             case _:
-                return InvalidRequest(f"{error.detail}.")
+                return InvalidRequest(_UNREADABLE)
     # Whoever runs the application logs the traceback.
     return InternalError("The service failed on this, by a bug of ours: the log tells more.")
 
 
 def _sentence(detail: dict[str, object]) -> str:
-    """What is wrong with one value, without repeating it."""
-    place = detail["loc"]
-    assert isinstance(place, tuple)
-    where, *names = map(str, place)
-    reason = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{where} {'.'.join(names)}: {reason}."
+    """What is wrong with one value, without repeating it, in words of `engine.query` or of ours.
+
+    Args:
+        detail: as pydantic has it, whose own words speak of Python.
+    """
+    match detail:
+        case {"loc": [str(place), name, *_], "type": "value_error", "ctx": {"error": reason}}:
+            return f"The {_PLACES.get(place, place)} {name} {reason}."
+        case {"loc": [str(place), name, *_], "type": "extra_forbidden"}:
+            where = _PLACES.get(place, place)
+            return f"There is no {where} {name} here: see /openapi.json for what there is."
+        case _:
+            return _UNREADABLE
 
 
 def _headers(fault: EngineError) -> dict[str, str]:
@@ -89,6 +100,8 @@ def _headers(fault: EngineError) -> dict[str, str]:
             return {"Retry-After": str(math.ceil(fault.retry_after_s))}
         case Unavailable():
             return {"Retry-After": str(_UNAVAILABLE_RETRY_S)}
+        case UnsupportedBody():
+            return {"Accept-Encoding": "identity"}  # RFC 9110, section 12.5.3
         case Unauthorized():
             return {"WWW-Authenticate": "Bearer"}
         case _:

@@ -106,6 +106,7 @@ class RemoteEngine:
         top_k: int = 5,
         embed: bool = False,
         aligned: bool = False,
+        picture: bool = False,
         timeout_s: float | None = None,
     ) -> Analysis:
         """See `engine.client.Engine.analyze`.
@@ -120,6 +121,7 @@ class RemoteEngine:
             "top_k": str(top_k),
             "embed": _spelled(embed),
             "aligned": _spelled(aligned),
+            "picture": _spelled(picture),
             "thumbnails": _spelled(True),
         }
         question = Question(HTTPMethod.POST, "/v1/analyze", query, photo)

@@ -3,7 +3,7 @@
 The values themselves are made by `engine.wire`; the tests hold one to the other.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,9 +46,11 @@ class PoseSchema(_Part):
 
 
 class FaceSchema(_Part):
-    """One face of a photo, in pixels of the upright original."""
+    """One face of a photo, in pixels of the upright original, turned as its analysis says."""
 
-    box: list[float] = Field(min_length=4, max_length=4, description="x1, y1, x2, y2.")
+    box: list[float] = Field(
+        min_length=4, max_length=4, description="x1, y1, x2, y2, within the photo."
+    )
     landmarks: list[Coordinates] = Field(
         min_length=5,
         max_length=5,
@@ -65,13 +67,19 @@ class AnalysisSchema(_Part):
     """What was seen in one photo."""
 
     bundle: str = Field(description="Which one answered: its name and the start of its sha256.")
-    width_px: int
+    width_px: int = Field(description="Of the upright photo, after it was turned.")
     height_px: int
     queue_s: float
     compute_s: float
+    turned: Literal[0, 90, 180, 270] = Field(
+        0,
+        description="Degrees clockwise by which the upright photo was turned, because faces show "
+        "only so; boxes and landmarks are in pixels of the turned photo.",
+    )
     fingerprint: str = Field(
         "", description="A perceptual hash in hexadecimal, when embeddings were asked for."
     )
+    picture: str = Field("", description="The photo as a JPEG in base64, when asked for.")
     faces: list[FaceSchema] = Field(description="Largest first.")
 
 
@@ -210,3 +218,20 @@ def problems(*codes: str) -> Responses:
             },
         }
     return responses
+
+
+def without_validation_errors(description: dict[str, Any]) -> dict[str, Any]:
+    """A description without the answers to wrong values that FastAPI adds of its own.
+
+    Args:
+        description: of OpenAPI, as FastAPI makes it; it is changed.
+    """
+    own = description["components"]["schemas"]
+    own.pop("HTTPValidationError", None)
+    own.pop("ValidationError", None)
+    for path in description["paths"].values():
+        for operation in path.values():
+            wrong = operation["responses"].get("422", {})
+            if "application/json" in wrong.get("content", {}):
+                del operation["responses"]["422"]
+    return description

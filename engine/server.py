@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from engine.confinement import keep_memory_private
 from engine.health import Health
 from engine.listening import listener, require_key
 from engine.protocol import BoundedProtocol
@@ -49,6 +50,7 @@ async def serve(
             the weights are not as they should be.
     """
     require_key(settings)
+    keep_memory_private()
     with listener(settings) as door, _hangups() as hangup:
         async with open_engine(settings, build) as served:
             health = Health()

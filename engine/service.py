@@ -19,7 +19,7 @@ from engine.attendance import attended, until
 from engine.body import Allowance, read_clip, read_photo, read_photos
 from engine.clip import LIMITS as CLIP_LIMITS
 from engine.counting import Counting
-from engine.errors import ClipError, EngineError, Unavailable
+from engine.errors import ClipError, EngineError, ImageError, Unavailable
 from engine.guards import KeyGuard, keep_web_pages_out
 from engine.health import OK, Health
 from engine.image import LIMITS
@@ -34,8 +34,9 @@ from engine.wire import PROBLEMS, info_to_json
 _JSON = "application/json"
 _ALWAYS = ("invalid_request", "internal")
 _LIMITED = ("busy", "unavailable", "deadline_exceeded")
+_BODY = ("unsupported_body",)
 _FILE = ("file_too_large",)
-_IMAGE = ("empty_image", "not_an_image", "unsupported_format", "broken_image", "too_many_pixels")
+_IMAGE = tuple(code for code, kind in PROBLEMS.items() if issubclass(kind.error, ImageError))
 _CLIP = tuple(code for code, kind in PROBLEMS.items() if issubclass(kind.error, ClipError))
 _RELOAD = tuple(code for code, kind in PROBLEMS.items() if kind.status == 409)
 
@@ -54,7 +55,7 @@ def application(
         health: what its health checks look at; None makes one.
     """
     service = _Service(open_engine, settings, health or Health())
-    app = FastAPI(
+    app = _Application(
         title="face-matcher engine",
         description="Photos in, faces and whom they resemble out; clips in, one face's way out.",
         version=__version__,
@@ -68,6 +69,12 @@ def application(
     app.add_middleware(Admission, admit=service.admissions())
     app.add_middleware(Counting, metrics=service.metrics)
     return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The description, without answers that FastAPI alone would give."""
+        return schemas.without_validation_errors(super().openapi())
 
 
 class _Service:
@@ -122,7 +129,7 @@ class _Service:
             "POST",
             "/v1/analyze",
             self.analyze,
-            answer(schemas.AnalysisSchema) | problems(*always, *_LIMITED, *_FILE, *_IMAGE),
+            answer(schemas.AnalysisSchema) | problems(*always, *_LIMITED, *_BODY, *_IMAGE),
             dependencies=guards,
             openapi_extra=PHOTO_BODY,
         )
@@ -130,7 +137,7 @@ class _Service:
             "POST",
             "/v1/analyze:batch",
             self.analyze_batch,
-            answer(schemas.ResultsSchema) | problems(*always, *_LIMITED, *_FILE),
+            answer(schemas.ResultsSchema) | problems(*always, *_LIMITED, *_BODY, *_FILE),
             dependencies=guards,
             openapi_extra=FORM_BODY,
         )
@@ -138,7 +145,7 @@ class _Service:
             "POST",
             "/v1/track",
             self.track,
-            answer(schemas.TrackSchema) | problems(*always, *_LIMITED, *_CLIP),
+            answer(schemas.TrackSchema) | problems(*always, *_LIMITED, *_BODY, *_CLIP),
             dependencies=guards,
             openapi_extra=CLIP_BODY,
         )
@@ -294,6 +301,7 @@ class _Service:
             top_k=wanted.top_k,
             embed=wanted.embed,
             aligned=wanted.aligned,
+            picture=wanted.picture,
             timeout_s=deadline - asyncio.get_running_loop().time(),
         )
 

@@ -46,6 +46,7 @@ async def open_engine(
     async with await EmbeddedEngine.open(settings, chosen) as engine:
         # Which bundle "auto" means may differ from one reload to the next.
         reloader = Reloader(engine, lambda: chosen(settings), file=lambda: _description(settings))
+        await engine.start_decoders()
         _settle_memory()
         reloader.observe(lambda _outcome: _settle_memory())
         watching = asyncio.create_task(reloader.watch(settings.engine_watch_s), name="engine-watch")

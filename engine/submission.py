@@ -1,7 +1,7 @@
 """What waits in an engine's queue, and how each becomes a request for whoever sees.
 
-A photo file has to be decoded first; a clip's frames come as pictures. Preparing happens in
-threads. Knows nothing about queues or how faces are seen.
+A photo file has to be decoded first, by a process of its own; a clip's frames come as pictures.
+Preparing happens in threads. Knows nothing about queues or how faces are seen.
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +9,9 @@ from typing import Protocol
 
 from PIL import Image
 
+from engine import picture
+from engine.decoding import PhotoDecoders
 from engine.fingerprint import fingerprint
-from engine.image import Limits, open_photo
 from engine.request import PhotoRequest
 from engine.types import Face
 
@@ -22,16 +23,18 @@ class Prepared:
     Attributes:
         request: for whoever sees.
         fingerprint: of the whole photo, where one is wanted.
+        picture: see `Analysis.picture`, likewise.
     """
 
     request: PhotoRequest
     fingerprint: bytes | None = None
+    picture: bytes | None = None
 
 
 class Submission(Protocol):
     """What waits in the queue."""
 
-    def prepare(self) -> Prepared:
+    def prepare(self, decoders: PhotoDecoders) -> Prepared:
         """Make a request of it; an `EngineError` that it raises is the answer."""
         ...
 
@@ -44,17 +47,20 @@ class PhotoFile:
     top_k: int
     embed: bool
     aligned: bool
-    limits: Limits
+    picture: bool
 
-    def prepare(self) -> Prepared:
+    def prepare(self, decoders: PhotoDecoders) -> Prepared:
         """Decode it.
 
         Raises:
             ImageError: the bytes cannot become a picture.
         """
-        photo = open_photo(self.data, limits=self.limits)
-        request = PhotoRequest.of(photo, self.top_k, embed=self.embed, aligned=self.aligned)
-        return Prepared(request, fingerprint(photo.image) if self.embed else None)
+        photo = decoders.open(self.data)
+        return Prepared(
+            PhotoRequest.of(photo, self.top_k, embed=self.embed, aligned=self.aligned),
+            fingerprint(photo.image) if self.embed else None,
+            picture.encode(photo.image) if self.picture else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class FrameToSearch:
     image: Image.Image
     original_px: tuple[int, int]
 
-    def prepare(self) -> Prepared:
+    def prepare(self, _decoders: PhotoDecoders) -> Prepared:
         """Take its fingerprint."""
         request = PhotoRequest(self.image, top_k=0, original_px=self.original_px, near=True)
         return Prepared(request, fingerprint(self.image))
@@ -78,7 +84,7 @@ class FaceToEmbed:
     original_px: tuple[int, int]
     face: Face
 
-    def prepare(self) -> Prepared:
+    def prepare(self, _decoders: PhotoDecoders) -> Prepared:
         """There is nothing to be done."""
         return Prepared(
             PhotoRequest(

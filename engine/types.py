@@ -16,7 +16,8 @@ MAX_TOP_K = 100
 """People that may be named for each face."""
 
 Box = tuple[float, float, float, float]
-"""(x1, y1, x2, y2) in pixels of the upright original photo; it may reach past the photo's edge."""
+"""(x1, y1, x2, y2) in pixels of the upright original photo, within it: 0 <= x1 < x2 <= its width,
+0 <= y1 < y2 <= its height. Of a face that the photo's edge cuts, it is the part that shows."""
 
 Landmarks = tuple[
     tuple[float, float],
@@ -148,13 +149,18 @@ class Analysis:
 
     Attributes:
         faces: largest first; empty when nobody was found.
-        width_px: width of the upright photo.
-        height_px: height of the upright photo.
+        width_px: width of the upright photo, after it was turned.
+        height_px: height of the upright photo, after it was turned.
         bundle: the bundle that answered, as "name@first eight digits of its sha256".
         queue_s: seconds the photo waited for the device.
         compute_s: seconds its batch took.
+        turned: degrees clockwise, 0, 90, 180 or 270, by which the photo was turned after it was
+            made upright by its Exif orientation, because faces show only so. All boxes and
+            landmarks are in pixels of the turned photo; the fingerprint is of the photo before.
         fingerprint: 32 bytes, a perceptual hash of the upright photo, present when embeddings were
             asked for; near copies differ in few bits.
+        picture: the photo as an upright JPEG, at most 1,600 px on its longer side, present when
+            asked for. What shows it needs to decode nothing that a stranger sent.
     """
 
     faces: tuple[Face, ...]
@@ -163,7 +169,9 @@ class Analysis:
     bundle: str
     queue_s: float = 0.0
     compute_s: float = 0.0
+    turned: int = 0
     fingerprint: bytes | None = field(default=None, repr=False)
+    picture: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,16 +75,22 @@ def analysis_to_json(analysis: Analysis, *, thumbnails: bool = False) -> dict[st
         "height_px": analysis.height_px,
         "queue_s": analysis.queue_s,
         "compute_s": analysis.compute_s,
+        "turned": analysis.turned,
     }
     if analysis.fingerprint is not None:
         record["fingerprint"] = analysis.fingerprint.hex()
+    if analysis.picture is not None:
+        record["picture"] = base64.b64encode(analysis.picture).decode("ascii")
     record["faces"] = [face_to_json(face, thumbnails=thumbnails) for face in analysis.faces]
     return record
 
 
 def analysis_from_json(record: Mapping[str, Any]) -> Analysis:
-    """The analysis that `analysis_to_json` made it of; boxes and landmarks in hundredths."""
-    fingerprint = record.get("fingerprint")
+    """The analysis that `analysis_to_json` made it of; boxes and landmarks in hundredths.
+
+    An engine that turns no photos says nothing about it.
+    """
+    fingerprint, picture = record.get("fingerprint"), record.get("picture")
     return Analysis(
         faces=tuple(map(_face_from_json, _list(record["faces"]))),
         width_px=int(_number(record["width_px"])),
@@ -92,7 +98,9 @@ def analysis_from_json(record: Mapping[str, Any]) -> Analysis:
         bundle=_text(record["bundle"]),
         queue_s=_number(record["queue_s"]),
         compute_s=_number(record["compute_s"]),
+        turned=_turned(record.get("turned", 0)),
         fingerprint=None if fingerprint is None else _fingerprint(fingerprint),
+        picture=None if picture is None else base64.b64decode(picture, validate=True),
     )
 
 
@@ -262,6 +270,13 @@ def _text(value: object) -> str:
     return value
 
 
+def _turned(value: object) -> int:
+    degrees = int(_number(value))
+    if degrees != value or degrees not in (0, 90, 180, 270):
+        raise ValueError("a photo turned by another angle than a quarter, a half or three quarters")
+    return degrees
+
+
 def _fingerprint(value: object) -> bytes:
     fingerprint = bytes.fromhex(_text(value))
     if len(fingerprint) != FINGERPRINT_BYTES:
@@ -308,6 +323,7 @@ class Problem:
 PROBLEMS: Mapping[str, Problem] = {
     "empty_image": Problem(400, "Empty image", errors.EmptyImage),
     "invalid_request": Problem(400, "Invalid request", errors.InvalidRequest),
+    "unsupported_body": Problem(415, "Unsupported body", errors.UnsupportedBody),
     "unauthorized": Problem(401, "Unauthorized", errors.Unauthorized),
     "forbidden": Problem(403, "Forbidden", errors.Forbidden),
     "not_found": Problem(404, "Not found", errors.NotFound),
@@ -317,6 +333,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "unsupported_format": Problem(415, "Unsupported image format", errors.UnsupportedFormat),
     "broken_image": Problem(422, "Broken image", errors.BrokenImage),
     "too_many_pixels": Problem(422, "Too many pixels", errors.TooManyPixels),
+    "image_too_demanding": Problem(422, "Image too demanding", errors.ImageTooDemanding),
     "clip_too_large": Problem(413, "Clip too large", errors.ClipTooLarge),
     "not_a_video": Problem(415, "Not a video", errors.NotAVideo),
     "unsupported_video": Problem(415, "Unsupported video format", errors.UnsupportedVideo),

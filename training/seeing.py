@@ -20,6 +20,7 @@ from PIL import Image
 
 from engine import align, embed, image, threads
 from engine.align import Template
+from engine.decoding import PhotoDecoders
 from engine.detect import Detections, whole_crop
 from engine.errors import ImageError
 from engine.pose import pose
@@ -92,10 +93,15 @@ def see(
     done = 0
     # Two batches at a time: one whose faces are being cut, one whose faces are looked for.
     waiting: deque[tuple[list[_Opened | Seen | Photo], list[Future[list[_Cut]]]]] = deque()
-    with ThreadPoolExecutor(workers, "photos") as pool:
-        batches = _opened(
-            pool, folder, journal.pending(_ALIGNED if aligned else _PHOTOS), aligned=aligned
-        )
+    with (
+        PhotoDecoders(workers, slow_files=workers) as decoders,
+        ThreadPoolExecutor(workers, "photos") as pool,
+    ):
+
+        def open_one(photo: Photo, known: str) -> _Opened | Seen | Photo:
+            return _open(folder, photo, known, decoders, aligned=aligned)
+
+        batches = _opened(pool, open_one, journal.pending(_ALIGNED if aligned else _PHOTOS))
         try:
             for batch in batches:
                 opened = [entry for entry in batch if isinstance(entry, _Opened)]
@@ -122,22 +128,22 @@ def see(
 
 def _opened(
     pool: ThreadPoolExecutor,
-    folder: Path,
+    open_one: Callable[[Photo, str], _Opened | Seen | Photo],
     batches: Iterator[list[tuple[Photo, str]]],
-    *,
-    aligned: bool,
 ) -> Iterator[list[_Opened | Seen | Photo]]:
     """The batches' photos, opened one batch ahead."""
     ahead: deque[list[Future[_Opened | Seen | Photo]]] = deque()
     for batch in batches:
-        ahead.append([pool.submit(_open, folder, *entry, aligned=aligned) for entry in batch])
+        ahead.append([pool.submit(open_one, *entry) for entry in batch])
         if len(ahead) > 1:
             yield [future.result() for future in ahead.popleft()]
     while ahead:
         yield [future.result() for future in ahead.popleft()]
 
 
-def _open(folder: Path, photo: Photo, known: str, *, aligned: bool) -> _Opened | Seen | Photo:
+def _open(
+    folder: Path, photo: Photo, known: str, decoders: PhotoDecoders, *, aligned: bool
+) -> _Opened | Seen | Photo:
     """The decoded photo, or why there is none, or the photo itself where its bytes are known."""
     if photo.size_bytes < 0:
         return Seen(
@@ -158,7 +164,7 @@ def _open(folder: Path, photo: Photo, known: str, *, aligned: bool) -> _Opened |
         return photo
     seen = Seen(photo, sha256)
     try:
-        decoded = image.open_photo(data)
+        decoded = decoders.open(data)
     except ImageError as error:
         return replace(seen, code=Code.UNREADABLE, reason=f"{error.code}: {error}")
     size = decoded.image.size

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bot.lookalike import MOST_BLUR, SMALLEST_FACE_PX
+from bot.shown import MOST_BLUR, SMALLEST_FACE_PX
 from bot.steady import COMPARED, steady
 from engine import image, threads
 from engine.errors import EngineError

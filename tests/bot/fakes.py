@@ -8,6 +8,7 @@ import io
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from bot.sandbox import Sandbox
 from bot.settings import Settings
 from bot.store import add_key
 from bot.store.migrate import _migrate
+from engine import picture as pictures
 from engine.errors import BrokenImage, EmptyImage, NotAnImage, NotAVideo
 from engine.types import (
     Analysis,
@@ -127,11 +129,13 @@ class FakeEngine:
         top_k: int = 5,
         embed: bool = False,
         aligned: bool = False,
+        picture: bool = False,
         timeout_s: float | None = None,
     ) -> Analysis:
-        decode(photo)
+        decoded = decode(photo)
         async with self._turn():
-            return self.see(photo)
+            analysis = self.see(photo)
+        return replace(analysis, picture=pictures.encode(decoded)) if picture else analysis
 
     async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
         if not clip:

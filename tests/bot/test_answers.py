@@ -5,6 +5,7 @@ from itertools import count
 
 from bot.answers import Answer, Answers
 from bot.captions import fit
+from bot.shown import LeftOut
 from tests.bot.fakes import analysis, face
 
 
@@ -21,7 +22,7 @@ def answers(clock: Clock, limit: int = 3) -> Answers:
 
 
 def answer(owner: int = 1) -> Answer:
-    return Answer(owner, "file", analysis(face()), 1, "es", analysis(face()))
+    return Answer(owner, "file", analysis(face()), LeftOut(), "es", analysis(face()))
 
 
 def test_an_answer_is_found_until_its_time_is_over() -> None:

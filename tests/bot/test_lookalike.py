@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -9,8 +10,9 @@ import pytest
 
 from bot import captions
 from bot.intake import Reason, Refusal
-from bot.lookalike import FACES_SHOWN, _with_pictures, usable
+from bot.lookalike import _with_pictures
 from bot.sandbox import Fault, FaultKind
+from bot.shown import LeftOut
 from bot.texts import say
 from engine import errors
 from engine.types import Analysis, Match, Verdict
@@ -194,22 +196,7 @@ UNUSABLE = [
     (analysis(), Refusal(Reason.NO_FACE)),
     (analysis(face(size_px=20), face(size_px=39)), Refusal(Reason.TOO_SMALL, {"pixels": 40})),
     (analysis(face(blur=0.9)), Refusal(Reason.BLURRED)),
-    (
-        analysis(*(face(10.0 * i) for i in range(13))),
-        Refusal(Reason.TOO_MANY_FACES, {"count": 13, "most": 12}),
-    ),
 ]
-
-
-@pytest.mark.parametrize(("seen", "refusal"), UNUSABLE)
-def test_a_photo_without_a_usable_face_is_refused(seen: Analysis, refusal: Refusal) -> None:
-    assert usable(seen, faces_max=12) == refusal
-
-
-def test_one_usable_face_is_enough_and_the_others_are_passed_over() -> None:
-    good = face(50)
-    chosen = usable(analysis(face(blur=0.9), good, face(size_px=20)), faces_max=12)
-    assert chosen == (analysis(good), 1)
 
 
 async def test_refusals_reach_the_person(tmp_path: Path) -> None:
@@ -276,18 +263,78 @@ async def test_several_faces_have_buttons_that_show_each(tmp_path: Path) -> None
         assert face_of(await ana.download(again)) is None
 
 
-async def test_a_crowd_shows_the_largest_and_says_so(tmp_path: Path) -> None:
-    crowd = analysis(*(face(30.0 * place, size_px=90 - place) for place in range(9)))
+async def test_a_crowd_shows_the_largest_twelve_and_says_so(tmp_path: Path) -> None:
+    crowd = analysis(*(face(20.0 * place, size_px=90 - place) for place in range(15)))
     async with bot(tmp_path, FakeEngine(lambda _photo: crowd)) as sandbox:
         ana = sandbox.person("ana")
         await ana.set_language("en")
         await ana.send_photo(picture())
         answer = await ana.reply()
-        assert answer.text.startswith("I see 9 faces:")
-        assert answer.text.endswith("I'm showing the 6 largest ones.")
-        assert [one.text for one in answer.buttons[0]] == [
-            str(number + 1) for number in range(FACES_SHOWN)
-        ]
+        assert answer.text.startswith("I see 15 faces:\n1. ")
+        assert answer.text.splitlines()[12].startswith("12. ")
+        assert answer.text.endswith("\nThese are the largest; 3 more are not shown.")
+        numbers = [[one.text for one in row] for row in answer.buttons[:-1]]
+        assert numbers == [[str(n) for n in range(1, 7)], [str(n) for n in range(7, 13)]]
+
+
+async def test_numbers_run_from_left_to_right(tmp_path: Path) -> None:
+    left, middle, right = (
+        face(x, size_px=size_px, found=(replace(matches()[0], name=name),))
+        for x, size_px, name in ((0.0, 60, "Left"), (100.0, 90, "Middle"), (200.0, 75, "Right"))
+    )
+    seen = analysis(middle, right, left)  # the largest first
+    async with bot(tmp_path, FakeEngine(lambda _photo: seen)) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_photo(picture())
+        whole = await ana.reply()
+        named = [line.split(" to ")[1] for line in whole.text.splitlines()[1:]]
+        assert named == ["Left", "Middle", "Right"]
+        await ana.press(whole, "3")
+        third = await ana.edited(whole)
+        assert "Right" in third.text
+        assert face_of(await ana.download(third)) == 2
+
+
+SPECTATOR = face(0, size_px=60, blur=0.73)
+
+
+@pytest.mark.parametrize(
+    ("language", "count", "said"),
+    [
+        ("en", 1, "And 1 more face, too small or too blurred to tell."),
+        ("en", 3, "And 3 more faces, too small or too blurred to tell."),
+        ("es", 1, "Y 1 cara más, demasiado pequeña o borrosa para saber a quién se parece."),
+        ("es", 3, "Y 3 caras más, demasiado pequeñas o borrosas para saber a quién se parecen."),
+    ],
+)
+async def test_faces_that_are_left_out_are_told(
+    tmp_path: Path, language: str, count: int, said: str
+) -> None:
+    seen = analysis(face(100), *[SPECTATOR] * count)
+    async with bot(tmp_path, FakeEngine(lambda _photo: seen)) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.set_language(language)
+        await ana.send_photo(picture())
+        answer = await ana.reply()
+        strong = say(language, "lookalike.strong", name=fakes.NAMES[0])
+        assert answer.text.startswith(strong)
+        assert answer.text.endswith(f"\n{said}")
+        await ana.send_album([picture(1), picture(2)])
+        first, _ = await ana.replies(2)
+        assert all(line.endswith(f". {said}") for line in first.text.splitlines())
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_what_is_left_out_is_told_however_long_the_names_are(language: str) -> None:
+    long = (Match("x" * 100, 0.9, 0.5, 97.0, Verdict.STRONG),)
+    faces = [face(found=long) for _ in range(12)]
+    text = captions.whole(analysis(*faces), LeftOut(smaller=1, unclear=2), language)
+    assert len(text) <= captions.CAPTION_MAX
+    assert text.endswith(
+        f"\n{say(language, 'lookalike.smaller', count=1)}"
+        f"\n{say(language, 'lookalike.unclear', count=2)}"
+    )
 
 
 async def test_more_matches_and_delete(tmp_path: Path) -> None:

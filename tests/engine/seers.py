@@ -2,7 +2,8 @@
 
 import io
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -74,6 +75,14 @@ def seer(bundle: str = INFO.bundle, known: tuple[Person, ...] = PEOPLE) -> Seer:
     willing = Seer(bundle, known)
     willing.go_on.set()
     return willing
+
+
+def until(state: Callable[[], bool]) -> None:
+    """Wait for a state of other threads and processes."""
+    end = time.monotonic() + PATIENCE_S
+    while not state():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def photo(width: int = 120, height: int = 80, **exif: int) -> bytes:

@@ -1,26 +1,35 @@
 import asyncio
+import io
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+from PIL import Image
 
 from engine.client import EmbeddedEngine, Engine
+from engine.decoding import SLOW_FILES
 from engine.errors import (
     Busy,
     ConfigurationError,
     DeadlineExceeded,
     EmptyImage,
+    ImageTooDemanding,
     InternalError,
     NotAnImage,
     Unavailable,
 )
-from engine.image import ENOUGH_PX
+from engine.image import ENOUGH_PX, Limits
+from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import MAX_TOP_K, Analysis, Person
-from tests.engine import seers
-from tests.engine.seers import INFO, PATIENCE_S, PEOPLE, Seer, photo
+from tests.engine import mutations, seers
+from tests.engine.seers import INFO, PATIENCE_S, PEOPLE, Seer, photo, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +88,83 @@ async def test_nobody_and_too_many_to_name_are_mistakes_of_the_caller(
     async with an_engine(seer) as engine:
         with pytest.raises(ValueError, match="top_k"):
             await engine.analyze(photo(), top_k=top_k)
+
+
+async def test_the_photo_comes_back_upright_and_small(seer: Seer) -> None:
+    async with an_engine(seer) as engine:
+        without = await engine.analyze(photo(200, 100))
+        small = await engine.analyze(photo(200, 100, orientation=6), picture=True)
+        large = await engine.analyze(photo(4000, 1000), picture=True)
+    assert without.picture is None
+    for analysis, size in ((small, (100, 200)), (large, (1600, 400))):
+        assert analysis.picture is not None
+        with Image.open(io.BytesIO(analysis.picture), formats=("JPEG",)) as picture:
+            assert picture.size == size
+            assert not picture.getexif()
+
+
+async def test_the_photo_comes_back_turned_as_it_was_looked_at(seer: Seer) -> None:
+    class Turning(Seer):
+        def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
+            return [replace(analysis, turned=90) for analysis in super().analyze(requests)]
+
+    turning = Turning()
+    turning.go_on.set()
+    upright = photo(200, 100)
+    async with an_engine(seer) as engine, an_engine(turning) as other:
+        straight = (await engine.analyze(upright, picture=True)).picture
+        turned = (await other.analyze(upright, picture=True)).picture
+    assert straight is not None
+    assert turned is not None
+    expected = Image.open(io.BytesIO(straight)).transpose(Image.Transpose.ROTATE_270)
+    found = np.asarray(Image.open(io.BytesIO(turned)), np.int16)
+    assert np.abs(found - np.asarray(expected)).mean() < 3
+
+
+async def test_files_that_take_long_hold_up_nobody_and_are_refused_in_the_end(seer: Seer) -> None:
+    slow = mutations.slow()
+    async with EmbeddedEngine(seer, limits=Limits(cpu_s=0.5)) as engine:
+        await engine.start_decoders()
+        hostile = [asyncio.create_task(engine.analyze(slow)) for _ in range(4)]
+        answered = 0
+        while not all(task.done() for task in hostile):
+            async with asyncio.timeout(PATIENCE_S):
+                await engine.analyze(photo())
+            answered += 1
+            assert engine.decoding_s < PATIENCE_S
+        for task in hostile:
+            with pytest.raises(ImageTooDemanding):
+                await task
+        assert answered >= 4
+        assert (await engine.analyze(photo())).faces
+
+
+async def test_who_sends_too_many_files_that_take_long_is_told_to_come_back(seer: Seer) -> None:
+    slow = mutations.slow()
+    async with EmbeddedEngine(seer, limits=Limits(cpu_s=0.5)) as engine:
+        tasks = [asyncio.create_task(engine.analyze(slow)) for _ in range(3 * SLOW_FILES)]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Busy)]
+    assert refused
+    assert all(busy.retry_after_s > 0 for busy in refused)
+    kinds = {type(outcome) for outcome in outcomes}
+    assert kinds == {Busy, ImageTooDemanding}
+
+
+async def test_closing_ends_what_is_being_decoded(seer: Seer) -> None:
+    async with EmbeddedEngine(seer, limits=Limits(cpu_s=60)) as engine:
+        decoding = asyncio.create_task(engine.analyze(mutations.slow()))
+        await asyncio.to_thread(until, a_decoder_has_begun)
+        await engine.close(limit_s=0)
+        with pytest.raises(Unavailable):
+            await decoding
+    await asyncio.to_thread(until, lambda: not psutil.Process().children())
+
+
+def a_decoder_has_begun() -> bool:
+    """Whether a process that decodes has taken a tenth of a second of processor time."""
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return any(each.user + each.system > 0.1 for each in times)
 
 
 async def test_a_full_queue_is_busy_and_a_late_answer_is_none(seer: Seer) -> None:

@@ -5,7 +5,16 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 from skimage import data
 
-from engine.detect import CANVASES, MAX_FACES, Detector, _Candidates, _collect
+from engine.detect import (
+    CANVASES,
+    MAX_FACES,
+    MOST_VIEWS,
+    Detector,
+    _Candidates,
+    _collect,
+    _View,
+    views,
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +98,48 @@ def test_a_wall_of_faces_is_capped_largest_first(astronaut, detector):
     assert (np.diff(areas) <= 0).all()
 
 
+@pytest.fixture(scope="module")
+def portrait(astronaut):
+    """Face and neck, 150 px between hair and chin, in a square of 220."""
+    return astronaut.crop((115, 5, 335, 225))
+
+
+@pytest.mark.parametrize("upright", [True, False])
+@pytest.mark.parametrize("length", [3600, 9000, 15000])
+def test_small_faces_of_a_long_photo_are_found_once_wherever_they_are(
+    detector, portrait, length, upright
+):
+    """One face of about 120 px wherever views overlap, end, or do neither."""
+    photo = Image.new("RGB", (length, 1000) if upright else (1000, length), (90, 110, 90))
+    face = portrait.resize((300, 300))
+    middles = [int(x) for x in np.linspace(150, length - 150, 2 * (length // 1000))]
+    for k, x in enumerate(middles):
+        across = (50, 350, 650)[k % 3]
+        photo.paste(face, (x - 150, across) if upright else (across, x - 150))
+    (found,) = detector.detect([photo])
+    along = 0 if upright else 1
+    np.testing.assert_allclose(
+        np.sort(found.boxes[:, [along, along + 2]].mean(axis=1)), middles, atol=30
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5000), (3501, 1000), (1000, 9000), (90000, 100)])
+def test_every_part_of_a_photo_is_looked_at_on_few_canvases(size):
+    parts = views(size)
+    assert 1 <= len(parts) <= MOST_VIEWS
+    seen = np.zeros(size, bool)
+    for x1, y1, x2, y2 in parts:
+        assert 0 <= x1 < x2 <= size[0]
+        assert 0 <= y1 < y2 <= size[1]
+        seen[x1:x2, y1:y2] = True
+    assert seen.all()
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_a_photo_that_has_the_shape_of_a_canvas_is_looked_at_whole(canvas):
+    assert views(canvas) == [(0, 0, *canvas)]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (3000, 2), (12, 12), (5000, 100)])
 def test_photos_of_any_shape_are_looked_at(detector, size):
     assert len(detector.detect([Image.new("RGB", size, "grey")])[0]) == 0
@@ -106,9 +157,11 @@ def test_every_shape_has_a_canvas_of_similar_area():
 def test_of_too_many_faces_the_most_probable_are_kept_largest_first():
     count = MAX_FACES + 8
     side = torch.arange(1.0, count + 1)[:, None]
-    boxes = torch.cat([side * 0, side * 0, side, side], dim=1)
+    left = side.cumsum(0) - side
+    boxes = torch.cat([left, side * 0, left + side, side], dim=1)
     scores = torch.linspace(1.0, 0.7, count)  # the smallest is the most probable
     found = _Candidates(torch.zeros(count, dtype=torch.int64), boxes, scores)
-    (kept,) = _collect(found, torch.zeros(count, 5, 2), [(1.0, 1.0)])
+    view, size = _View((900, 50), 0, (0, 0, 900, 50)), (900, 50)
+    (kept,) = _collect(found, torch.zeros(count, 5, 2), [view], [size], [size])
     assert len(kept) == MAX_FACES
-    assert kept.boxes[:, 2].tolist() == list(range(MAX_FACES, 0, -1))
+    assert kept.boxes[:, 3].tolist() == list(range(MAX_FACES, 0, -1))

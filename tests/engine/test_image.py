@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine import errors
-from engine.image import LIMITS, Limits, decode, decode_scaled
+from engine.image import LIMITS, Limits, decode, decode_scaled, upright
 
 ROOT = Path(__file__).parents[2]
 SIZE = (96, 64)
@@ -312,6 +312,40 @@ def test_12_bit_jpeg_is_a_variant_that_is_not_accepted(photo: Image.Image) -> No
     assert refusal(data[: at + 4] + b"\x0c" + data[at + 5 :]).code == "unsupported_format"
 
 
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_alone_turns_a_picture_whose_container_does_not(
+    photo: Image.Image, kind: str, orientation: int
+) -> None:
+    data = by_exif_alone(photo, kind, orientation)
+    straight, turned = decode(by_exif_alone(photo, kind, 1)), decode(data)
+    assert difference(turned, upright(straight, orientation)) == 0
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_what_container_and_exif_both_turn_is_turned_once(photo: Image.Image, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x0213] = 6
+    data = encode(photo, kind, exif=exif.tobytes())
+    assert b"irot" in data
+    told = data.replace(b"\x02\x13", b"\x01\x12").replace(b"\x13\x02", b"\x12\x01")
+    assert told != data
+    expected = upright(decode(by_exif_alone(photo, kind, 1)), 6)
+    assert difference(decode(told), expected) < 4
+
+
+def by_exif_alone(photo: Image.Image, kind: str, orientation: int) -> bytes:
+    """A file whose EXIF says how it is turned, and whose container says nothing."""
+    exif = Image.Exif()
+    exif[0x0213] = orientation  # where chroma lies, which no encoder makes a turn of
+    data = encode(photo, kind, exif=exif.tobytes())
+    assert b"irot" not in data
+    told = data.replace(b"\x02\x13", b"\x01\x12").replace(b"\x13\x02", b"\x12\x01")
+    assert told != data
+    return told
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_truncated(photo: Image.Image, kind: str, share: float) -> None:
@@ -417,6 +451,14 @@ def lying_ispe(kind: str) -> bytes:
     return data.replace(old, b"ispe" + struct.pack(">III", 0, 100, 100))
 
 
+def gif(before: bytes) -> bytes:
+    """A GIF with something between its header and its picture."""
+    data = encode(Image.new("P", (8, 8)), "GIF")
+    assert data[10] & 0x80
+    start = 13 + (3 << ((data[10] & 7) + 1))
+    return data[:start] + before + data[start:]
+
+
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "png": (bomb_png, "too_many_pixels"),
     "gif canvas": (bomb_gif_canvas, "too_many_pixels"),
@@ -427,8 +469,12 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "webp canvas": (bomb_webp_canvas, "too_many_pixels"),
     "webp frame": (bomb_webp_frame, "broken_image"),
     "heic": (lambda: lying_ispe("HEIF"), "broken_image"),
-    # Read in a child process, whose memory is its own affair; this process gets 100 x 100 pixels.
-    "avif": (lambda: lying_ispe("AVIF"), "fine"),
+    "png chunks": (
+        lambda: png(1, 1, 8, 0, b"\0\0", *[chunk(b"IDAT", b"")] * 1_000_000),
+        "image_too_demanding",
+    ),
+    "gif comments": (lambda: gif(b"!\xfe\x01x\0" * 3_000_000), "image_too_demanding"),
+    "gif with a long comment": (lambda: gif(b"!\xfe" + b"\x01x" * 9_000_000 + b"\0"), "fine"),
     "png texts": (
         lambda: png(
             1,

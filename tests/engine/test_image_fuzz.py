@@ -2,6 +2,7 @@
 
 import functools
 import io
+import random
 import subprocess
 import sys
 from datetime import timedelta
@@ -16,6 +17,7 @@ from PIL import Image
 
 from engine.errors import ImageError
 from engine.image import Limits, decode_scaled
+from tests.engine import mutations
 
 ROOT = Path(__file__).parents[2]
 # Mutated headers may claim any size: a low limit keeps honest decoding of large sizes out of this.
@@ -112,6 +114,14 @@ def test_mutated_pictures(data: bytes) -> None:
 @given(mutated(AVIF))
 def test_mutated_avif(data: bytes) -> None:
     judge(data)
+
+
+@pytest.mark.parametrize("kind", mutations.KINDS)
+def test_files_whose_structure_is_wrong(kind: str) -> None:
+    """More of them, and what they cost, in `tests.benchmarks.hostile`."""
+    lot = random.Random(f"1 {kind}")
+    for _ in range(200):
+        judge(mutations.mutated(kind, lot))
 
 
 @settings(max_examples=300, deadline=timedelta(seconds=10))

@@ -68,6 +68,60 @@ def test_a_shrunk_photo_is_told_in_pixels_of_its_original(pipeline, astronaut):
     assert face.quality.size_px == pytest.approx(min(sides))
 
 
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_photo_on_its_side_is_turned_and_told_in_pixels_of_the_turned_one(
+    pipeline, astronaut, degrees
+):
+    upright = astronaut.crop((30, 0, 430, 330))
+    (known,) = pipeline.analyze([PhotoRequest(upright, embed=True)])
+    assert known.turned == 0
+    lying = upright.rotate(degrees, expand=True)  # against the clock
+    shrunk = Photo(lying, width_px=2 * lying.width, height_px=2 * lying.height)
+    asked = PhotoRequest.of(shrunk, embed=True)
+    beside = [PhotoRequest(upright), asked, PhotoRequest(Image.new("RGB", (300, 200)))]
+    before, analysis, empty = pipeline.analyze(beside)
+    assert (before.turned, len(before.faces)) == (0, 1)
+    assert (empty.turned, empty.faces, empty.width_px, empty.height_px) == (0, (), 300, 200)
+    assert analysis.turned == degrees
+    assert (analysis.width_px, analysis.height_px) == (800, 660)
+    (face,), (own,) = analysis.faces, known.faces
+    np.testing.assert_allclose(face.box, np.array(own.box) * 2, atol=0.5)
+    np.testing.assert_allclose(face.landmarks, np.array(own.landmarks) * 2, atol=0.5)
+    assert face.embedding @ own.embedding > 0.999
+    assert face.matches[0].name == own.matches[0].name
+
+
+def test_frames_crops_and_known_faces_are_not_turned(pipeline, astronaut):
+    (analysis,) = pipeline.analyze([PhotoRequest(astronaut)])
+    lying = astronaut.transpose(Image.Transpose.ROTATE_90)
+    requests = [
+        PhotoRequest(lying, near=True),
+        PhotoRequest(lying, aligned=True),
+        PhotoRequest(lying, face=replace(analysis.faces[0], probability=0.8)),
+    ]
+    assert [seen.turned for seen in pipeline.analyze(requests)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "clock", "coins", "page"])
+def test_no_photo_without_a_face_is_turned(pipeline, name):
+    photo = Image.fromarray(getattr(data, name)()).convert("RGB")
+    (analysis,) = pipeline.analyze([PhotoRequest(photo)])
+    assert (analysis.turned, analysis.faces) == (0, ())
+
+
+@pytest.mark.parametrize("original_px", [(400, 300), (401, 1031)])
+def test_boxes_stay_within_the_photo(pipeline, astronaut, original_px):
+    """The photo's edges cut the face on each side in turn."""
+    width, height = original_px
+    for x, y in [(195, 0), (0, 80), (-145, 0), (0, -140)]:
+        photo = astronaut.crop((x, y, x + 400, y + 300))
+        analyses = pipeline.analyze([PhotoRequest(photo, original_px=original_px)])
+        (face,) = analyses[0].faces
+        x1, y1, x2, y2 = face.box
+        assert 0 <= x1 < x2 <= width
+        assert 0 <= y1 < y2 <= height
+
+
 def test_no_requests(pipeline):
     assert pipeline.analyze([]) == []
 

@@ -131,7 +131,7 @@ async def test_a_photo_goes_out_as_it_is_and_the_answer_comes_back(time: Time) -
     assert analysis.faces[0].matches[0].thumbnail == seers.THUMBNAIL
     assert list(analysis.faces[0].embedding) == list(ANALYSIS.faces[0].embedding)
     (heard,) = server.heard
-    path = "/v1/analyze?top_k=3&embed=true&aligned=true&thumbnails=true"
+    path = "/v1/analyze?top_k=3&embed=true&aligned=true&picture=false&thumbnails=true"
     assert heard.line == f"POST {path} HTTP/1.1"
     assert heard.body == PHOTO
     assert heard.headers["authorization"] == f"Bearer {KEY}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -10,9 +11,9 @@ from functools import cache
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 
-from engine import answers, body
+from engine import answers, body, refusals
 from engine.client import EmbeddedEngine
 from engine.clip import LIMITS as CLIP_LIMITS
 from engine.clip import MAX_WAITING
@@ -199,6 +200,23 @@ async def test_the_description_says_how_many_people_may_be_asked_for(seer):
         assert (top_k["schema"]["minimum"], top_k["schema"]["maximum"]) == (1, 100)
 
 
+async def test_the_description_tells_nothing_of_the_framework(seer):
+    async with calling(seer) as client:
+        response = await client.get("/openapi.json")
+    assert "ValidationError" not in response.text
+    responses = response.json()["paths"]["/v1/analyze:batch"]["post"]["responses"]
+    assert sorted(responses) == ["200", "400", "403", "413", "415", "500", "503", "504"]
+
+
+async def test_the_description_says_which_deadlines_there_are(seer):
+    async with calling(seer) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+    for path in ("/v1/analyze", "/v1/analyze:batch", "/v1/track"):
+        (header,) = [p for p in paths[path]["post"]["parameters"] if p["in"] == "header"]
+        limits = {key: header["schema"][key] for key in ("type", "minimum", "maximum")}
+        assert limits == {"type": "integer", "minimum": 0, "maximum": 2**53}
+
+
 async def test_info(seer):
     async with calling(seer) as client:
         response = await client.get("/v1/info")
@@ -276,14 +294,41 @@ async def test_a_wrong_query_is_named_before_the_photo_is_looked_at(seer, query)
     assert not seer.seen
 
 
-@pytest.mark.parametrize("value", ["-1", "1.5", "soon", "1e3"])
-async def test_a_wrong_deadline(seer, value):
+@pytest.mark.parametrize("path", ["/v1/analyze", "/v1/analyze:batch", "/v1/track"])
+async def test_a_wrong_deadline_is_told_in_plain_words(seer, path):
+    async with calling(seer) as client:
+        for value in ("-5", "abc", "1e9", "", "1.5", " 5", "1_0", "9" * 17, "9" * 5000):
+            response = await client.post(path, content=photo(), headers={"X-Timeout-Ms": value})
+            assert code_of(response) == "invalid_request"
+            assert response.json()["detail"] == (
+                "The header X-Timeout-Ms must be a whole number of milliseconds from 0 to "
+                "9007199254740992."
+            )
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("top_k=0", "The query parameter top_k must be a whole number from 1 to 100."),
+        ("top_k=" + "9" * 5000, "The query parameter top_k must be a whole number from 1 to 100."),
+        ("embed=1", "The query parameter embed must be true or false."),
+        ("topk=3", "There is no query parameter topk here: see /openapi.json for what there is."),
+    ],
+)
+async def test_a_wrong_query_is_told_in_plain_words(seer, query, detail):
+    async with calling(seer) as client:
+        response = await client.post(f"/v1/analyze?{query}", content=photo())
+    assert code_of(response) == "invalid_request"
+    assert response.json()["detail"] == detail
+
+
+async def test_every_wrong_value_of_a_request_is_told(seer):
     async with calling(seer) as client:
         response = await client.post(
-            "/v1/analyze", content=photo(), headers={"X-Timeout-Ms": value}
+            "/v1/analyze?top_k=x&embed=1", content=photo(), headers={"X-Timeout-Ms": "-5"}
         )
-    assert code_of(response) == "invalid_request"
-    assert "X-Timeout-Ms" in response.json()["detail"]
+    detail = response.json()["detail"]
+    assert all(name in detail for name in ("top_k", "embed", "X-Timeout-Ms"))
 
 
 async def test_no_such_path_and_no_such_method(seer):
@@ -292,7 +337,127 @@ async def test_no_such_path_and_no_such_method(seer):
         assert code_of(await client.get("/v1/info/")) == "not_found"
         response = await client.put("/v1/analyze")
     assert code_of(response) == "method_not_allowed"
+    assert response.json()["detail"] == "/v1/analyze does not take PUT: send POST."
     assert response.headers["allow"] == "POST"
+
+
+async def test_an_error_of_the_framework_is_told_without_its_words(seer):
+    app = FastAPI()
+    refusals.install(app)
+
+    @app.get("/")
+    async def refuse() -> None:
+        raise HTTPException(400, "loc: Input should be a valid str")
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        response = await client.get("/")
+    assert code_of(response) == "invalid_request"
+    assert "Input" not in response.text
+    assert "/openapi.json" in response.json()["detail"]
+
+
+# --- Bodies that are not the file itself ---
+
+
+def form_of(content: bytes) -> tuple[bytes, str]:
+    request = httpx.Request("POST", "http://engine", files={"photo": ("a.jpg", content)})
+    return request.read(), request.headers["Content-Type"]
+
+
+URLENCODED = "application/x-www-form-urlencoded"  # which curl calls every body, raw ones too
+WRAPPED = {
+    "a multipart form": form_of,
+    "a form's field": lambda _: (b"photo=%FF%D8%FF%E0%00%10", URLENCODED),
+    "curl -d @photo.jpg": lambda content: (content.translate(None, b"\r\n\0"), URLENCODED),
+    "base64": lambda content: (base64.b64encode(content), ""),
+    "base64 in lines": lambda content: (base64.encodebytes(content), "text/plain"),
+    "base64 by curl": lambda content: (base64.b64encode(content), URLENCODED),
+    "base64url": lambda content: (base64.urlsafe_b64encode(content).rstrip(b"="), ""),
+    "a data URL": lambda content: (b"data:image/jpeg;base64," + base64.b64encode(content), ""),
+    "JSON": lambda content: (
+        json.dumps({"image": base64.b64encode(content).decode()}).encode(),
+        "application/json",
+    ),
+}
+FILES = {
+    "/v1/analyze": (photo, "curl --data-binary @photo.jpg"),
+    "/v1/track": (clip, "curl --data-binary @clip.mp4"),
+}
+
+
+def is_told(response: httpx.Response, how: str) -> bool:
+    """Whether it is one sentence that says how to send."""
+    assert code_of(response) == "unsupported_body"
+    assert response.status_code == 415
+    detail = response.json()["detail"]
+    return how in detail and detail.endswith(".") and ". " not in detail
+
+
+@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize("wrap", WRAPPED)
+async def test_a_wrapped_file_is_told_how_to_send_it(seer, path, wrap):
+    make, how = FILES[path]
+    content, kind = WRAPPED[wrap](make())
+    async with calling(seer) as client:
+        response = await client.post(path, content=content, headers={"Content-Type": kind})
+    assert is_told(response, how)
+    assert not seer.seen
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, deflate"])
+@pytest.mark.parametrize("path", [*FILES, "/v1/analyze:batch"])
+async def test_a_compressed_body_is_refused_unread(seer, path, coding):
+    headers = [("Content-Encoding", coding)]
+    if path not in FILES:
+        headers.append(("Content-Type", "multipart/form-data; boundary=x"))
+    async with serving(seer) as app:
+        talk = Conversation(app, path, headers)
+        talk.say(gzip.compress(photo()))
+        status, sent, record = await talk.answer()
+    assert (status, record["code"], talk.taken) == (415, "unsupported_body", 0)
+    assert sent["accept-encoding"] == "identity"  # RFC 9110, section 12.5.3
+    assert "has a Content-Encoding" in record["detail"]
+    assert "curl" in record["detail"]
+
+
+async def test_a_gzip_file_is_told_how_to_send_it(seer):
+    """Compressed, and nobody says so."""
+    async with calling(seer) as client:
+        for path, (make, how) in FILES.items():
+            assert is_told(await client.post(path, content=gzip.compress(make())), how)
+
+
+@pytest.mark.parametrize("kind", ["", URLENCODED, "application/json", "text/plain"])
+async def test_a_file_as_it_is_needs_no_type(seer, kind):
+    headers = {"Content-Type": kind, "Content-Encoding": "identity"}
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze", content=photo(), headers=headers)
+        assert response.status_code == 200
+        response = await client.post("/v1/track", content=clip(), headers=headers)
+        assert response.status_code == 200
+
+
+async def test_an_encoded_photo_of_a_form_has_its_own_error(seer):
+    files = [
+        ("photos", ("a.jpg", base64.b64encode(photo()))),
+        ("photos", ("b.jpg", gzip.compress(photo()))),
+        ("photos", ("c.jpg", photo())),
+    ]
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze:batch", files=files)
+    first, second, third = response.json()["results"]
+    assert first["error"]["code"] == second["error"]["code"] == "unsupported_body"
+    assert "-F 'photos=@photo.jpg'" in first["error"]["detail"]
+    assert third["faces"]
+
+
+@pytest.mark.parametrize("kind", [None, "image/jpeg", URLENCODED, "multipart/form-data"])
+async def test_photos_that_are_no_form_are_told_how_to_send_them(seer, kind):
+    headers = {} if kind is None else {"Content-Type": kind}
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze:batch", content=photo(), headers=headers)
+    assert is_told(response, "curl -F 'photos=@photo.jpg'")
 
 
 async def test_a_bug_is_told_without_its_insides(seer, caplog):
@@ -329,10 +494,8 @@ async def test_a_wrong_form(seer, form):
     assert code_of(response) == "invalid_request"
 
 
-async def test_a_form_that_is_none(seer):
+async def test_a_form_of_too_many(seer):
     async with calling(seer) as client:
-        response = await client.post("/v1/analyze:batch", content=photo())
-        assert code_of(response) == "invalid_request"
         too_many = [("photos", ("a.jpg", b"1"))] * (body.MAX_PHOTOS + 1)
         response = await client.post("/v1/analyze:batch", files=too_many)
         assert code_of(response) == "invalid_request"

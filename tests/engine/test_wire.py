@@ -51,6 +51,29 @@ def test_a_fingerprint_comes_back_as_it_was():
     assert analysis_from_json(through_json(analysis_to_json(analysis))).fingerprint is None
 
 
+@pytest.mark.parametrize("turned", [0, 90, 180, 270])
+def test_how_a_photo_was_turned_comes_back_as_it_was(turned):
+    (analysis,) = seer().analyze([PhotoRequest(Image.new("RGB", (120, 80)))])
+    record = through_json(analysis_to_json(replace(analysis, turned=turned)))
+    assert record["turned"] == turned
+    assert analysis_from_json(record).turned == turned
+
+
+def test_an_engine_that_turns_no_photos_says_nothing_about_it():
+    (analysis,) = seer().analyze([PhotoRequest(Image.new("RGB", (120, 80)))])
+    record = through_json(analysis_to_json(analysis, thumbnails=True))
+    del record["turned"]
+    assert analysis_from_json(record) == analysis
+
+
+@pytest.mark.parametrize("turned", [None, True, "90", 45, -90, 360, 90.5])
+def test_no_other_turn_is_taken_for_one(turned):
+    (analysis,) = seer().analyze([PhotoRequest(Image.new("RGB", (120, 80)))])
+    record = through_json(analysis_to_json(analysis)) | {"turned": turned}
+    with pytest.raises((TypeError, ValueError)):
+        analysis_from_json(record)
+
+
 def a_track():
     request = PhotoRequest(Image.new("RGB", (120, 80)), top_k=0, embed=True, aligned=True)
     (analysis,) = seer().analyze([request])

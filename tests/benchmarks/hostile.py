@@ -1,0 +1,144 @@
+"""What hostile picture files cost the process that decodes them, and honest ones beside them.
+
+    uv run python -m tests.benchmarks.hostile [FOLDER] [--mutations 10000] [--seed 0]
+
+Real pictures of each format are changed where their structure is: boxes, chunks and blocks are
+repeated, dropped, moved, renumbered and made to lie about their length. Each file, and each of
+FOLDER, is decoded by `engine.decoding`; told are the worst processor time, memory and wall time by
+format, and what the files were answered with. Then an embedded engine that computes nothing is sent
+honest photos, alone and beside four files that take as long as they are let; and photos of 24
+megapixels are decoded by turns in this process and by `engine.decoding`.
+"""
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+
+import psutil
+
+from engine import errors, image
+from engine.client import EmbeddedEngine
+from engine.decoding import PhotoDecoders
+from tests.engine import mutations, seers
+
+PHOTO_PX = (1280, 960)
+LARGE_PX = (6000, 4000)
+
+
+def worst(files):
+    """Costs and answers of some files, one after the other."""
+    answers = collections.Counter()
+    most = {"cpu_s": 0.0, "rss_mb": 0.0, "wall_s": 0.0}
+    with PhotoDecoders(1) as decoders:
+        for data in files:
+            processes = {child.pid: cost(child) for child in psutil.Process().children()}
+            started = time.perf_counter()
+            try:
+                decoders.open(data)
+                answers["decoded"] += 1
+            except errors.ImageError as error:
+                answers[error.code] += 1
+            most["wall_s"] = max(most["wall_s"], time.perf_counter() - started)
+            for child in psutil.Process().children():
+                cpu_s, rss_mb = cost(child)
+                before = processes.get(child.pid, (0.0, 0.0))[0]
+                most["cpu_s"] = max(most["cpu_s"], cpu_s - before)
+                most["rss_mb"] = max(most["rss_mb"], rss_mb)
+    return {**{name: round(value, 3) for name, value in most.items()}, "answers": dict(answers)}
+
+
+def cost(process):
+    """Processor time in seconds and most memory in MB so far."""
+    try:
+        times = process.cpu_times()
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return times.user + times.system, int(line.split()[1]) / 1024
+    except (psutil.Error, OSError):
+        pass
+    return 0.0, 0.0
+
+
+async def beside(hostile, honest, rounds):
+    """Seconds of honest photos, alone and beside four hostile files."""
+    seer = seers.seer()
+    async with EmbeddedEngine(seer) as engine:
+        await engine.start_decoders()
+
+        async def timed(data):
+            started = time.perf_counter()
+            await engine.analyze(data)
+            return time.perf_counter() - started
+
+        async def hang(data):
+            with contextlib.suppress(errors.EngineError):
+                await engine.analyze(data)
+
+        await timed(honest)
+        quiet = [await timed(honest) for _ in range(rounds)]
+        attack = [asyncio.create_task(hang(hostile)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        busy = []
+        while not all(task.done() for task in attack):
+            busy.append(await timed(honest))
+        await asyncio.gather(*attack)
+        again = [await timed(honest) for _ in range(rounds)]
+    return {
+        name: {
+            "photos": len(times),
+            "median_s": round(sorted(times)[len(times) // 2], 4),
+            "slowest_s": round(max(times), 4),
+        }
+        for name, times in (("quiet", quiet), ("beside", busy), ("after", again))
+    }
+
+
+def by_turns(rounds=7):
+    """How many times as long honest large photos take as in this process, by format."""
+    ratios = {}
+    with PhotoDecoders(1) as decoders:
+        for kind in mutations.KINDS:
+            data = mutations.photo(kind, LARGE_PX)
+            decoders.open(data)
+            each = []
+            for _ in range(rounds):
+                started = time.perf_counter()
+                image.open_photo(data)
+                between = time.perf_counter()
+                decoders.open(data)
+                each.append((time.perf_counter() - between) / (between - started))
+            ratios[kind] = round(statistics.median(each), 3)
+    return ratios
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--mutations", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=40)
+    arguments = parser.parse_args()
+    result = {}
+    if arguments.folder:
+        files = [path.read_bytes() for path in sorted(arguments.folder.iterdir())]
+        result["folder"] = worst(files)
+    for kind in mutations.KINDS:
+        lot = random.Random(f"{arguments.seed} {kind}")
+        result[kind] = worst(mutations.mutated(kind, lot) for _ in range(arguments.mutations))
+        print(kind, json.dumps(result[kind]), flush=True)
+    slow = mutations.slow()
+    result["slow file"] = worst([slow])
+    honest = mutations.photo("JPEG", PHOTO_PX)
+    result["beside"] = asyncio.run(beside(slow, honest, arguments.rounds))
+    result["24 megapixels, times as long as in one process"] = by_turns()
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ what it says is not judged, and the rest is judged by it.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,20 +14,19 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from training import twins
+from training.console import Advance
 from training.manifest import Code
 
 Vectors = NDArray[np.float32]
 Index = NDArray[np.int64]
 
-COPY = (0.95, 0.85)
-"""Signature and similarity above which two pictures are one, re-encoded, resized or so."""
-
-RECROPPED = (0.85, 0.94)
-"""The same for one picture cropped otherwise: among 2,124 crops of 18 people, 16 of the 17 pairs
-that this adds are."""
-
 TWINS = ((0.85, 0.8), (0.7, 0.9))
-"""The same for pictures of one moment, either of which tells them: bursts and other crops, too."""
+"""Signature and similarity above which two pictures are of one moment, or much as if they were;
+either pair tells them. Of these, `Same` tells which are one picture."""
+
+Same = Callable[[int, int], bool]
+"""Whether two faces, by their indices among all faces, are of one picture that was encoded again,
+resized or cropped otherwise; see `training.registration`."""
 
 STRAY_DEVIATIONS = 4.5
 STRAY_SHARE = 0.6
@@ -36,8 +35,12 @@ ENOUGH_TO_JUDGE = 5
 OWN_CENTRE_PEOPLE = 10
 """The mean of fewer people is no mean face."""
 
-_LEAST = (min(t[0] for t in TWINS), min(t[1] for t in TWINS))
+LEAST_ALIKE = (min(t[0] for t in TWINS), min(t[1] for t in TWINS))
+"""Signature and similarity that every pair of twins exceeds."""
+
 _ROUNDS = 3
+_COMPARED = 8
+"""With so many likely copies, the most alike, a face is compared at most: bursts are long."""
 _CHUNK = 65_536
 
 
@@ -124,13 +127,21 @@ class Decisions:
     group: Index
 
 
-def decide(photos: Photos, limits: Limits, lender: tuple[Vectors, int] | None = None) -> Decisions:
+def decide(
+    photos: Photos,
+    limits: Limits,
+    same: Same,
+    lender: tuple[Vectors, int] | None = None,
+    advance: Advance | None = None,
+) -> Decisions:
     """Choose, judge and group.
 
     Args:
         photos: everything seen; its vectors are changed.
         limits: what a face must be.
+        same: asked about likely copies.
         lender: the mean face of so many other people, for where these are too few for one.
+        advance: told how many photos have been compared with their likely copies.
     """
     chosen = _largest(photos)
     _centre(photos, chosen, lender)
@@ -150,7 +161,7 @@ def decide(photos: Photos, limits: Limits, lender: tuple[Vectors, int] | None = 
             code[i] = kind
             usable[i] = False
     own = _judge(photos, vectors, usable, code, other, likeness)
-    pairs = _copies(photos, chosen, vectors, own, usable, code, other, likeness)
+    pairs = _copies(photos, chosen, vectors, own, usable, code, other, likeness, same, advance)
     for i in np.flatnonzero(photos.word.judged):
         code[i] = Code.OPERATOR
     several = np.diff(photos.first) > 1
@@ -279,40 +290,45 @@ def _copies(
     code: list[Code | str],
     other: Index,
     likeness: Vectors,
+    same: Same,
+    advance: Advance | None,
 ) -> twins.Pairs:
     """Find copies among the faces still usable; returns all pairs of twins.
 
-    Of two nearly equal pictures the one that fits its person better stays.
+    Of two copies of one picture the one that fits its person better stays.
     """
     # Of each picture that is there more than once one stands for all.
     _, lone = np.unique(photos.identity[chosen], return_index=True)
     lone.sort()
-    pairs = twins.find(np.ascontiguousarray(vectors[lone]), photos.grey[chosen[lone]], _LEAST)
+    pairs = twins.find(np.ascontiguousarray(vectors[lone]), photos.grey[chosen[lone]], LEAST_ALIKE)
     pairs = pairs[np.any([_above(pairs, limits) for limits in TWINS], axis=0)]
     pairs = twins.Pairs(lone[pairs.first], lone[pairs.second], pairs.signature, pairs.similarity)
     stands_for = dict(zip(photos.identity[chosen[lone]].tolist(), lone.tolist(), strict=True))
 
     near: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
-    close = pairs[_above(pairs, COPY) | _above(pairs, RECROPPED)]
     for i, j, alike in zip(
-        close.first.tolist(), close.second.tolist(), close.similarity.tolist(), strict=True
+        pairs.first.tolist(), pairs.second.tolist(), pairs.similarity.tolist(), strict=True
     ):
         near[i].append((j, alike))
         near[j].append((i, alike))
 
     stays: dict[int, int] = {}  # the photo that stays for each picture, by what stands for it
     order = np.lexsort((np.arange(len(own)), -own, ~photos.word.kept))
-    for i in order[usable[order]].tolist():
+    for done, i in enumerate(order[usable[order]].tolist()):
+        if advance and done % 64 == 0:
+            advance(done)
         picture = stands_for[int(photos.identity[chosen[i]])]
         if picture in stays:
             twin, kind, alike = stays[picture], Code.COPY, 1.0
         else:
-            known = [(alike, -stays[p]) for p, alike in near[picture] if p in stays]
-            if not known:
+            known = sorted(
+                ((-alike, stays[p]) for p, alike in near[picture] if p in stays),
+            )[:_COMPARED]
+            found = next((k for k in known if same(int(chosen[k[1]]), int(chosen[i]))), None)
+            if found is None:
                 stays[picture] = i
                 continue
-            alike, negative = max(known)
-            twin, kind = -negative, Code.NEAR_COPY
+            alike, twin, kind = -found[0], found[1], Code.NEAR_COPY
         if photos.word.kept[i]:
             continue
         code[i], other[i], likeness[i] = kind, twin, alike

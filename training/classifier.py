@@ -41,19 +41,22 @@ class Made:
 
 
 def describe(
-    plan: Plan,
+    plan: Plan | None,
     faces: Faces,
     embedder: Specification,
     source: Source,
     strangers: Faces | None = None,
 ) -> dict[str, Any]:
-    """Everything that decides a run's result, for `training.runs.begin`."""
+    """Everything that decides a run's result, for `training.runs.begin`.
+
+    Without a plan it is a gallery's, which trains nothing.
+    """
     told = asdict(replace(source, listed=()))
     listed = [
         [person.name, person.country, person.known_for, person.family] for person in source.listed
     ]
     return {
-        "plan": asdict(plan),
+        "plan": None if plan is None else asdict(plan),
         "embedder": data.key(embedder),
         "faces": fingerprint(faces),
         "source": told | {"listed": listed},

@@ -153,6 +153,11 @@ class Journal:
             )
             for table in ("faces", "photos"):
                 self._db.execute(f"DELETE FROM {table} WHERE path NOT IN (SELECT path FROM found)")  # noqa: S608
+            # A person is spelled as the first of their folders, which may be another one now.
+            self._db.execute(
+                "UPDATE photos SET person = f.person FROM found f "
+                "WHERE f.path = photos.path AND f.person != photos.person"
+            )
             self._db.execute(
                 "CREATE TEMP TABLE pending AS SELECT f.path, f.person, f.size, f.modified, "
                 "ifnull(p.sha256, '') AS sha256, ifnull(p.again, 0) AS again "

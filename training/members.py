@@ -20,15 +20,16 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine import align, bundle, embed, image
+from engine import align, bundle, embed
 from engine.align import ARCFACE_TEMPLATE
 from engine.bundle import AboutRecord, Bundle, Calibration
+from engine.decoding import PhotoDecoders
 from engine.detect import whole_crop
 from engine.errors import BundleError, ImageError
 from engine.gallery import Gallery, best_per_person
 from engine.quality import quality
-from training import recipes, twins
-from training.audit import COPY, Limits, unit
+from training import recipes, registration, twins
+from training.audit import LEAST_ALIKE, Limits, unit
 from training.calibration import Vectors, scaled
 from training.console import Advance, say
 from training.fitting import Machine
@@ -356,15 +357,7 @@ def _see(
 ) -> tuple[list[_Candidates], list[LeftOut]]:
     found: list[_Candidates] = []
     left_out: list[LeftOut] = []
-    for start in range(0, len(photos), _STEP):
-        opened: list[tuple[Path, Image.Image]] = []
-        for path in photos[start : start + _STEP]:
-            try:
-                opened.append((path, image.open_photo(path.read_bytes()).image))
-            except ImageError as error:
-                left_out.append(LeftOut(path, error.message))
-            except OSError as error:
-                left_out.append(LeftOut(path, f"it could not be read: {error.strerror}"))
+    for opened in _opened(photos, left_out):
         pictures = [picture for _, picture in opened]
         detections = (
             [whole_crop(picture.size) for picture in pictures]
@@ -377,8 +370,25 @@ def _see(
                 left_out.append(candidates)
             else:
                 found.append(candidates)
-        advance(start + len(photos[start : start + _STEP]))
+        advance(len(found) + len(left_out))
     return found, left_out
+
+
+def _opened(
+    photos: Sequence[Path], left_out: list[LeftOut]
+) -> Iterator[list[tuple[Path, Image.Image]]]:
+    """Some decoded photos at a time; those that cannot be are added to `left_out`."""
+    with PhotoDecoders(1) as decoders:
+        for start in range(0, len(photos), _STEP):
+            opened: list[tuple[Path, Image.Image]] = []
+            for path in photos[start : start + _STEP]:
+                try:
+                    opened.append((path, decoders.open(path.read_bytes()).image))
+                except ImageError as error:
+                    left_out.append(LeftOut(path, error.message))
+                except OSError as error:
+                    left_out.append(LeftOut(path, f"it could not be read: {error.strerror}"))
+            yield opened
 
 
 def _candidates(
@@ -442,11 +452,14 @@ def _without_copies(chosen: _Chosen, left_out: list[LeftOut]) -> _Chosen:
             for chip in chosen.chips
         ]
     )
-    pairs = twins.find(chosen.vectors, grey, COPY)
+    pairs = twins.find(chosen.vectors, grey, LEAST_ALIKE)
+    pictures = [registration.grey(chip) for chip in chosen.chips]
     copies: dict[int, int] = {}
     for first, second in sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
-        if first not in copies:
-            copies.setdefault(second, first)
+        if not {first, second} & copies.keys() and registration.same_picture(
+            pictures[first], pictures[second]
+        ):
+            copies[second] = first
     left_out += [
         LeftOut(chosen.paths[copy], f"nearly the same picture as {chosen.paths[other].name}")
         for copy, other in sorted(copies.items())

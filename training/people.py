@@ -58,7 +58,8 @@ def key(name: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", name).casefold()
     letters = "".join(c for c in plain if not unicodedata.combining(c))
-    return " ".join(sorted(re.findall(r"\w+", letters.replace("_", " "))))
+    # Of a name without a letter, such as one of signs alone, everything counts.
+    return " ".join(sorted(re.findall(r"\w+", letters.replace("_", " ")))) or letters
 
 
 def read(path: Path) -> list[Listed]:
@@ -110,7 +111,7 @@ def read(path: Path) -> list[Listed]:
 
 
 def merged(sources: Sequence[Faces], listed: Sequence[Listed] | None = None) -> Faces:
-    """The people of several datasets as one; whoever has one name in two of them is one person.
+    """The people of several datasets as one; whoever has one name in them is one person.
 
     A face that is in two of them is taken from the first: it must not be held out and learned from.
 
@@ -122,7 +123,8 @@ def merged(sources: Sequence[Faces], listed: Sequence[Listed] | None = None) -> 
     Raises:
         ValueError: nobody of the list is in the sources.
     """
-    if len(sources) == 1 and listed is None:
+    spellings = {key(name) for name in sources[0].people}
+    if len(sources) == 1 and listed is None and len(spellings) == len(sources[0].people):
         return sources[0]
     named = {key(folder): one for one in listed or () for folder in one.folders}
     known: set[str] = set()

@@ -6,9 +6,11 @@ Knows names, sizes and dates; opens no file. It never holds more than one person
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from training.people import key
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +31,41 @@ class Photo:
     modified_ns: int
 
 
-def walk(folder: Path) -> Iterator[Photo]:
+def walk(folder: Path, tell: Callable[[str], None]) -> Iterator[Photo]:
     """Every file of a folder per person, sorted by path; hidden files and folders are left out.
 
     A link to a file, or a person's folder that is a link, is followed; a link to a folder inside
-    one is not, because it may lead in circles. Pipes, sockets and devices are left out.
+    one is not, because it may lead in circles, and neither is one to photos that another person's
+    folder has. Pipes, sockets and devices are left out. Folders whose names are spellings of one
+    (`training.people.key`) are one person's.
+
+    Args:
+        folder: the dataset's.
+        tell: told, in a sentence each, of folders that are left out or taken together.
 
     Raises:
-        ValueError: the folder is missing, has no person in it, or one person twice.
+        ValueError: the folder is missing, or has no person in it.
         OSError: a folder cannot be read.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder. Give a folder with one folder per person.")
-    homes: dict[str, str] = {}
-    for name in sorted((home.name for home in folder.iterdir()), key=_slashed):
-        if name.startswith(".") or not (folder / name).is_dir():
-            continue
-        person = person_of(name)
-        if not person:
-            raise ValueError(f"{folder / name} names nobody. Rename it after the person.")
-        other = homes.setdefault(person, name)
-        if other != name:
-            raise ValueError(
-                f"{folder / other} and {folder / name} are both '{person}'. Rename one, or put "
-                "the photos of one person into one folder."
-            )
+    people: dict[str, tuple[str, str]] = {}
     found = False
-    for person, name in homes.items():
-        for photo in sorted(_inside(folder, name, person), key=lambda photo: photo.path):
-            found = True
-            yield photo
+    for name in _homes(folder, tell):
+        spelled = person_of(name)
+        if not spelled:
+            raise ValueError(f"{folder / name} names nobody. Rename it after the person.")
+        person, first = people.setdefault(key(spelled), (spelled, name))
+        if first != name:
+            tell(
+                f"{folder / first} and {folder / name} are spellings of one name: their photos "
+                f"count as one person's, '{person}'. If they are two people, rename one of them."
+            )
+        photos = sorted(_inside(folder, name, person), key=lambda photo: photo.path)
+        if not photos:
+            tell(f"{folder / name} has no photos and is left out. Put photos in it, or delete it.")
+        found = found or bool(photos)
+        yield from photos
     if not found:
         raise ValueError(
             f"{folder} has no photos in folders. Make one folder per person in it, named after "
@@ -77,6 +84,34 @@ def person_of(name: str) -> str:
     # Some file systems spell an accent as a letter of its own.
     letters = unicodedata.normalize("NFC", name).replace("_", " ")
     return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in letters).split())
+
+
+def _homes(folder: Path, tell: Callable[[str], None]) -> list[str]:
+    """The names of the people's folders, without links to photos that one of them has."""
+    names = sorted((home.name for home in folder.iterdir()), key=_slashed)
+    names = [name for name in names if not name.startswith(".")]
+    taken: dict[Path, str] = {}
+    above: dict[Path, str] = {}
+    # Links come last: the folder that one leads to has the person's name.
+    for name in sorted(names, key=lambda name: (folder / name).is_symlink()):
+        home = folder / name
+        if not home.is_dir():
+            if not home.exists():
+                tell(f"{home} is a link that leads nowhere and is left out. Mend or delete it.")
+            continue
+        place = home.resolve()
+        known = (taken.get(each) for each in (place, *place.parents))
+        other = next(filter(None, known), above.get(place))
+        if other is not None:
+            tell(
+                f"{home} is a link to photos that {folder / other} has, and is left out: no photo "
+                "counts twice. If it is another person, put their own photos in its place."
+            )
+            continue
+        taken[place] = name
+        for each in place.parents:
+            above.setdefault(each, name)
+    return sorted(taken.values(), key=_slashed)
 
 
 def _slashed(name: str) -> str:

@@ -15,15 +15,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from engine import bundle, embed
+from engine import align, bundle, embed, image
 from engine.errors import EngineError
-from training import audit, data, journal, manifest, photos, seeing, verdicts
+from training import audit, data, journal, manifest, photos, registration, seeing, verdicts
 from training.audit import Decisions, Limits, Vectors
 from training.console import Advance, progress, say
 from training.journal import Journal
@@ -34,6 +35,8 @@ from training.tools import Tools
 DATASETS = bundle.FOLDER.parent / "datasets"
 
 _FEW = 5
+_CROPS_AT_HAND = 1024
+_TOLD = 20
 _OWN_NAME = re.compile(r"-[0-9a-f]{16}(\.[^.]*)?$")
 
 
@@ -48,6 +51,7 @@ class Summary:
         codes: how many rows there are of each code, "" included.
         people: faces kept of each person, by name.
         outside: files that lie beside the people's folders.
+        folders: a sentence on each folder that was left out, or taken together with another.
         lost: photos whose override no longer applies, because their file is another one now or
             gone.
     """
@@ -58,6 +62,7 @@ class Summary:
     codes: Mapping[str, int]
     people: Mapping[str, int]
     outside: int
+    folders: Sequence[str]
     lost: Sequence[str]
 
     @property
@@ -120,14 +125,19 @@ def prepare(
         _require_same(book, source, home, tools.embedder.specification, aligned=aligned)
         words = _words(home)
         book.forget(list(_without_crop(book, home)))
-        pending = book.plan(photos.walk(source))
+        told: list[str] = []
+        pending = book.plan(photos.walk(source, told.append))
+        for sentence in told[:_TOLD]:
+            say(sentence)
+        if len(told) > _TOLD:
+            say(f"... and {len(told) - _TOLD} more such folders; `prepare --json` lists them all.")
         with progress("Seeing photos", pending) as advance:
             seeing.see(source, home, book, tools, aligned=aligned, advance=advance)
         total, _ = book.counts()
         form, wanted = tools.embedder.specification, limits or Limits()
-        with progress("Judging faces", 2 * total) as advance:
+        with progress("Judging faces", 3 * total) as advance:
             summary = _judge(book, home, form, wanted, words, advance)
-        return replace(summary, seen=pending, outside=photos.outside(source))
+        return replace(summary, seen=pending, outside=photos.outside(source), folders=told)
 
 
 # --- Before anything is seen ---
@@ -235,7 +245,13 @@ def _judge(
     total, _ = book.counts()
     words, lost = verdicts.match(book, overruled)
     faces = verdicts.load(book, form.dimension, words, advance)
-    decided = audit.decide(faces.photos, limits, _lender(form))
+    decided = audit.decide(
+        faces.photos,
+        limits,
+        _same(book, home, faces),
+        _lender(form),
+        lambda done: advance(total + done),
+    )
     kept: Counter[str] = Counter()
     codes: Counter[str] = Counter()
 
@@ -245,13 +261,13 @@ def _judge(
             kept[row.owner] += row.kept
             yield row
             if done % 256 == 0:
-                advance(total + done)
+                advance(2 * total + done)
 
     _settle(book, home, faces, decided)
     _fill_cache(book, home, form, decided)
     manifest.write(home / manifest.NAME, rows())
     _sweep(book, home)
-    advance(2 * total)
+    advance(3 * total)
     return Summary(
         home=home,
         photos=total,
@@ -259,8 +275,23 @@ def _judge(
         codes=dict(sorted(codes.items())),
         people=dict(sorted(kept.items())),
         outside=0,
+        folders=(),
         lost=lost,
     )
+
+
+def _same(book: Journal, home: Path, faces: verdicts.Faces) -> audit.Same:
+    """Compares the crops of two faces."""
+
+    @lru_cache(maxsize=_CROPS_AT_HAND)
+    def picture(index: int) -> registration.Grey:
+        photo = int(np.searchsorted(faces.photos.first, index, side="right")) - 1
+        face = book.faces_of(faces.paths[photo])[index - int(faces.photos.first[photo])]
+        places = (home / folder / face.crop for folder in (seeing.CROPS, seeing.OTHERS))
+        crop = image.open_photo(next(filter(Path.exists, places)).read_bytes()).image
+        return registration.grey(align.cut(crop, face.landmarks, align.ARCFACE_TEMPLATE))
+
+    return lambda one, other: registration.same_picture(picture(one), picture(other))
 
 
 def _lender(form: embed.Specification) -> tuple[Vectors, int] | None:

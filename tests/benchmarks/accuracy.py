@@ -12,6 +12,7 @@ strangers.
 import argparse
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from engine.align import ARCFACE_TEMPLATE, cut
 from engine.detect import whole_crop
 from engine.gallery import best_per_person
 from engine.quality import quality
-from training.audit import COPY, Limits, Photos, Word, decide, mean_of_means, unit
+from training import registration
+from training.audit import Limits, Photos, Word, decide, mean_of_means, unit
 from training.calibration import calibrate
 from training.fitting import Machine
 from training.gallery import prototypes
@@ -33,6 +35,8 @@ from training.twins import signature
 
 BATCH = 64
 GREY_PX = 16
+COPY = 0.95
+"""Correlation of tiny grey pictures from which a figure leaves one of the two out."""
 KEPT = {"", Code.SEVERAL_FACES, Code.OPERATOR}
 
 
@@ -44,6 +48,7 @@ class Crops:
     owner: np.ndarray
     vectors: np.ndarray
     grey: np.ndarray
+    pictures: np.ndarray
     size_px: np.ndarray
     blur: np.ndarray
 
@@ -53,8 +58,8 @@ class Crops:
         if without is not None:
             owner = owner - (owner > without)
             people = [name for i, name in enumerate(people) if i != without]
-        measured = (values[index] for values in (self.vectors, self.grey, self.size_px, self.blur))
-        return Crops(people, owner, *measured)
+        rest = (self.vectors, self.grey, self.pictures, self.size_px, self.blur)
+        return Crops(people, owner, *(values[index] for values in rest))
 
     def signatures(self):
         """(n, 256) unit vectors by which copies are told."""
@@ -71,14 +76,16 @@ def read(folder, embedder):
     template, chip = embedder.specification.template, ARCFACE_TEMPLATE
     homes = sorted(path for path in folder.iterdir() if path.is_dir())
     paths = [(i, path) for i, home in enumerate(homes) for path in sorted(home.iterdir())]
-    vectors, grey, measured = [], [], []
+    vectors, grey, pictures, measured = [], [], [], []
     for start in range(0, len(paths), BATCH):
         crops = []
         for _, path in paths[start : start + BATCH]:
             photo = image.open_photo(path.read_bytes()).image
             found = whole_crop(photo.size)
             crops.append(cut(photo, found.landmarks[0], template))
-            grey.append(tiny(cut(photo, found.landmarks[0], chip)))
+            face = cut(photo, found.landmarks[0], chip)
+            grey.append(tiny(face))
+            pictures.append(registration.grey(face))
             measured.append(quality(tuple(found.boxes[0].tolist()), crops[-1]))
         vectors.append(embed.embed_crops(embedder, np.stack(crops)).cpu().numpy())
     return Crops(
@@ -86,9 +93,18 @@ def read(folder, embedder):
         owner=np.array([i for i, _ in paths]),
         vectors=np.concatenate(vectors),
         grey=np.stack(grey),
+        pictures=np.stack(pictures),
         size_px=np.array([entry.size_px for entry in measured], np.float32),
         blur=np.array([entry.blur for entry in measured], np.float32),
     )
+
+
+@cache
+def same(one, other):
+    """`registration.same_picture`, of pictures as bytes: the same pairs come in every fold."""
+    side = registration.SIDE_PX
+    pictures = (np.frombuffer(data, np.float32).reshape(side, side) for data in (one, other))
+    return registration.same_picture(*pictures)
 
 
 def kept(crops):
@@ -109,6 +125,7 @@ def kept(crops):
             word=Word(nobody, nobody, nobody, np.full(count, -1)),
         ),
         Limits(),
+        lambda one, other: same(crops.pictures[one].tobytes(), crops.pictures[other].tobytes()),
     )
     return np.flatnonzero([code in KEPT for code in decided.code])
 
@@ -148,7 +165,7 @@ def held_out(everything, people, summary):
         fold[members] = generator.permutation(len(members)) % 5
     rank, named = [], []
     signatures = everything.signatures()
-    copies = signatures @ signatures.T > COPY[0]
+    copies = signatures @ signatures.T > COPY
     for k in range(5):
         test = np.flatnonzero(fold == k)
         training = np.flatnonzero((fold != k) & ~copies[test].any(axis=0))

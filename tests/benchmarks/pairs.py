@@ -22,8 +22,7 @@ from engine.gallery import centred
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
-from tests.benchmarks.accuracy import signature, tiny
-from training.audit import COPY
+from tests.benchmarks.accuracy import COPY, signature, tiny
 
 SMALLEST_PX = 40
 
@@ -54,7 +53,7 @@ def read(pipeline, folder):
 
 
 def without_copies(vectors, owner, signatures):
-    copies = np.triu(signatures @ signatures.T > COPY[0], 1).any(axis=0)
+    copies = np.triu(signatures @ signatures.T > COPY, 1).any(axis=0)
     return vectors[~copies], owner[~copies]
 
 

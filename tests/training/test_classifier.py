@@ -74,6 +74,28 @@ def test_the_default_makes_a_classifier_that_the_engine_serves(home, tmp_path):
     assert list((tmp_path / "runs" / "mine" / "tensorboard").rglob("events*"))
 
 
+def test_the_same_command_again_trains_nothing(home, tmp_path, monkeypatch):
+    first = run(home, tmp_path / "x", "--json")
+    before = (tmp_path / "x.pth").stat().st_mtime_ns
+    again = run(home, tmp_path / "x", "--json")
+    assert again.exit_code == 0, again.output
+    assert "x is made from the same faces with the same options already" in again.stderr
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert (tmp_path / "x.pth").stat().st_mtime_ns == before
+    changed = run(home, tmp_path / "x", "--seed", "1")
+    assert (changed.exit_code, "nothing to do" in changed.stderr) == (0, False)
+    # The name that it chose itself does not keep it from telling so either.
+    monkeypatch.setattr(bundle, "FOLDER", tmp_path / "models")
+    arguments = ["classifier", str(home), "--runs", str(tmp_path / "runs")]
+    for told in (False, True):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert ("nothing to do" in result.stderr) is told
+    refused = CliRunner().invoke(app, [*arguments, "--seed", "1"])
+    assert refused.exit_code == 1
+    assert "There is a bundle set already" in refused.output
+
+
 def test_several_sources_a_list_and_strangers(home, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "_OWN_CALIBRATION_FACES", 30)
     monkeypatch.setattr(gallery, "_OWN_CALIBRATION_PEOPLE", 3)

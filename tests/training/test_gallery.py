@@ -65,6 +65,26 @@ def test_same_dataset_gives_same_bytes(home, tmp_path):
         assert first == (tmp_path / "b" / f"x.{suffix}").read_bytes()
 
 
+def test_the_same_command_again_builds_nothing(home, tmp_path):
+    arguments = (home, "--out", tmp_path / "x", "--created", "2026-01-01", "--json")
+    first = run(*arguments)
+    (tmp_path / "x.pth").touch()
+    before = (tmp_path / "x.pth").stat().st_mtime_ns
+    again = run(*arguments)
+    assert again.exit_code == 0, again.output
+    assert "same options already: nothing to do" in again.stderr
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert (tmp_path / "x.pth").stat().st_mtime_ns == before
+    for change in (("--licence", "CC0"), ("--thumbnails",)):
+        assert "nothing to do" not in run(*arguments, *change).stderr
+    # A bundle that is no longer what the command made is built again.
+    run(*arguments)
+    built = (tmp_path / "x.json").read_bytes()
+    (tmp_path / "x.json").write_bytes(built.replace(b"unknown", b"another"))
+    assert "nothing to do" not in run(*arguments).stderr
+    assert (tmp_path / "x.json").read_bytes() == built
+
+
 def test_a_manifest_is_taken_at_its_word(home, tmp_path):
     """What an operator overruled in it counts."""
     shutil.copytree(home, tmp_path / "set")

@@ -157,8 +157,18 @@ def test_whoever_has_one_name_in_two_sources_is_one_person():
 
 
 def test_one_dataset_without_a_list_stays_as_it_is():
-    alone = source("a", {"Ana": ["1.jpg"], "ANA": ["2.jpg"]})
+    alone = source("a", {"Ana": ["1.jpg"], "Ben": ["2.jpg"]})
     assert people.merged([alone]) is alone
+
+
+def test_spellings_of_one_name_in_one_dataset_are_one_person():
+    """As an operator's `override_person` may have it."""
+    alone = people.merged([source("a", {"ANA": ["1.jpg"], "Aná": ["2.jpg"], "!!": ["3.jpg"]})])
+    assert photos_of(alone) == {
+        "ANA": {("a", "ANA/1.jpg"), ("a", "Aná/2.jpg")},
+        "!!": {("a", "!!/3.jpg")},
+    }
+    assert people.key("!!") != people.key("??")
 
 
 def test_only_listed_people_stay_under_their_listed_names():

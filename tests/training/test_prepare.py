@@ -264,11 +264,64 @@ def test_hostile_files_and_names(people, out, seeing_tools):
     assert "&lt;script&gt;" in page
 
 
-def test_a_name_in_two_spellings_is_one_person(people, out, seeing_tools):
-    for form in ("NFC", "NFD"):
-        (people / unicodedata.normalize(form, "Zoé")).mkdir()
-    with pytest.raises(ValueError, match="are both 'Zoé'"):
-        prepare.prepare(people, out, seeing_tools, aligned=True)
+@pytest.mark.parametrize(
+    ("spelled", "person"),
+    [
+        ((unicodedata.normalize("NFC", "Zoé"), unicodedata.normalize("NFD", "Zoé")), "Zoé"),
+        (("Ada_Lovelace", "ada lovelace"), "Ada Lovelace"),
+        (("Jose Marti", "José Martí"), "Jose Marti"),
+    ],
+    ids=["forms", "case", "accents"],
+)
+def test_folders_of_one_name_in_two_spellings_are_one_persons(
+    people, out, seeing_tools, capfd, spelled, person
+):
+    for name, own in zip(spelled, ("Person_0", "Person_1"), strict=True):
+        (people / own).rename(people / name)
+    summary = prepare.prepare(people, out, seeing_tools, aligned=True)
+    assert dict(summary.people) == {"Person 2": 5, person: 10}
+    (said,) = summary.folders
+    assert f"count as one person's, '{person}'" in said
+    assert said in capfd.readouterr().err
+    # The first spelling is gone: the other one is the person's.
+    first = sorted(spelled)[0]
+    shutil.rmtree(people / first)
+    (left,) = set(spelled) - {first}
+    summary = prepare.prepare(people, out, seeing_tools, aligned=True)
+    assert dict(summary.people) == {"Person 2": 5, photos.person_of(left): 5}
+
+
+@pytest.mark.parametrize("goal", ["Person_1", "Person_1/inner", ".", ".."])
+def test_a_link_to_photos_that_another_folder_has_doubles_none(people, out, seeing_tools, goal):
+    (people / "Person_1" / "inner").mkdir()
+    (people / "Person_1" / "0.png").rename(people / "Person_1" / "inner" / "0.png")
+    (people / "A link").symlink_to(goal)
+    summary = prepare.prepare(people, out, seeing_tools, aligned=True)
+    assert (summary.photos, summary.kept) == (15, 15)
+    assert list(summary.people) == ["Person 0", "Person 1", "Person 2"]
+    (said,) = summary.folders
+    assert "A link is a link to photos that" in said
+
+
+def test_a_link_to_a_folder_elsewhere_is_a_persons_once(people, out, tmp_path, seeing_tools):
+    elsewhere = (people / "Person_1").rename(tmp_path / "elsewhere")
+    for name in ("Person_1", "Person_9"):
+        (people / name).symlink_to(elsewhere)
+    summary = prepare.prepare(people, out, seeing_tools, aligned=True)
+    assert dict(summary.people) == {"Person 0": 5, "Person 1": 5, "Person 2": 5}
+    (said,) = summary.folders
+    assert "Person_9 is a link to photos that" in said
+
+
+def test_a_folder_without_photos_is_told(people, out):
+    (people / "Nobody").mkdir()
+    (people / "Gone").symlink_to("absent")
+    result = command(people, "--out", out, "--aligned", "--json")
+    assert json.loads(result.stdout)["folders"] == [
+        f"{people / 'Gone'} is a link that leads nowhere and is left out. Mend or delete it.",
+        f"{people / 'Nobody'} has no photos and is left out. Put photos in it, or delete it.",
+    ]
+    assert "Nobody has no photos" in result.stderr
 
 
 def test_a_persons_name_is_one_line():

@@ -220,25 +220,40 @@ def _train(
 ) -> "tuple[Path, Made] | None":
     from engine import bundle
     from training import classifier as making
-    from training import material, runs, tools
+    from training import made, material, runs, tools
     from training.fitting import Machine
     from training.gallery import Source, own_calibration
 
-    eyes = tools.load(embedder)
     folders, listed, strangers = given
+    stem = bundle.locate(out) if out else bundle.FOLDER / _name_of(folders[0])
+    if not out and not made.has_note(stem):
+        _require_unused(stem)
+    eyes = tools.load(embedder)
     found = material.read(folders, listed, strangers, eyes, aligned=aligned)
     faces = found.faces
     name, licence, created = about
     source = Source(name or faces.name, licence, created or today(), found.listed)
-    stem = bundle.locate(out) if out else _unused(bundle.FOLDER / _name_of(folders[0]))
     what = making.describe(plan, faces, eyes.embedder.specification, source, found.strangers)
+    theirs = lender(calibration_from, eyes.embedder.specification)
+    wanted = what | {
+        "source": what["source"] | {"created": made.date_of(created)},
+        "dropped": dict(faces.dropped),
+        "lender": made.lent_by(theirs),
+        "machine": [str(eyes.device), *machine],
+        "thumbnails": thumbnails,
+    }
+    report = made.known(stem, wanted)
+    if report is not None:
+        return stem, making.Made(bundle.load(stem), **report)
+    if not out:
+        _require_unused(stem)
     devices, nodes, precision = machine
     home = runs_folder or runs.FOLDER
     with runs.alone(stem.name, home):
         run = runs.begin(stem.name, what, home)
         if run.last:
             say(f"Going on with the run in {run.home}.")
-        made = making.make(
+        done = making.make(
             plan,
             faces,
             eyes,
@@ -248,26 +263,24 @@ def _train(
             stem,
             source,
             thumbnails=thumbnails,
-            lender=None
-            if own_calibration(faces)
-            else lender(calibration_from, eyes.embedder.specification),
+            lender=None if own_calibration(faces) else theirs,
             lend_login=partial(login, calibration_from, eyes.embedder.specification),
             strangers=found.strangers,
         )
-        if made is None:
+        if done is None:
             return None
+        made.remember(stem, wanted, {"epoch": done.epoch, "epochs": done.epochs})
         run.finish()
-    return stem, made
+    return stem, done
 
 
-def _unused(stem: Path) -> Path:
+def _require_unused(stem: Path) -> None:
     """A bundle's path that nobody chose must not cost another bundle."""
     if stem.with_name(f"{stem.name}.json").exists():
         raise ValueError(
             f"There is a bundle {stem.name} already. Give `--out {stem}` to replace it, or another "
             "name."
         )
-    return stem
 
 
 def _as_json(made: "Made") -> dict[str, object]:

@@ -72,14 +72,26 @@ def gallery(
     """Build a gallery bundle: whom the engine can recognise, without training a network."""
     threads.configure()
     with failures():
-        from training import material, tools
+        from engine import bundle
+        from training import classifier, made, material, tools
         from training.gallery import Source
 
         eyes = tools.load(embedder)
         given = material.read(sources, listed, strangers, eyes, aligned=aligned)
         faces = given.faces
         source = Source(dataset or faces.name, licence, created or today(), given.listed)
-        built = _build(faces, eyes, out, source, thumbnails, calibration_from, given.strangers)
+        form, stem = eyes.embedder.specification, bundle.locate(out)
+        wanted = classifier.describe(None, faces, form, source, given.strangers)
+        wanted |= {
+            "source": wanted["source"] | {"created": made.date_of(created)},
+            "dropped": dict(faces.dropped),
+            "lender": made.lent_by(lender(calibration_from, form)),
+            "thumbnails": thumbnails,
+        }
+        if made.known(stem, wanted) is None:
+            _build(faces, eyes, stem, source, thumbnails, calibration_from, given.strangers)
+            made.remember(stem, wanted, {})
+        built = bundle.load(stem)
         left_out, missing = _left_out(sources, given)
     if as_json:
         emit(_as_json(built, faces, left_out, missing))
@@ -90,13 +102,12 @@ def gallery(
 def _build(
     faces: "Faces",
     eyes: "Tools",
-    out: Path,
+    stem: Path,
     source: "Source",
     thumbnails: bool,
     calibration_from: str | None,
     others: "Faces | None",
-) -> "Bundle":
-    from engine import bundle
+) -> None:
     from training.calibration import Strangers, rounds
     from training.classifier import embedded
     from training.gallery import build, own_calibration
@@ -112,11 +123,11 @@ def _build(
     decided = own_or_lent(faces, vectors, eyes, lend, met, source.related)
     steps = None if borrow else rounds(len(faces.people), strangers)
     with progress("Measuring", steps) as advance:
-        return build(
+        build(
             faces,
             vectors,
             eyes.embedder.specification,
-            bundle.locate(out),
+            stem,
             source,
             thumbnails=thumbnails,
             borrow=borrow,

@@ -108,6 +108,7 @@ def _as_json(summary: "Summary", report: bool) -> dict[str, object]:
         "people": dict(summary.people),
         "few": summary.few,
         "outside": summary.outside,
+        "folders": list(summary.folders),
         "lost_overrides": list(summary.lost),
     }
 

@@ -11,6 +11,7 @@ from skimage import data
 from typer.testing import CliRunner
 
 from engine.__main__ import app
+from engine.decoding import PhotoDecoders
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,6 +172,16 @@ def test_doctor_finds_a_fresh_checkout_sound():
     assert "celebrities@" in result.output
     (line,) = [line for line in result.output.splitlines() if "WebM clips" in line]
     assert "not decoded" not in line
+    if sys.platform == "linux":
+        assert "no-new-privileges" in result.output
+
+
+def test_doctor_says_what_filters_system_calls(monkeypatch):
+    monkeypatch.setattr(PhotoDecoders, "in_force", lambda _: ["no-new-privileges"])
+    monkeypatch.setattr(sys, "platform", "linux")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "libseccomp2" in result.output
 
 
 def test_doctor_finds_weights_that_are_another_file(monkeypatch, tmp_path):

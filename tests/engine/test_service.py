@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 
 import httpx
+import psutil
 import pytest
 from fastapi import FastAPI, HTTPException
 
@@ -739,6 +740,85 @@ async def test_overload_is_refused_at_once_and_unread(seer):
         assert [(await talk.answer())[0] for talk in (first, second)] == [200, 200]
 
 
+@asynccontextmanager
+async def overloaded(seer, settings, headers=()):
+    """The application, with a photo in the device and another in the queue, which is then full."""
+    seer.go_on.clear()
+    async with serving(seer, settings, queue_size=1, max_batch=1) as app:
+        taken = [Conversation(app, "/v1/analyze", headers)]
+        taken[0].say(photo(), more=False)
+        assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
+        taken.append(Conversation(app, "/v1/analyze", headers))
+        taken[1].say(photo(), more=False)
+        while not taken[1].taken:  # noqa: ASYNC110 (nobody announces it)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        yield app
+        seer.go_on.set()
+        assert [(await talk.answer())[0] for talk in taken] == [200, 200]
+
+
+PICTURES = ("/v1/analyze", "/v1/analyze:batch", "/v1/track")
+
+
+async def test_under_overload_too_the_key_is_wanted_first(seer):
+    key = [("Authorization", "Bearer the-key")]
+    async with overloaded(seer, Settings(engine_api_key="the-key"), key) as app:
+        for path in PICTURES:
+            for headers in ((), [("Authorization", "Bearer another")]):
+                stranger = Conversation(app, path, headers)
+                status, said, record = await stranger.answer()
+                assert (status, record["code"], stranger.taken) == (401, "unauthorized", 0)
+                assert said["www-authenticate"] == "Bearer"
+            status, _, record = await Conversation(app, path, key).answer()
+            assert (status, record["code"]) == (503, "busy")
+
+
+async def test_under_overload_too_web_pages_are_kept_out(seer):
+    async with overloaded(seer, Settings()) as app:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:8008"
+        ) as client:
+            for path in PICTURES:
+                response = await client.post(path, headers={"Origin": "http://evil.example"})
+                assert code_of(response) == "forbidden"
+                assert code_of(await client.post(path)) == "busy"
+
+
+async def test_what_is_refused_unread_is_counted(seer):
+    async with overloaded(seer, Settings()) as app:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            for path in PICTURES:
+                assert code_of(await client.post(path)) == "busy"
+            counted = (await client.get("/metrics")).text.splitlines()
+    # Nobody knows how many photos an unread form has: it is one.
+    assert 'engine_photos_total{code="busy"} 2.0' in counted
+    assert 'engine_clips_total{code="busy"} 1.0' in counted
+
+
+async def test_a_stranger_who_is_refused_under_overload_is_no_photo(seer):
+    key = [("Authorization", "Bearer the-key")]
+    async with overloaded(seer, Settings(engine_api_key="the-key"), key) as app:
+        await Conversation(app, "/v1/analyze").answer()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            counted = (await client.get("/metrics", headers=dict(key))).text
+    assert "engine_photos_total{" not in counted
+    assert (
+        'engine_requests_total{code="unauthorized",path="/v1/analyze",status="401"} 1.0' in counted
+    )
+
+
+async def test_a_form_that_is_refused_whole_is_counted(seer):
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze:batch", files=[("others", ("a.jpg", photo()))])
+        assert code_of(response) == "invalid_request"
+        counted = (await client.get("/metrics")).text.splitlines()
+    assert 'engine_photos_total{code="invalid_request"} 1.0' in counted
+
+
 async def test_abandoned_photos_are_not_computed(seer):
     seer.go_on.clear()
     async with serving(seer, max_batch=1) as app:
@@ -846,6 +926,26 @@ async def test_a_device_that_hangs_is_not_ready(seer):
         seer.go_on.set()
         await asking
         assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_where_nothing_is_decoded_any_more_it_is_not_ready(seer):
+    now = 1000.0
+    async with calling(seer, decode_threads=1, clock=lambda: now) as client:
+        assert (await client.post("/v1/analyze", content=photo())).status_code == 200
+        (decoder,) = psutil.Process().children()
+        decoder.suspend()
+        asking = asyncio.create_task(client.post("/v1/analyze", content=photo()))
+        waiting = asyncio.create_task(client.post("/v1/analyze", content=photo()))
+        while (await client.get("/readyz")).json()["checks"]["decoding"] == "ok":
+            now += MAX_STALL_S / 8
+            await asyncio.sleep(0.01)
+        response = await client.get("/readyz")
+        assert response.status_code == 503
+        assert "no photo has been decoded" in response.json()["checks"]["decoding"]
+        decoder.resume()
+        await asyncio.gather(asking, waiting)  # too late, by this clock
+        assert (await client.get("/readyz")).status_code == 200
+        assert (await client.post("/v1/analyze", content=photo())).status_code == 200
 
 
 async def test_an_engine_that_is_closed_is_unavailable(seer):

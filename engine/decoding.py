@@ -26,7 +26,7 @@ import psutil
 from PIL import Image
 
 from engine import errors, photo_decoder
-from engine.errors import BrokenImage, Busy, EngineError, ImageError, Unavailable
+from engine.errors import BrokenImage, EngineError, ImageError, Unavailable
 from engine.image import ENOUGH_PX, LIMITS, Limits, Photo, check_length, too_demanding
 from engine.photo_decoder import DECODED, PICTURE, READY, REPLY, REQUEST
 
@@ -39,8 +39,7 @@ SLOW_AFTER_S = 0.15
 """Of processor time, after which a file makes place for others; a photo of 12 megapixels takes
 less."""
 SLOW_FILES = 4
-"""That may be at hand besides, most of them stopped; whoever sends one more is told to come
-back."""
+"""That may be at hand besides, most of them stopped; one more keeps its place."""
 
 _REPLACED_AFTER_S = photo_decoder.LIFETIME_CPU_S / 2
 _LOOK_EVERY_S = 0.02
@@ -65,7 +64,6 @@ class PhotoDecoders:
         count: how many files are decoded at a time, besides those that take long; further callers
             of `open` wait.
         limits: what each file may ask for.
-        slow_files: that take long, at hand besides; whoever comes with one more gets `Busy`.
         program: what decodes, as `engine.photo_decoder` does.
         clock: tells seconds.
     """
@@ -75,15 +73,14 @@ class PhotoDecoders:
         count: int,
         *,
         limits: Limits = LIMITS,
-        slow_files: int = SLOW_FILES,
         program: Sequence[str] = PROGRAM,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._places = _Places(count, clock)
-        self._slow = _SlowFiles(slow_files, max(1, count - 1), limits.cpu_s)
-        self._decoders = [_Decoder(program, limits, clock) for _ in range(count + slow_files)]
+        self._slow = _SlowFiles(max(1, count - 1))
+        self._decoders = [_Decoder(program, limits, clock) for _ in range(count + SLOW_FILES)]
         self._free = list(self._decoders)
         self._freed = threading.Condition()
 
@@ -96,7 +93,6 @@ class PhotoDecoders:
 
         Raises:
             ImageError: the bytes cannot become a picture (one subclass per reason).
-            Busy: it takes long, and too many that do are at hand already.
             Unavailable: no process could be started, or the decoders were closed.
         """
         check_length(data, self._limits)
@@ -221,10 +217,8 @@ class _Places:
 class _SlowFiles:
     """Turns for files that take long."""
 
-    def __init__(self, most: int, at_a_time: int, most_s: float) -> None:
-        self._most = most
+    def __init__(self, at_a_time: int) -> None:
         self._turns = threading.Semaphore(at_a_time)
-        self._retry_after_s = most_s * most / at_a_time
         self._lock = threading.Lock()
         self._count = 0
         self._closed = False
@@ -236,17 +230,14 @@ class _SlowFiles:
     def turn(self, make_place: Callable[[], None]) -> Iterator[None]:
         """A turn, for as long as the block lasts; waits for it without a place.
 
-        Raises:
-            Busy: too many wait already.
+        Where too many wait for one already, the block begins at once, and the place is kept.
         """
         with self._lock:
-            if self._count >= self._most:
-                raise Busy(
-                    f"{self._count} pictures that take long to decode are at hand already: come "
-                    "back later, or send a smaller one.",
-                    retry_after_s=self._retry_after_s,
-                )
-            self._count += 1
+            full = self._count >= SLOW_FILES
+            self._count += not full
+        if full:
+            yield
+            return
         try:
             make_place()
             while not self._turns.acquire(timeout=_LOOK_EVERY_S):
@@ -278,14 +269,9 @@ class _Decoder:
     def started(self) -> bool:
         return self._process is not None
 
-    def start(self) -> "subprocess.Popen[bytes]":
+    def start(self) -> None:
         with self._lock:
-            if self._closed:
-                raise _closed()
-            if self._process is None:
-                self._process = _started(self._command)
-                self._ready = None
-            return self._process
+            self._running()
 
     def close(self) -> None:
         with self._lock:
@@ -296,22 +282,28 @@ class _Decoder:
                 self._drop()
 
     def in_force(self) -> list[str]:
-        process = self.start()
-        self._await_ready(_Talk(process, self._clock, self._clock() + _START_S))
-        return self._ready or []
+        with self._used():
+            return self._ready or []
 
     def decode(self, data: bytes, at_least_px: int | None, make_place: Callable[[], None]) -> Photo:
-        process = self.start()
-        self._busy = True
-        well = False
-        try:
-            self._await_ready(_Talk(process, self._clock, self._clock() + _START_S))
+        with self._used() as process:
             limits = self._limits
             until = self._clock() + limits.wait_s
             talk = _Talk(process, self._clock, until, limits.cpu_s, make_place)
             talk.send(REQUEST.pack(len(data), at_least_px or 0))
             talk.send(data)
-            photo = self._picture(talk)
+            return self._picture(talk)
+
+    @contextlib.contextmanager
+    def _used(self) -> "Iterator[subprocess.Popen[bytes]]":
+        """The process, ready for a request; it is replaced where it does not end in good order."""
+        with self._lock:
+            process = self._running()
+            self._busy = True
+        well = False
+        try:
+            self._await_ready(_Talk(process, self._clock, self._clock() + _START_S))
+            yield process
             well = True
         except ImageError:
             well = True  # refused in good order
@@ -323,10 +315,18 @@ class _Decoder:
                 self._busy = False
                 if not well or self._closed or _cpu_s(process) > _REPLACED_AFTER_S:
                     self._drop()
-            if not well and self._ready is not None:
-                with contextlib.suppress(Unavailable):  # the next file will say so
-                    self.start()
-        return photo
+                    if self._ready is not None and not self._closed:
+                        with contextlib.suppress(Unavailable):  # the next file will say so
+                            self._running()
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        """The process, started where there is none; with the lock."""
+        if self._closed:
+            raise _closed()
+        if self._process is None:
+            self._process = _started(self._command)
+            self._ready = None
+        return self._process
 
     def _await_ready(self, talk: "_Talk") -> None:
         if self._ready is not None:

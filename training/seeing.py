@@ -94,7 +94,7 @@ def see(
     # Two batches at a time: one whose faces are being cut, one whose faces are looked for.
     waiting: deque[tuple[list[_Opened | Seen | Photo], list[Future[list[_Cut]]]]] = deque()
     with (
-        PhotoDecoders(workers, slow_files=workers) as decoders,
+        PhotoDecoders(workers) as decoders,
         ThreadPoolExecutor(workers, "photos") as pool,
     ):
 

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from engine import cluster_commands, image, settings, threads
+from engine import cluster_commands, controls, image, settings, threads
 from engine.decoding import PhotoDecoders
 from engine.errors import EngineError, UnreadableFile
 from engine.request import PhotoRequest
 from engine.settings import Settings
+from engine.terminal import escape
 from engine.types import Analysis
 from engine.wire import error_to_json, face_to_json
 
@@ -81,7 +81,7 @@ def analyze(
     for path, outcome in _analyze(pipeline, _walk(paths), top_k, embed=embed, aligned=aligned):
         unreadable |= isinstance(outcome, EngineError)
         if as_json:
-            typer.echo(json.dumps(_photo_to_json(path, outcome), ensure_ascii=False))
+            _emit(_photo_to_json(path, outcome))
         else:
             _show(path, outcome)
     raise typer.Exit(_UNREADABLE if unreadable else 0)
@@ -156,10 +156,11 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     from engine.server import serve as serve_until_stopped
 
+    def announce(url: str) -> None:
+        typer.echo(f"The engine listens on {controls.escape(url)}")
+
     try:
-        asyncio.run(
-            serve_until_stopped(chosen, lambda url: typer.echo(f"The engine listens on {url}"))
-        )
+        asyncio.run(serve_until_stopped(chosen, announce))
     except EngineError as error:
         _fail(error.message, _MISCONFIGURED)
 
@@ -202,6 +203,11 @@ def _pipeline(bundle: str | None, device: str | None) -> "Pipeline":
         return Pipeline.from_settings(chosen)
     except EngineError as error:
         _fail(error.message, _MISCONFIGURED)
+
+
+def _emit(record: dict[str, Any]) -> None:
+    """A line of JSON on standard output."""
+    typer.echo(controls.escape(json.dumps(record, ensure_ascii=False)))
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -325,7 +331,7 @@ def _raised(outcome: Analysis | EngineError) -> Analysis:
 
 def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(record, ensure_ascii=False))
+        _emit(record)
         return
     names = escape(f"{record['file_x']} | {record['file_y']}")
     if record["error"]:

@@ -11,6 +11,7 @@ when the device is free. The rules:
 * Nobody computes for nobody: what was cancelled or has expired is dropped from the queue.
 * A short batch waits at most `max_wait_s`, and only if another item is being prepared.
 * One bad item never fails its batch: after an unexpected error each item is tried alone.
+* A lane that fails answers its batch with an `InternalError`, is logged and begun anew.
 * What takes many items (a clip) is an errand: it is accepted once, as a whole, and submits a few at
   a time, so that others come in between.
 
@@ -32,6 +33,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from engine.errors import Busy, DeadlineExceeded, EngineError, InternalError, Unavailable
+from engine.observers import Observers
 
 _LOG = logging.getLogger(__name__)
 # How much the newest batch counts in the running mean of an item's time.
@@ -171,16 +173,13 @@ class Batcher(Generic[Raw, Item, Result]):
         # When each batch that is being computed was begun, the oldest first.
         self._started: list[float] = []
         self._last_end = 0.0
-        self._observers: list[Callable[[Batch], None]] = []
+        self._observers: Observers[Batch] = Observers()
         self._closed = False
         self._given_up = False
         self._dispatchers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._dispatchers = [
-            asyncio.create_task(self._dispatch(), name="engine-batching")
-            for _ in range(self._lanes)
-        ]
+        self._dispatchers = [self._lane() for _ in range(self._lanes)]
         return self
 
     async def __aexit__(
@@ -205,7 +204,7 @@ class Batcher(Generic[Raw, Item, Result]):
     def stalled_s(self) -> float:
         """For how long nothing has come of what the device has or could have; 0 when it has none.
 
-        A device that hangs or a dispatcher that died shows here, and nowhere else.
+        A device that hangs shows here, and nowhere else.
         """
         if self._started:
             return self._clock() - self._started[0]
@@ -215,7 +214,7 @@ class Batcher(Generic[Raw, Item, Result]):
 
     def observe(self, observer: Callable[[Batch], None]) -> None:
         """Have someone told of every batch, in the event loop, as soon as it has ended."""
-        self._observers.append(observer)
+        self._observers.add(observer)
 
     async def submit(self, raw: Raw, *, timeout_s: float | None = None) -> Answer[Result]:
         """Have one item prepared and computed.
@@ -372,20 +371,33 @@ class Batcher(Generic[Raw, Item, Result]):
         except EngineError:
             self._ready.release()
             raise
-        except Exception as error:
-            self._ready.release()
-            _LOG.exception("Preparing failed.")
-            raise _internal() from error
         finally:
             self._preparing -= 1
             self._changed.set()
 
     def _timed_prepare(self, raw: Raw) -> tuple[Item, float]:
         started = self._clock()
-        item = self._prepare(raw)
+        try:
+            item = self._prepare(raw)
+        except EngineError:
+            raise
+        except BaseException as error:  # in a thread, nothing means to end the process
+            _LOG.exception("Preparing failed.")
+            raise _internal() from error
         return item, self._clock() - started
 
     # --- The device's way, in a task for each lane ---
+
+    def _lane(self) -> asyncio.Task[None]:
+        lane = asyncio.create_task(self._dispatch(), name="engine-batching")
+        lane.add_done_callback(self._lane_ended)
+        return lane
+
+    def _lane_ended(self, lane: asyncio.Task[None]) -> None:
+        if lane.cancelled():  # by `close`, or by a loop that ends
+            return
+        _LOG.error("A lane failed and is begun anew.", exc_info=lane.exception())
+        self._dispatchers[self._dispatchers.index(lane)] = self._lane()
 
     async def _dispatch(self) -> None:
         while True:
@@ -398,8 +410,10 @@ class Batcher(Generic[Raw, Item, Result]):
                 await self._run(batch)
             finally:
                 self._computing -= len(batch)
-                for _ in batch:
+                for entry in batch:
                     self._ready.release()
+                    if not entry.answer.done():
+                        entry.answer.set_exception(_internal())
 
     async def _company(self) -> None:
         """Return when there is something to compute and no more that is worth waiting for."""
@@ -464,8 +478,7 @@ class Batcher(Generic[Raw, Item, Result]):
             queue_s=tuple(entry.queue_s(started) for entry in batch),
             compute_s=ended - started,
         )
-        for observer in self._observers:
-            observer(told)
+        self._observers.tell(told)
 
     # --- In the device's threads ---
 
@@ -478,7 +491,7 @@ class Batcher(Generic[Raw, Item, Result]):
         except EngineError as error:
             if len(batch) == 1:
                 return [error]
-        except Exception:
+        except BaseException:  # in a thread, nothing means to end the process
             _LOG.exception("Computing a batch of %d failed.", len(batch))
             if len(batch) == 1:
                 return [_internal()]

@@ -45,6 +45,8 @@ _ENCODED = (
     (re.compile(rb"(data:[\w/.+;-]{0,99},)?[\w+/\r\n-]{40,}={0,2}\s*\Z"), "is in base64"),
     (re.compile(rb"\s{0,99}[{\[\"]"), "is JSON"),
 )
+_FORM = re.compile(rb"[\w.%+-]{1,99}=|[^\x01-\x08\x0e-\x1f]{0,99}[\x01-\x08\x0e-\x1f]")
+"""A field and its value, or control characters, which no text has."""
 _HEAD_BYTES = 256
 """By which encodings are told."""
 
@@ -149,10 +151,11 @@ async def _read_file(
     body = bytearray()
     async for chunk in _bounded(request, share, limit_bytes, too_large, send):
         body += chunk
-    # curl calls every body a form; one that is has no zero bytes, and every picture or clip has.
-    if body and kind == _URLENCODED and b"\0" not in body:
-        raise UnsupportedBody(f"The body is a form: {send}.")
     content = bytes(body)
+    # curl calls every body a form. One that is has no zero bytes, and every picture or clip has;
+    # of a file sent as a form's data, curl leaves them out.
+    if kind == _URLENCODED and b"\0" not in content and _FORM.match(content):
+        raise UnsupportedBody(f"The body is a form: {send}.")
     if how := _encoding(content):
         raise UnsupportedBody(f"The body {how}: {send}.")
     return content

@@ -1,16 +1,20 @@
 """The only reader and writer of the bundles in run/models.
 
 A bundle is two files: `NAME.pth`, a dictionary of tensors, and `NAME.json`, which says what they
-are. Both or nothing: the `.json` carries the `.pth`'s sha256. Knows the format and its checks;
-knows nothing about how the numbers were made or are used.
+are. Both or nothing: the `.json` carries the `.pth`'s sha256. Somebody else may have made them, so
+that every text, number and size in them has bounds. Knows the format and its checks; knows nothing
+about how the numbers were made or are used.
 """
 
 import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,7 +32,7 @@ from pydantic import (
 )
 from torch import Tensor
 
-from engine import decision
+from engine import controls, decision, tensors
 from engine.decision import LoginCalibration
 from engine.errors import BundleError
 from engine.files import replacing, write_text
@@ -41,11 +45,32 @@ PREPROCESSING = 1
 """Version of detection, alignment and normalisation together. Vectors made under another version
 are not comparable: raise it when any of them changes."""
 
+_JSON_BYTES = 64 * 2**20
+_PTH_BYTES = 4 * 2**30
+"""The most that a bundle's files may have: a hundred thousand people take 15 MiB of JSON, and the
+largest of torchvision's networks 2.5 GiB."""
+
+_MOST_PEOPLE = 1_000_000
+_NAME_LENGTH = 300
+_LARGEST = 2**53
+"""Of whole numbers: JSON readers of other languages are exact up to it."""
+
+_SIZES = {"dimension": 8192, "input_px": 1024}
+"""The most that an architecture may say of what memory is taken for before tensors are compared."""
+
 FOLDER = Path(__file__).resolve().parent.parent / "run" / "models"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Similarity = Annotated[float, Field(ge=-1, le=1)]
+Threshold = Annotated[float, Field(ge=0.01, le=2)]
+"""Of a similarity. That of a network that has hardly been trained is 0.03; what lies above 1 is
+reached by nobody."""
 
 
 class EmbedderRecord(_Part):
@@ -53,7 +78,7 @@ class EmbedderRecord(_Part):
 
     id: str
     weights_sha256: str
-    dimension: int = Field(gt=0)
+    dimension: int = Field(gt=0, le=_SIZES["dimension"])
 
 
 class RepeatedRecord(_Part):
@@ -66,8 +91,8 @@ class RepeatedRecord(_Part):
     """
 
     people: int = Field(ge=1)
-    share: float = Field(ge=0, le=1)
-    share_upper_95: float = Field(ge=0, le=1)
+    share: Share
+    share_upper_95: Share
 
 
 class TailRecord(_Part):
@@ -78,10 +103,10 @@ class TailRecord(_Part):
     shape has.
     """
 
-    start: float = Field(allow_inf_nan=False)
+    start: Similarity
     rate: float = Field(gt=0, lt=1)
     shape: float = Field(ge=-1, le=0)
-    scale: float = Field(gt=0, allow_inf_nan=False)
+    scale: float = Field(gt=0)
 
     def share_above(self, similarity: float) -> float:
         """The share of strangers above a similarity of at least `start`."""
@@ -105,13 +130,13 @@ class IdentificationRecord(_Part):
     best match over everybody in it reaches the threshold.
     """
 
-    threshold: float = Field(allow_inf_nan=False)
-    fmr: float = Field(ge=0, le=1)
-    fmr_upper_95: float = Field(ge=0, le=1)
+    threshold: Threshold
+    fmr: Share
+    fmr_upper_95: Share
     strangers: int = Field(ge=1)
     stranger_people: int = Field(ge=2)
-    genuine: int = Field(ge=0)
-    true_positive_rate: float = Field(ge=0, le=1)
+    genuine: Count
+    true_positive_rate: Share
     repeated: RepeatedRecord | None = None
 
 
@@ -121,13 +146,13 @@ class PairRecord(_Part):
     The upper bound is None where only the rate itself was measured.
     """
 
-    threshold: float = Field(allow_inf_nan=False)
+    threshold: Threshold
     fmr: float = Field(gt=0, le=1)
-    fmr_upper_95: float | None = Field(default=None, ge=0, le=1)
-    impostor_pairs: int
-    genuine_pairs: int
-    people: int
-    true_accept_rate: float
+    fmr_upper_95: Share | None = None
+    impostor_pairs: Count
+    genuine_pairs: Count
+    people: Count
+    true_accept_rate: Share
 
 
 class Calibration(_Part):
@@ -150,13 +175,13 @@ class Calibration(_Part):
     """
 
     source: str
-    temperature: float = Field(ge=1e-6, allow_inf_nan=False)
+    temperature: float = Field(ge=1e-6, le=1e3)
     stranger_quantiles: list[float] = Field(min_length=2)
     tail: TailRecord | None = None
-    people: int = Field(default=0, ge=0)
+    people: Count = 0
     strangers: str = ""
     identification: IdentificationRecord
-    floors: dict[int, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
+    floors: dict[int, Threshold] = Field(default_factory=dict)
     pairs: list[PairRecord] = Field(min_length=1)
 
     def threshold_of(self, person: int) -> float:
@@ -179,7 +204,7 @@ def _login(value: object) -> LoginCalibration:
         raise ValueError("it is no record")
     try:
         return decision.from_json(value)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(str(error)) from error
 
 
@@ -204,10 +229,10 @@ class DatasetRecord(_Part):
 
     name: str
     licence: str
-    people: int
-    photos: int
-    faces: int
-    dropped: dict[str, int]
+    people: Count
+    photos: Count
+    faces: Count
+    dropped: dict[str, Count]
 
 
 class Manifest(_Part):
@@ -230,7 +255,9 @@ class Manifest(_Part):
     format: Literal[1]
     kind: Literal["gallery", "classifier", "vectorizer"]
     created: str
-    people: dict[int, str]
+    people: dict[int, Annotated[str, Field(min_length=1, max_length=_NAME_LENGTH)]] = Field(
+        max_length=_MOST_PEOPLE
+    )
     about: dict[int, AboutRecord] = Field(default_factory=dict)
     embedder: EmbedderRecord | None
     preprocessing: int
@@ -250,9 +277,24 @@ class Manifest(_Part):
                 raise ValueError("a vectorizer has neither people nor a calibration")
         elif self.embedder is None or self.calibration is None:
             raise ValueError(f"a {self.kind} needs an embedder and a calibration")
+        elif not self.people or min(self.people) != 0 or max(self.people) != len(self.people) - 1:
+            raise ValueError("people must be numbered from 0, without a gap")
+        calibrations = [part for part in (self.calibration, self.lends) if part is not None]
+        numbers = {*self.about, *(number for part in calibrations for number in part.floors)}
+        if not numbers <= self.people.keys():
+            raise ValueError(f"there is no person {min(numbers - self.people.keys())}")
         if self.login is not None:
             self._require_own(self.login)
         return self
+
+    @field_validator("architecture")
+    @classmethod
+    def _sizes_are_modest(cls, architecture: dict[str, Any]) -> dict[str, Any]:
+        for name, most in _SIZES.items():
+            size = architecture.get(name, 1)
+            if type(size) is not int or not 1 <= size <= most:
+                raise ValueError(f"{name} must be a whole number from 1 to {most}")
+        return architecture
 
     def _require_own(self, login: LoginCalibration) -> None:
         """Model, preprocessing and threshold are one version."""
@@ -340,10 +382,7 @@ def load(name_or_path: str | Path, folder: Path = FOLDER) -> Bundle:
     weights_path, manifest_path = _paths(stem)
     _require_both(weights_path, manifest_path)
     manifest = _read_manifest(manifest_path)
-    try:
-        data = weights_path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{weights_path} could not be read: {error}.") from error
+    data = _read(weights_path, _PTH_BYTES)
     if hashlib.sha256(data).hexdigest() != manifest.pth_sha256:
         raise BundleError(
             f"{weights_path} is not the file that {manifest_path} describes (its sha256 is "
@@ -357,16 +396,19 @@ def load(name_or_path: str | Path, folder: Path = FOLDER) -> Bundle:
             "bundle again from its photos.",
             code="bundle_mismatch",
         )
-    return Bundle(stem.name, manifest, _read_tensors(data, weights_path))
+    try:
+        return Bundle(stem.name, manifest, tensors.read(data))
+    except ValueError as error:
+        raise BundleError(f"{weights_path} {error}. Build the bundle again.") from error
 
 
-def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Bundle:
+def save(stem: Path, manifest: Mapping[str, Any], state: Mapping[str, Tensor]) -> Bundle:
     """Write a bundle atomically, the `.json` last; the same input gives the same bytes.
 
     Args:
         stem: path without suffix; its folder is created.
         manifest: `Manifest`'s fields but `format`, `preprocessing` and `pth_sha256`.
-        tensors: what goes into the `.pth`.
+        state: what goes into the `.pth`.
 
     Returns:
         The bundle as it is read back.
@@ -376,13 +418,13 @@ def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor])
             description would be refused when it is read. Nothing was written.
         OSError: it cannot be written.
     """
-    if not all(map(_is_finite, tensors.values())):
+    if not all(map(tensors.is_finite, state.values())):
         raise ValueError(
             f"The numbers of {stem.name} are not finite: its training has diverged. Nothing was "
             "written; train again at a lower rate."
         )
     buffer = io.BytesIO()
-    torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, buffer)
+    torch.save({name: tensor.cpu().contiguous() for name, tensor in state.items()}, buffer)
     data = buffer.getvalue()
     record = Manifest(
         format=FORMAT,
@@ -396,7 +438,7 @@ def save(stem: Path, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor])
         weights.write(data)
         description.write(f"{text}\n".encode())
         description.flush()  # where the disk is full, neither takes the other's place
-    return Bundle(stem.name, record, dict(tensors))
+    return Bundle(stem.name, record, dict(state))
 
 
 def rewrite(stem: Path, manifest: Manifest) -> None:
@@ -422,11 +464,19 @@ def _text(manifest: Manifest) -> str:
     """A description as JSON that `load` accepts.
 
     Raises:
-        ValueError: it would be refused, as a number that is not finite is.
+        ValueError: it would be refused, as a number that is not finite is, or a name with a
+            control character.
     """
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    content = json.loads(text)
+    obeyed = _obeyed(content)
+    if obeyed:
+        raise ValueError(
+            f"The bundle was not written: {obeyed}. Take it out of the names and texts that the "
+            "bundle is made of."
+        )
     try:
-        Manifest.model_validate(json.loads(text))
+        Manifest.model_validate(content)
     except ValidationError as error:
         raise ValueError(
             f"The bundle was not written, because it could not be read again: {_first(error)}. "
@@ -466,13 +516,33 @@ def _require_both(weights_path: Path, manifest_path: Path) -> None:
         )
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read(path: Path, most: int) -> bytes:
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= most:
+                return file.read()
+    except OSError as error:
+        raise BundleError(
+            f"{path} could not be read ({error.strerror}): mend its permissions, or copy it again."
+        ) from error
+    raise BundleError(
+        f"{path} has {size:,} bytes, more than the {most:,} that are accepted: it is no bundle of "
+        "face-matcher's. Copy it again, or build the bundle again."
+    )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    data = _read(path, _JSON_BYTES)
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} could not be read as JSON ({error}). Copy it again, or build the bundle again."
         ) from error
+    problem = _obeyed(content) or _measureless(content)
+    if problem:
+        raise BundleError(f"{path} is not a bundle's description: {problem}. Build it again.")
     if isinstance(content, dict) and content and all(str(key).isdigit() for key in content):
         raise BundleError(
             f"{path} is only a map from class index to person, without what says how to use the "
@@ -494,27 +564,40 @@ def _read_manifest(path: Path) -> Manifest:
         ) from error
 
 
-def _read_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
-    try:
-        # weights_only: nothing in the file is executed.
-        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged or hostile bytes fail in any way they like
-        raise BundleError(
-            f"{path} holds something else than tensors, or is damaged. Build the bundle again."
-        ) from error
-    if not isinstance(tensors, dict) or not all(map(_is_plain, tensors.values())):
-        raise BundleError(f"{path} is not a dictionary of tensors. Build the bundle again.")
-    if not all(map(_is_finite, tensors.values())):
-        raise BundleError(f"{path} holds numbers that are not finite. Build the bundle again.")
-    return tensors
+def _obeyed(content: object) -> str:
+    """Where a description has a text that is more than text; "" where it has none."""
+    for place, value in _leaves(content):
+        found = controls.first(value) if isinstance(value, str) else ""
+        if found:
+            return f"{place()} has the control character {found}"
+    return ""
 
 
-def _is_plain(value: object) -> bool:
-    """Whether a value is a tensor whose numbers are all there."""
-    return (
-        isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
-    )
+def _measureless(content: object) -> str:
+    """Where a description has a number beyond measure; "" where it has none."""
+    for place, value in _leaves(content):
+        # NaN is at most nothing.
+        if isinstance(value, float) and not abs(value) <= sys.float_info.max:
+            return f"{place()} is not a finite number"
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            return f"{place()} is larger than any number in a bundle"
+    return ""
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.float().isfinite().all())
+def _leaves(content: object) -> Iterator[tuple[Callable[[], str], object]]:
+    """Every key and value that holds no others, and what tells where it stands."""
+    # Not by recursion: somebody else decides how deep it goes.
+    rest: list[tuple[tuple[object, ...], object]] = [((), content)]
+    while rest:
+        place, value = rest.pop()
+        if isinstance(value, dict):
+            rest += [((*place, "a key"), key) for key in value]
+            rest += [((*place, key), entry) for key, entry in value.items()]
+        elif isinstance(value, list):
+            rest += [((*place, i), entry) for i, entry in enumerate(value)]
+        else:
+            yield partial(_spelled, place), value
+
+
+def _spelled(place: tuple[object, ...]) -> str:
+    return controls.escape(".".join(map(str, place))) or "the whole file"

@@ -21,12 +21,12 @@ import typer
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from rich.console import Console
-from rich.markup import escape
 
-from engine import local_ray, settings
+from engine import controls, local_ray, settings
 from engine.errors import ConfigurationError
 from engine.plan import Plan, Shape, settle
 from engine.settings import AUTO, Settings
+from engine.terminal import escape
 
 if TYPE_CHECKING:  # it loads ray
     from engine.rollout import State
@@ -201,7 +201,7 @@ def status(
             "nodes": nodes,
             "url": None if head is None else head.url,
         }
-        typer.echo(json.dumps(record, ensure_ascii=False))
+        typer.echo(controls.escape(json.dumps(record, ensure_ascii=False)))
     else:
         _say(f"{_sentence(now)}, {nodes} {'node' if nodes == 1 else 'nodes'}")
         if head is not None:
@@ -294,7 +294,8 @@ def _detach(shape: Shape, host: str, port: int, timeout_s: float) -> None:
             raise
     if child.returncode is not None:
         lines = log.read_text("utf-8", errors="replace").splitlines()
-        _errors.print("\n".join(lines[-_LOG_LINES:]), highlight=False, soft_wrap=True, markup=False)
+        for line in lines[-_LOG_LINES:]:
+            _errors.print(escape(line), highlight=False, soft_wrap=True)
         raise typer.Exit(_MISCONFIGURED)
     assert head is not None
     _say(f"It answers at {head.url}; what happens there is in {log}")

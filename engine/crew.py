@@ -68,8 +68,14 @@ class Crew:
             self._free -= count
         if not count:
             return list(work(items))
-        shares = self._deal([cost(item) for item in items], count)
-        done = [self._begin(work, [items[i] for i in share]) for share in shares]
+        done: list[Future[Sequence[Result]]] = []
+        try:
+            shares = self._deal([cost(item) for item in items], count)
+            for share in shares:
+                done.append(self._begin(work, [items[i] for i in share]))
+        finally:
+            with self._lock:
+                self._free += count - len(done)  # those that could not be given their part
         results: list[Result | None] = [None] * len(items)
         for share, future in zip(shares, done, strict=True):
             for i, result in zip(share, future.result(), strict=True):

@@ -24,6 +24,10 @@ LEVELS = (PHOTO, VIDEO)
 NO_VETO = -1.0
 """A template floor that everything reaches."""
 
+LEAST_THRESHOLD = 0.05
+"""No threshold is lower: of directions drawn at random among 512 numbers, every eighth pair is more
+alike, and of two strangers' faces many more."""
+
 _BUCKETS = 10
 _SMALLEST = 1e-6
 """A mean shorter than this has no direction."""
@@ -110,8 +114,12 @@ class LoginCalibration:
         centre = np.array(self.centre, np.float32)
         if centre.ndim != 1 or not len(centre) or not np.isfinite(centre).all():
             raise ValueError("a login's centre must be a vector of finite numbers")
-        if not self.points or not all(0 < point.threshold <= 1 for point in self.points):
-            raise ValueError("a login's thresholds must lie above 0, where strangers do")
+        if not self.points or not all(
+            LEAST_THRESHOLD <= point.threshold <= 1 for point in self.points
+        ):
+            raise ValueError(
+                f"a login's thresholds must be {LEAST_THRESHOLD} to 1: strangers reach lower ones"
+            )
         rates = [
             rate for point in self.points for rate in (point.fmr, point.fmr_upper_95, point.fnmr)
         ]

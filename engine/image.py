@@ -6,14 +6,13 @@ first reduced to the parts that draw the (first) picture, so that no metadata (p
 texts, thumbnails, further pictures) reaches a decoder; of HEIC and AVIF files the container is read
 first (`engine.heif`).
 
-Strangers' files are decoded by this module in a confined process, see `engine.decoding`. Knows
-nothing about faces. Colour profiles are not applied: pixels are read as sRGB, CMYK as Adobe writes
-it.
+Strangers' files are decoded by this module in a confined process, see `engine.decoding`; elsewhere
+Pillow may warn of what it finds in a file. Knows nothing about faces. Colour profiles are not
+applied: pixels are read as sRGB, CMYK as Adobe writes it.
 """
 
 import io
 import re
-import warnings
 from dataclasses import dataclass
 
 from PIL import (
@@ -144,7 +143,6 @@ def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMI
     """
     check_length(data, limits)
     kind = _identify(data)
-    _silence_pillow()
     try:
         image, size, orientation = _READERS[kind](data, at_least_px, limits)
         shrink = _shrink(size, at_least_px)
@@ -518,14 +516,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white.paste(image, mask=image.getchannel("A"))
         return white
     return image.convert("RGB")
-
-
-def _silence_pillow() -> None:
-    """Keep Pillow's remarks about a stranger's file out of the operator's terminal.
-
-    A filter for the process rather than `warnings.catch_warnings`, which is not for threads;
-    looked up each time because somebody else's `catch_warnings` takes it away on leaving.
-    """
-    pattern = re.compile(r"PIL\.")
-    if ("ignore", None, Warning, pattern, 0) not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -68,7 +68,7 @@ class Metrics:
         )
         self.photos = Counter(
             "engine_photos",
-            "Photos by the fault's code (or ok): those of forms one by one.",
+            "Photos by the fault's code (or ok): a form refused unread is one.",
             ("code",),
             registry=registry,
         )
@@ -80,7 +80,7 @@ class Metrics:
         )
         self.reloads = Counter(
             "engine_reloads",
-            "Reloads of the bundle by the fault's code (or ok).",
+            "Reloads of the bundle by the fault's code (or ok, or cancelled).",
             ("code",),
             registry=registry,
         )

@@ -15,6 +15,7 @@ import json
 import os
 import struct
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,9 @@ def arguments(limits: "Limits") -> list[str]:
 
 def main(limits_json: str) -> None:
     """Decode until standard input ends."""
+    # What a stranger's file is like is nobody's to read, and nobody reads it: in the end the pipe
+    # would be full.
+    warnings.simplefilter("ignore")
     # The package without its __init__, which loads numpy: that would double this process.
     package = ModuleType("engine")
     package.__path__ = [str(Path(__file__).resolve().parent)]

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.errors import Busy, EngineError, InternalError
+from engine.health import OK
+from engine.observers import Observers
 from engine.request import Analyzer
 from engine.types import EngineInfo
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S = 5.0
+_CANCELLED = "cancelled"
 
 Fingerprint = tuple[int, int, int] | None
 """Of a file: inode, size and time of its last change; None is no file."""
@@ -58,11 +61,11 @@ class Reloader:
         self._pause = pause
         self._seen = _fingerprint(self._file)
         self._turn = asyncio.Lock()
-        self._observers: list[Callable[[str], None]] = []
+        self._observers: Observers[str] = Observers()
 
     def observe(self, observer: Callable[[str], None]) -> None:
-        """Have someone told how each reload ends: "ok", or the fault's code."""
-        self._observers.append(observer)
+        """Have someone told how each reload ends: "ok", "cancelled", or the fault's code."""
+        self._observers.add(observer)
 
     async def reload(self) -> EngineInfo:
         """Load what the files say now; what is begun goes on, whether or not the caller waits.
@@ -96,24 +99,43 @@ class Reloader:
         """
         while every_s:
             await self._pause(every_s)
-            if await asyncio.to_thread(_fingerprint, self._file) not in {None, self._seen}:
+            try:
+                changed = await asyncio.to_thread(_fingerprint, self._file)
+            except Exception:
+                _LOG.exception("%s could not be looked at; it is looked at again.", self._file)
+                continue
+            if changed not in {None, self._seen}:
                 _LOG.info("%s has changed.", self._file)
                 await self.on_signal()
 
     async def _in_turn(self) -> EngineInfo:
         async with self._turn:
-            outcome = "ok"
+            outcome = _CANCELLED
             try:
-                return await self._reload()
+                info = await self._reload()
+                outcome = OK
+                return info
             except EngineError as error:
                 outcome = error.code
                 _LOG.error("The bundle was not reloaded, the old one stays: %s", error.message)
                 raise
             finally:
-                for observer in self._observers:
-                    observer(outcome)
+                self._observers.tell(outcome)
 
     async def _reload(self) -> EngineInfo:
+        try:
+            analyzer = await self._built()
+        except EngineError:
+            raise
+        except Exception as error:
+            _LOG.exception("Building what sees faces failed.")
+            raise InternalError("Reloading failed by a bug of ours: the log tells more.") from error
+        self._engine.swap(analyzer)
+        info = analyzer.info()
+        _LOG.info("%s answers from now on.", info.bundle)
+        return info
+
+    async def _built(self) -> Analyzer:
         # Before it is read: what changes meanwhile is a change to the next look.
         if self._tell_file is not None:
             self._file = await asyncio.to_thread(self._tell_file)
@@ -121,18 +143,9 @@ class Reloader:
         # A thread of its own: neither the device's nor one that requests wait for.
         thread = ThreadPoolExecutor(1, "engine-reload")
         try:
-            analyzer = await asyncio.get_running_loop().run_in_executor(thread, self._build)
-        except EngineError:
-            raise
-        except Exception as error:
-            _LOG.exception("Building what sees faces failed.")
-            raise InternalError("Reloading failed by a bug of ours: the log tells more.") from error
+            return await asyncio.get_running_loop().run_in_executor(thread, self._build)
         finally:
             thread.shutdown(wait=False)
-        self._engine.swap(analyzer)
-        info = analyzer.info()
-        _LOG.info("%s answers from now on.", info.bundle)
-        return info
 
 
 def _fingerprint(file: Path | None) -> Fingerprint:

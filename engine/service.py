@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine import __version__, answers, refusals, schemas
-from engine.admission import Admission
+from engine.admission import Admission, Way
 from engine.attendance import attended, until
 from engine.body import Allowance, read_clip, read_photo, read_photos
 from engine.clip import LIMITS as CLIP_LIMITS
@@ -66,7 +66,7 @@ def application(
     )
     service.add_routes(app)
     refusals.install(app)
-    app.add_middleware(Admission, admit=service.admissions())
+    app.add_middleware(Admission, ways=service.ways(), guard=service.guard)
     app.add_middleware(Counting, metrics=service.metrics)
     return app
 
@@ -85,6 +85,9 @@ class _Service:
         self._open_engine = open_engine
         self._settings = settings
         self._health = health
+        key = settings.api_key
+        self._key_guard = None if key is None else KeyGuard(key)
+        self.guard = keep_web_pages_out if self._key_guard is None else self._key_guard.check
         self._allowance = Allowance()
         self._served: Served | None = None
 
@@ -104,9 +107,8 @@ class _Service:
 
     def add_routes(self, app: FastAPI) -> None:
         """Add every operation."""
-        key = self._settings.api_key
-        guards = [Depends(keep_web_pages_out if key is None else KeyGuard(key))]
-        refused = ("forbidden",) if key is None else ("unauthorized",)
+        guards = [Depends(self._key_guard or keep_web_pages_out)]
+        refused = ("forbidden",) if self._key_guard is None else ("unauthorized",)
         always = (*_ALWAYS, *refused)
 
         def add(
@@ -182,16 +184,17 @@ class _Service:
             dependencies=guards,
         )
 
-    def admissions(self) -> dict[str, Callable[[], None]]:
-        """For each path that takes pictures, what raises where there is no room for more."""
-
-        def photo() -> None:
-            self._open().engine.admit()
-
-        def clip() -> None:
-            self._open().engine.admit_clip()
-
+    def ways(self) -> dict[str, Way]:
+        """Each path that takes pictures; a form whose photos nobody has counted is one photo."""
+        photo = Way(lambda: self._open().engine.admit(), self._count_photo)
+        clip = Way(lambda: self._open().engine.admit_clip(), self._count_clip)
         return {"/v1/analyze": photo, "/v1/analyze:batch": photo, "/v1/track": clip}
+
+    def _count_photo(self, code: str) -> None:
+        self.metrics.photos.labels(code).inc()
+
+    def _count_clip(self, code: str) -> None:
+        self.metrics.clips.labels(code).inc()
 
     # --- The operations ---
 
@@ -210,9 +213,9 @@ class _Service:
                     answers.encode, analysis, thumbnails=wanted.thumbnails
                 )
             except EngineError as error:
-                self.metrics.photos.labels(error.code).inc()
+                self._count_photo(error.code)
                 raise
-        self.metrics.photos.labels(OK).inc()
+        self._count_photo(OK)
         return Response(encoded, media_type=_JSON)
 
     async def analyze_batch(
@@ -221,15 +224,18 @@ class _Service:
         """Analyse the photos of a form; each has its own analysis or problem, in order."""
         served, deadline = self._open(), self._deadline(timeout_ms)
         with self._allowance.share() as share:
-            async with until(deadline):
-                photos = await read_photos(request, share, LIMITS)
+            try:
+                async with until(deadline):
+                    photos = await read_photos(request, share, LIMITS)
+            except EngineError as error:
+                self._count_photo(error.code)
+                raise
             results = await attended(request, self._each(served, photos, wanted, deadline))
             encoded = await asyncio.to_thread(
                 answers.encode_each, results, thumbnails=wanted.thumbnails
             )
         for result in encoded:
-            code = result.code if isinstance(result, EngineError) else OK
-            self.metrics.photos.labels(code).inc()
+            self._count_photo(result.code if isinstance(result, EngineError) else OK)
         return Response(answers.join(encoded), media_type=_JSON)
 
     async def track(self, request: Request, timeout_ms: TimeoutMs = None) -> Response:
@@ -244,9 +250,9 @@ class _Service:
                 track = await attended(request, work)
                 encoded = await asyncio.to_thread(answers.encode_track, track)
             except EngineError as error:
-                self.metrics.clips.labels(error.code).inc()
+                self._count_clip(error.code)
                 raise
-        self.metrics.clips.labels(OK).inc()
+        self._count_clip(OK)
         return Response(encoded, media_type=_JSON)
 
     async def info(self) -> Response:

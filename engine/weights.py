@@ -1,7 +1,8 @@
 """Model weights from the network to a folder, once.
 
-A download resumes where it was cut, is checked against the file's sha256 before it gets its name,
-and happens once even if two processes want it. Without a network the error says which file to put
+A download resumes where it was cut, is asked for again after a fault that may pass
+(`engine.retries`), is checked against the file's sha256 before it gets its name, and happens once
+even if two processes want it. Without a network the error says which file to put
 where. Knows nothing about what is inside a file.
 """
 
@@ -29,10 +30,9 @@ from rich.progress import (
 )
 
 from engine.errors import WeightsError
+from engine.retries import Passing, Retries, require_ok
 
 _LOG = logging.getLogger(__name__)
-_ATTEMPTS = 4
-_OUT_OF_REACH = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ def fetch(
     *,
     client: httpx.Client | None = None,
     console: Console | None = None,
+    retries: Retries | None = None,
 ) -> Path:
     """Return a verified file, downloading it where it is missing or damaged.
 
@@ -109,6 +110,7 @@ def fetch(
         client: talks to the server; None makes one that follows redirects and obeys the
             environment's proxy settings.
         console: where progress is shown; None is standard error.
+        retries: how often the server is asked again; None is `Retries()`.
 
     Returns:
         The path of the file in `folder`.
@@ -139,7 +141,7 @@ def fetch(
                     timeout = httpx.Timeout(30.0, connect=15.0)
                     client = httpx.Client(follow_redirects=True, timeout=timeout, trust_env=True)
                     stack.enter_context(client)
-                return _Download(file, folder, client, console).run()
+                return _Download(file, folder, client, console, retries or Retries()).run()
     except OSError as error:
         raise _disk_error(file, folder, error) from error
 
@@ -158,20 +160,22 @@ def _lock(file: WeightsFile, folder: Path) -> Iterator[None]:
         lock.release()
 
 
-class _Cut(Exception):
-    """The connection ended early; what came is kept."""
-
-
 class _Download:
     """One file's way from a server to its name, under the lock."""
 
     def __init__(
-        self, file: WeightsFile, folder: Path, client: httpx.Client, console: Console
+        self,
+        file: WeightsFile,
+        folder: Path,
+        client: httpx.Client,
+        console: Console,
+        retries: Retries,
     ) -> None:
         self._file = file
         self._folder = folder
         self._client = client
         self._console = console
+        self._retries = retries
         self._path = folder / file.name
         self._part = folder / f"{file.name}.part"
         # The version of the file that the part belongs to, so that two are never glued together.
@@ -214,7 +218,7 @@ class _Download:
         self._etag.unlink(missing_ok=True)
 
     def _receive(self) -> None:
-        """Fill the part file; a cut connection is taken up again a few times."""
+        """Fill the part file."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -226,16 +230,16 @@ class _Download:
         _LOG.info("Fetching %s from %s.", self._file.identity, self._file.url)
         with bar:
             task = bar.add_task(self._file.name, total=self._file.size_bytes)
-            for attempt in range(1, _ATTEMPTS + 1):
-                if self._have() == self._file.size_bytes:
-                    return
-                try:
-                    with self._open() as (response, have):
-                        self._write(response, have, bar, task)
-                    return
-                except (httpx.HTTPError, _Cut) as error:
-                    if attempt == _ATTEMPTS or isinstance(error, _OUT_OF_REACH):
-                        raise self._unreachable(error) from error
+            try:
+                self._retries.run(lambda: self._go_on(bar, task))
+            except (httpx.HTTPError, Passing) as error:
+                raise self._unreachable(error) from error
+
+    def _go_on(self, bar: Progress, task: TaskID) -> None:
+        if self._have() == self._file.size_bytes:
+            return
+        with self._open() as (response, have):
+            self._write(response, have, bar, task)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[tuple[httpx.Response, int]]:
@@ -252,19 +256,16 @@ class _Download:
         with self._client.stream("GET", self._file.url, headers=headers) as response:
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self._discard()
-                raise _Cut("the server cannot continue what was begun")
+                raise Passing("the server cannot continue what was begun", pause_s=0.0)
+            require_ok(response, httpx.codes.PARTIAL_CONTENT)
             if response.status_code == httpx.codes.PARTIAL_CONTENT:
                 expected = f"bytes {have}-{self._file.size_bytes - 1}/{self._file.size_bytes}"
                 if response.headers.get("Content-Range") != expected:
                     self._discard()
-                    raise _Cut("the server continued another file")
-            elif response.status_code == httpx.codes.OK:
+                    raise Passing("the server continued another file", pause_s=0.0)
+            else:
                 have = 0
                 self._check_length(response)
-            else:
-                raise self._unreachable(
-                    f"the server answered {response.status_code} {response.reason_phrase}"
-                )
             yield response, have
 
     def _check_length(self, response: httpx.Response) -> None:
@@ -299,7 +300,7 @@ class _Download:
                 code="weights_corrupt",
             )
         if have < self._file.size_bytes:
-            raise _Cut("the connection ended early")
+            raise Passing("the connection ended early")
 
     def _unreachable(self, reason: object) -> WeightsError:
         have = self._have()

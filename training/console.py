@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,7 +21,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from engine import controls
 from engine.errors import EngineError
+from engine.terminal import escape
 
 results = Console()
 errors = Console(stderr=True)
@@ -82,7 +83,13 @@ def say(text: str) -> None:
 
 def emit(record: Any) -> None:
     """A result for machines, as JSON on standard output."""
-    typer.echo(json.dumps(record, ensure_ascii=False, indent=1))
+    echo(json.dumps(record, ensure_ascii=False, indent=1))
+
+
+def echo(text: str) -> None:
+    """Lines on standard output, whatever names they have in them."""
+    for line in text.split("\n"):
+        typer.echo(controls.escape(line))
 
 
 def today() -> str:

@@ -4,6 +4,7 @@ Knows where things come from, under which terms, and where they go; the download
 `engine.weights`' and `training.npm`'s, and the unpacking of LFW scikit-learn's.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -20,6 +21,7 @@ from engine import bundle, weights
 from engine.embed import facenet_vggface2, mobilefacenet
 from engine.errors import WeightsError
 from engine.files import replacing
+from engine.retries import Passing, Retries, require_ok
 from training import licences
 from training.console import say
 from training.npm import Npm, NpmError
@@ -74,6 +76,7 @@ class Places:
         agreed: see `training.licences`.
         client: talks to servers; None makes one that obeys the environment's proxy settings.
         npm: fetches packages of npm.
+        retries: how often servers are asked again.
     """
 
     weights: Path
@@ -81,6 +84,7 @@ class Places:
     agreed: Path = licences.AGREED
     client: httpx.Client | None = None
     npm: Npm = field(default_factory=Npm)
+    retries: Retries = field(default_factory=Retries)
 
 
 def items(places: Places) -> list[Item]:
@@ -167,7 +171,7 @@ def lfw(min_photos: int, places: Places, *, accept: bool) -> Path:
     with FileLock(home / ".lock"):
         if not _is_complete(home):
             licences.agree("lfw", _LFW_TERMS, accept=accept, agreed=places.agreed)
-            _fetch_lfw(home, places.client)
+            _fetch_lfw(home, places)
         photos = home / "lfw"
         if not min_photos:
             return photos
@@ -180,7 +184,7 @@ def facenet_weights(places: Places, *, accept: bool) -> Path:
 
     def download() -> Path:
         licences.agree("facenet-vggface2", _FACENET_TERMS, accept=accept, agreed=places.agreed)
-        return weights.fetch(file, places.weights, client=places.client)
+        return weights.fetch(file, places.weights, client=places.client, retries=places.retries)
 
     return _found(file, places.weights) or download()
 
@@ -252,7 +256,7 @@ def imagenet(arch: str, places: Places, *, accept: bool) -> Path:
         licences.agree(IMAGENET[:-1], _IMAGENET_TERMS, accept=accept, agreed=places.agreed)
 
     remote = _Remote(name, url, digits[1], _IMAGENET_TERMS, "FACE_WEIGHTS_DIR")
-    return remote.fetch(places.weights, places.client, agree)
+    return remote.fetch(places.weights, places, agree)
 
 
 @dataclass(frozen=True)
@@ -265,35 +269,38 @@ class _Remote:
     terms: str
     setting: str | None = None
 
-    def fetch(
-        self, folder: Path, client: httpx.Client | None, before: Callable[[], None] | None = None
-    ) -> Path:
+    def fetch(self, folder: Path, places: Places, before: Callable[[], None] | None = None) -> Path:
         """The file in the folder, downloaded where it is missing or another one."""
         path = folder / self.name
         if path.is_file() and _sha256(path).startswith(self.sha256):
             return path
         if before:
             before()
-        if client is None:
-            timeout = httpx.Timeout(30.0, connect=15.0)
-            with httpx.Client(follow_redirects=True, timeout=timeout) as own:
-                return weights.fetch(self._file(folder, own), folder, client=own)
-        return weights.fetch(self._file(folder, client), folder, client=client)
+        with contextlib.ExitStack() as stack:
+            client = places.client
+            if client is None:
+                timeout = httpx.Timeout(30.0, connect=15.0)
+                client = httpx.Client(follow_redirects=True, timeout=timeout)
+                stack.enter_context(client)
+            length = self._length(folder, client, places.retries)
+            file = weights.WeightsFile(
+                self.name, self.url, length, self.sha256, self.terms, self.setting
+            )
+            return weights.fetch(file, folder, client=client, retries=places.retries)
 
-    def _file(self, folder: Path, client: httpx.Client) -> weights.WeightsFile:
-        # Not HEAD: addresses that are signed for one method refuse another.
-        headers = {"Accept-Encoding": "identity"}
-        try:
+    def _length(self, folder: Path, client: httpx.Client, retries: Retries) -> int:
+        def ask() -> str:
+            # Not HEAD: addresses that are signed for one method refuse another.
+            headers = {"Accept-Encoding": "identity"}
             with client.stream("GET", self.url, headers=headers) as response:
-                reason = f"the server answered {response.status_code} {response.reason_phrase}"
-                length = response.headers.get("Content-Length", "")
-                if response.status_code == httpx.codes.OK:
-                    reason = "the server does not say how long it is"
-                    if length.isdecimal():
-                        return weights.WeightsFile(
-                            self.name, self.url, int(length), self.sha256, self.terms, self.setting
-                        )
-        except httpx.HTTPError as error:
+                require_ok(response)
+                return str(response.headers.get("Content-Length", ""))
+
+        try:
+            length, reason = retries.run(ask), "the server does not say how long it is"
+            if length.isdecimal():
+                return int(length)
+        except (httpx.HTTPError, Passing) as error:
             reason = str(error)
         raise WeightsError(
             f"{self.name} could not be fetched from {self.url} ({reason}). To do without this "
@@ -301,12 +308,12 @@ class _Remote:
         )
 
 
-def _fetch_lfw(home: Path, client: httpx.Client | None) -> None:
+def _fetch_lfw(home: Path, places: Places) -> None:
     from sklearn.datasets import _lfw as source
     from sklearn.datasets import fetch_lfw_pairs
 
     for part in (*source.TARGETS, source.ARCHIVE):
-        _Remote(part.filename, part.url, part.checksum, _LFW_TERMS).fetch(home, client)
+        _Remote(part.filename, part.url, part.checksum, _LFW_TERMS).fetch(home, places)
     # Unpacking was cut off: scikit-learn removes the archive when it is done.
     if (home / "lfw").exists():
         shutil.rmtree(home / "lfw")

@@ -34,7 +34,8 @@ def agree(name: str, terms: str, *, accept: bool, agreed: Path = AGREED) -> None
     known = _read(agreed)
     if known.get(name) == terms:
         return
-    say(f"{name}: {terms}")
+    for line in f"{name}: {terms}".splitlines():
+        say(line)
     if not accept:
         if not sys.stdin.isatty():
             raise ValueError(

@@ -233,7 +233,10 @@ def remove(name: str, out_of: Path, *, created: str) -> Bundle:
 
 @contextmanager
 def _alone(stem: Path) -> Iterator[None]:
-    """Two changes at the same time would lose one of them."""
+    """Two changes at the same time would lose one of them.
+
+    The lock's file stays: whoever waits has it open, and would not meet whoever makes another one.
+    """
     lock = FileLock(stem.parent / f".{stem.name}.lock")
     try:
         if not stem.parent.is_dir():  # loading will say so
@@ -248,7 +251,6 @@ def _alone(stem: Path) -> Iterator[None]:
             yield
         finally:
             lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(

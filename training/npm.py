@@ -98,8 +98,10 @@ class Npm:
                 "--ignore-scripts",
                 f"--pack-destination={folder}",
                 "--loglevel=error",
-                # By default it tries for more than a minute where there is no network.
-                "--fetch-retries=1",
+                # After 1, 2 and 4 s; by default it waits for more than a minute in all.
+                "--fetch-retries=3",
+                "--fetch-retry-mintimeout=1000",
+                "--fetch-retry-factor=2",
             ],
             cwd=folder,  # a project's settings and scripts are no concern of this
             env=dict(environ),

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import controls
 from training.people import key
+
+_SPACES = {"Cc", "Zl", "Zp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,14 @@ def outside(folder: Path) -> int:
 
 
 def person_of(name: str) -> str:
-    """A folder's name as a person's: underscores, line breaks and the like become one space."""
+    """A folder's name as a person's: underscores, line breaks and the like become one space.
+
+    What tells in which direction to write is left out: no bundle may have it (`engine.controls`).
+    """
     # Some file systems spell an accent as a letter of its own.
     letters = unicodedata.normalize("NFC", name).replace("_", " ")
-    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in letters).split())
+    spaced = "".join(" " if unicodedata.category(c) in _SPACES else c for c in letters)
+    return " ".join(controls.remove(spaced).split())
 
 
 def _homes(folder: Path, tell: Callable[[str], None]) -> list[str]:

@@ -2,6 +2,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -534,6 +535,103 @@ async def test_observers_are_told_of_every_batch() -> None:
     assert told[1].queue_s == tuple(answer.queue_s for answer in answers[1:])
     assert told[1].prepare_s == tuple(answer.prepare_s for answer in answers[1:])
     assert told[1].compute_s == answers[1].compute_s
+
+
+async def test_an_observer_that_fails_is_logged_and_costs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_: Batch) -> None:
+        raise KeyError("no such label")
+
+    told: list[Batch] = []
+    async with batching(Works()) as batcher:
+        batcher.observe(fail)
+        batcher.observe(told.append)
+        for n in range(3):
+            assert (await batcher.submit(n, timeout_s=PATIENCE_S)).result == 2 * n
+    assert len(told) == 3
+    assert "no such label" in caplog.text
+    assert len(caplog.records) == 3
+
+
+class Refusing(ThreadPoolExecutor):
+    """A pool that cannot start its thread the first time, as where the machine has none left."""
+
+    refusals = 1
+
+    def submit(self, *args, **options):  # type: ignore[no-untyped-def]
+        if self.refusals:
+            self.refusals -= 1
+            raise RuntimeError("can't start new thread")
+        return super().submit(*args, **options)
+
+
+async def test_a_lane_goes_on_after_a_batch_that_could_not_be_begun(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with batching(Works(), thread=Refusing(1), max_ready=1) as batcher:
+        with pytest.raises(InternalError):
+            await batcher.submit(1, timeout_s=PATIENCE_S)
+        for n in range(3):  # its place is free again
+            assert (await batcher.submit(n, timeout_s=PATIENCE_S)).result == 2 * n
+    assert "can't start new thread" in caplog.text
+
+
+@dataclass
+class FailingClock(Clock):
+    """Fails once, where a lane reads it."""
+
+    fails: bool = False
+
+    def __call__(self) -> float:
+        task = asyncio.current_task() if threading.current_thread().name == "MainThread" else None
+        if self.fails and task is not None and task.get_name() == "engine-batching":
+            self.fails = False
+            raise OSError("no clock")
+        return self.now
+
+
+async def test_a_lane_that_ended_is_begun_anew_and_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FailingClock()
+    async with batching(Works(), clock) as batcher:
+        clock.fails = True
+        assert (await batcher.submit(1, timeout_s=PATIENCE_S)).result == 2
+        assert not clock.fails
+        assert (await batcher.submit(2, timeout_s=PATIENCE_S)).result == 4
+    assert "no clock" in caplog.text
+
+
+class Stop(BaseException):
+    """What libraries raise that mean to end the process."""
+
+
+async def test_what_is_no_exception_costs_its_own_item_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    works = Works(before_compute=Gate(shut=True), faults={2: Stop("enough")})
+    results = await in_one_batch(works, (1, 2, 3))
+    assert [getattr(result, "result", None) for result in results] == [2, None, 6]
+    assert isinstance(results[1], InternalError)
+    assert "enough" in caplog.text
+
+
+@pytest.mark.parametrize("fault", [Stop("enough"), StopIteration()])
+async def test_whatever_preparing_raises_gives_back_its_place(
+    fault: BaseException,
+) -> None:
+    def prepare(raw: int) -> int:
+        if raw < 0:
+            raise fault
+        return raw
+
+    works = Works()
+    works.prepare = prepare  # type: ignore[method-assign]
+    async with batching(works, max_ready=1) as batcher:
+        with pytest.raises(InternalError):
+            await batcher.submit(-1, timeout_s=PATIENCE_S)
+        assert (await batcher.submit(1, timeout_s=PATIENCE_S)).result == 2
 
 
 async def test_tells_for_how_long_the_device_has_come_to_nothing() -> None:

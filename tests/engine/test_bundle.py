@@ -3,6 +3,8 @@ import json
 import math
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -366,3 +368,239 @@ def test_a_damaged_login_is_refused(tmp_path, damaged):
     code, message = code_of(stem)
     assert code == "bundle_corrupt"
     assert "login" in message
+
+
+# --- What somebody else may have made ---
+
+
+def changed(tmp_path, change, **options):
+    """A bundle whose description was changed by hand."""
+    stem = make(tmp_path, **options)
+    path = stem.with_suffix(".json")
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    return stem
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\n", "\x7f", "\x9b", "\u202e", "\u2066", "\ud800"])
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda record, text: record["people"].update({"1": text}),
+        lambda record, text: record.update(about={"0": {"known_for": {"en": text}}}),
+        lambda record, text: record["dataset"].update(licence=text),
+        lambda record, text: record["calibration"].update(source=text),
+        lambda record, text: record.update(login_absent=text),
+        lambda record, text: record["architecture"].update(licence=[text]),
+        lambda record, text: record["metrics"].update({text: 1.0}),
+        lambda record, text: record.update(format=text),
+    ],
+)
+def test_texts_that_would_be_obeyed_instead_of_read_are_refused(tmp_path, put, character):
+    code, message = code_of(changed(tmp_path, lambda record: put(record, f"A{character}[2Jna")))
+    assert code == "bundle_corrupt"
+    assert f"U+{ord(character):04X}" in message
+    assert message.isprintable()
+
+
+def test_names_of_all_scripts_are_no_such_texts(tmp_path):
+    names = ("Ñandú Pérez", "李小龍", "محمد علي", "می‌خواهم", "דוד", "O’Neill 👩‍🚀")
+    assert bundle.load(make(tmp_path, people=names)).manifest.people == dict(enumerate(names))
+
+
+@pytest.mark.parametrize("name", ["An\x1b[2Ja", "a\u202egnp.exe"])
+def test_such_names_are_not_written(tmp_path, name):
+    with pytest.raises(ValueError, match=r"people\.1.*U\+"):
+        make(tmp_path, people=("Ben", name))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "1" + 400 * "0"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("metrics", "top_1"),
+        ("architecture", "epochs"),
+        ("calibration", "temperature"),
+        ("calibration", "pairs", 0, "true_accept_rate"),
+        ("calibration", "pairs", 0, "people"),
+        ("login", "agreement"),
+        ("login", "centre", 0),
+    ],
+)
+def test_numbers_without_measure_are_refused(tmp_path, place, text):
+    stem = make(tmp_path, login=calibration())
+    path = stem.with_suffix(".json")
+    record = part = json.loads(path.read_text())
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = "put here"
+    path.write_text(json.dumps(record).replace('"put here"', text))
+    assert code_of(stem)[0] == "bundle_corrupt"
+
+
+def put(*place, value):
+    def change(record):
+        part = record
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("calibration", "identification", "threshold", value=1e-9),
+        put("calibration", "identification", "threshold", value=0),
+        put("calibration", "identification", "threshold", value=3),
+        put("calibration", "pairs", 0, "threshold", value=1e-9),
+        put("calibration", "floors", value={"0": 1e-9}),
+        put("calibration", "temperature", value=1e-9),
+        put("calibration", "tail", value={"start": 9, "rate": 0.1, "shape": -0.2, "scale": 0.04}),
+        put("login", "points", 0, "threshold", value=1e-9),
+        put("login", "points", 0, "threshold", value=0.04),
+        put("calibration", "pairs", 0, "true_accept_rate", value=7),
+        put("calibration", "pairs", 0, "people", value=-1),
+        put("dataset", "photos", value=-1),
+    ],
+)
+def test_thresholds_and_shares_that_nobody_measured_are_refused(tmp_path, change):
+    assert code_of(changed(tmp_path, change, login=calibration()))[0] == "bundle_corrupt"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("people", value={"0": "Ana", "1": "Ben", "3": "Carla"}),
+        put("people", value={"0": "Ana", "1": "Ben", "-1": "Carla"}),
+        put("people", value={"0": "Ana", "1": "Ben", "999999999999": "Carla"}),
+        put("people", value={}),
+        put("people", "0", value="A" * 10_000),
+        put("people", "0", value=""),
+        put("about", value={"3": {"country": "AR"}}),
+        put("about", value={"-1": {"country": "AR"}}),
+        put("calibration", "floors", value={"3": 0.9}),
+        put("calibration", "floors", value={"-1": 0.9}),
+        put("architecture", "dimension", value=10**8),
+        put("architecture", "dimension", value=-1),
+        put("architecture", "input_px", value=10**6),
+        put("architecture", "input_px", value="1000000"),
+        put("embedder", "dimension", value=10**9),
+    ],
+)
+def test_numbers_beyond_the_bundle_are_refused(tmp_path, change):
+    assert code_of(changed(tmp_path, change))[0] == "bundle_corrupt"
+
+
+@pytest.mark.parametrize(("suffix", "most"), [(".json", "_JSON_BYTES"), (".pth", "_PTH_BYTES")])
+def test_a_file_beyond_measure_is_not_read(tmp_path, monkeypatch, suffix, most):
+    stem = make(tmp_path)
+    monkeypatch.setattr(bundle, most, stem.with_suffix(suffix).stat().st_size - 1)
+    code, message = code_of(stem)
+    assert code == "bundle_corrupt"
+    assert f"people{suffix} has" in message
+
+
+_MEASURE = """
+import resource, sys
+from pathlib import Path
+from engine import bundle
+from engine.errors import BundleError
+
+good, bad = map(Path, sys.argv[1:])
+bundle.load(good)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    bundle.load(bad)
+except BundleError as error:
+    print(error.code, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+ROOT = Path(__file__).parents[2]
+
+
+def repacked(stem, change, compression=zipfile.ZIP_STORED):
+    """A bundle's .pth packed anew, its parts changed."""
+    path = stem.with_suffix(".pth")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    change(parts)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    _describe_anew(stem)
+
+
+def _part(parts, ending):
+    (name,) = [name for name in parts if name.endswith(ending)]
+    return name
+
+
+def _inflating(stem):
+    torch.save({"prototypes": torch.zeros(2**26)}, stem.with_suffix(".pth"))
+    repacked(stem, lambda parts: None, zipfile.ZIP_DEFLATED)
+
+
+def _inflating_pickle(stem):
+    def change(parts):
+        parts[_part(parts, "data.pkl")] += bytes(2**28)
+
+    repacked(stem, change, zipfile.ZIP_DEFLATED)
+
+
+def _repeating(stem):
+    torch.save({"prototypes": torch.zeros(1)}, stem.with_suffix(".pth"))
+    state = torch.load(stem.with_suffix(".pth"))
+    torch.save({"prototypes": state["prototypes"].expand(2**26)}, stem.with_suffix(".pth"))
+    _describe_anew(stem)
+
+
+def _making_bytes(stem):
+    def change(parts):
+        # bytearray(2**28), which torch's own reader allows
+        made = b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x10\x85R."
+        parts[_part(parts, "data.pkl")] = made
+
+    repacked(stem, change)
+
+
+@pytest.mark.parametrize("spoil", [_inflating, _inflating_pickle, _repeating, _making_bytes])
+def test_a_small_file_takes_little_memory(tmp_path, spoil):
+    good, bad = make(tmp_path / "good"), make(tmp_path / "bad")
+    spoil(bad)
+    assert bad.with_suffix(".pth").stat().st_size < 2**20
+    child = subprocess.run(
+        [sys.executable, "-c", _MEASURE, str(good), str(bad)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, grown_mb = child.stdout.split()
+    assert code == "bundle_corrupt"
+    assert int(grown_mb) < 32
+
+
+def test_what_torch_writes_is_read_as_it_is(tmp_path):
+    """Every kind of number that a network's state has, and parts of one storage."""
+    whole = torch.arange(8, dtype=torch.float32)
+    tensors = {
+        "half": whole.half(),
+        "brain": whole.bfloat16(),
+        "double": whole.double(),
+        "count": torch.tensor(3),
+        "flags": whole > 2,
+        "bytes": whole.byte(),
+        "first": whole[:4],
+        "rest": whole[4:],
+        "none": whole[:0],
+    }
+    read = bundle.load(make(tmp_path, tensors=tensors)).tensors
+    assert all(torch.equal(read[name], value) for name, value in tensors.items())
+
+
+@pytest.mark.parametrize("name", ["celebrities", "celebrities-mobilefacenet"])
+def test_tracked_bundles_load(name):
+    assert len(bundle.load(name).manifest.people) > 500

@@ -85,6 +85,33 @@ def test_a_name_with_brackets_is_printed_as_it_is(folder):
     assert "words[red].jpg | " in result.stdout
 
 
+NASTY = "\x1b[2J\x9b31m\u202e\nx.jpg"
+SPELLED = r"\u001b[2J\u009b31m\u202e\u000ax.jpg"
+
+
+def printed(result):
+    """What was printed, free of anything that a terminal would obey."""
+    assert [text for text in result.output.split("\n") if not text.isprintable()] == []
+    return result.output
+
+
+def test_control_characters_of_names_are_spelled(folder, tmp_path):
+    nasty, wall = tmp_path / NASTY, tmp_path / f"1{NASTY}"
+    shutil.copy(folder / "astronaut.jpg", nasty)
+    shutil.copy(folder / "wall.png", wall)
+    absent = tmp_path / f"2{NASTY}"
+    shown = printed(run("analyze", nasty, wall, absent))
+    assert f"1{SPELLED}: no face" in shown
+    assert f"2{SPELLED} could not be read" in shown
+    shown = printed(run("compare", nasty, wall))
+    assert f"{SPELLED} | " in shown
+    for command in ("analyze", "compare"):
+        result = run(command, nasty, absent, "--json")
+        assert r"\u009b31m\u202e" in printed(result)
+        assert str(absent) in lines(result)[-1].values()
+    assert "There is no bundle" in printed(run("analyze", wall, "--bundle", absent))
+
+
 def test_compare_two_photos(folder):
     result = run("compare", folder / "astronaut.jpg", folder / "mirrored.png", "--json")
     (record,) = lines(result)

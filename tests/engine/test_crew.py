@@ -82,3 +82,19 @@ def test_a_fault_in_one_part_is_the_callers():
 
     with pytest.raises(RuntimeError, match="broken"):
         Crew(2).map(work, [1, 2, 3, 4], float)
+
+
+def test_a_cost_that_fails_loses_no_thread():
+    def cost(item):
+        raise ValueError("no size")
+
+    crew, meeting = Crew(2), threading.Barrier(2)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no size"):
+            crew.map(list, [1, 2], cost)
+
+    def work(part):
+        meeting.wait(20)  # nobody gets past this alone
+        return part
+
+    assert crew.map(work, [1, 2], float) == [1, 2]

@@ -6,6 +6,7 @@ import torch
 
 from engine import bundle
 from engine.bundle import TailRecord
+from engine.errors import BundleError
 from engine.judge import Judge
 from engine.types import Verdict
 from tests.engine.bundles import make, manifest
@@ -79,6 +80,17 @@ def test_a_tail_decides_what_is_called_strong(tmp_path):
     (match,) = asked(fitted, [0.56])
     assert match.verdict is Verdict.STRONG
     assert match.percentile > 95
+
+
+@pytest.mark.parametrize("ends", [[9, 0, 9], [-1, 5, 9], [3, 5, 10]])
+def test_thumbnails_that_overlap_or_are_not_there_are_refused(tmp_path, ends):
+    tensors = {
+        "thumbnails": torch.arange(9, dtype=torch.uint8),
+        "thumbnail_ends": torch.tensor(ends),
+    }
+    found = bundle.load(make(tmp_path, tensors=tensors))
+    with pytest.raises(BundleError, match="thumbnails do not fit"):
+        Judge(found)
 
 
 def test_some_names_need_more_than_others(tmp_path):

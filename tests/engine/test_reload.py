@@ -117,6 +117,42 @@ async def test_a_caller_who_leaves_does_not_stop_it(holder, builder):
     assert holder.swapped == ["tests@1"]
 
 
+async def test_one_that_is_cancelled_is_not_told_as_done(holder, builder):
+    outcomes = []
+    builder.go_on.clear()
+    reloader = Reloader(holder, builder)
+    reloader.observe(outcomes.append)
+    signalled = asyncio.create_task(reloader.on_signal())
+    await begun(builder)
+    signalled.cancel()
+    await asyncio.gather(signalled, return_exceptions=True)
+    assert signalled.cancelled()
+    assert outcomes == ["cancelled"]
+    assert not holder.swapped
+
+
+async def test_a_bug_is_told_as_one(holder, builder):
+    outcomes = []
+    builder.fault = KeyError("oops")
+    reloader = Reloader(holder, builder)
+    reloader.observe(outcomes.append)
+    await reloader.on_signal()
+    assert outcomes == ["internal"]
+
+
+async def test_an_observer_that_fails_is_logged_and_costs_nothing(holder, builder, caplog):
+    def fail(_outcome):
+        raise KeyError("no such label")
+
+    outcomes = []
+    reloader = Reloader(holder, builder)
+    reloader.observe(fail)
+    reloader.observe(outcomes.append)
+    assert (await reloader.reload()).bundle == "tests@1"
+    assert outcomes == ["ok"]
+    assert "no such label" in caplog.text
+
+
 @pytest.fixture
 def file(tmp_path):
     file = tmp_path / "people.json"
@@ -206,3 +242,23 @@ async def test_no_time_between_looks_is_no_look(holder, builder, file):
     async with asyncio.timeout(PATIENCE_S):
         await reloader.watch(0)
     assert builder.count == 0
+
+
+async def test_a_look_that_fails_does_not_end_the_watch(holder, builder, file, caplog):
+    """Which file it is may be unknown for a while, as where a disk is gone."""
+    faults = []
+
+    def tell_file():
+        if faults:
+            raise faults.pop()
+        return file
+
+    looks = Looks()
+    async with looks.of(Reloader(holder, builder, file=tell_file, pause=looks.pause)):
+        faults.append(RuntimeError("can't start new thread"))
+        replace(file, "22")
+        await looks.once()
+        assert not holder.swapped
+        assert "can't start new thread" in caplog.text
+        await looks.once()
+    assert holder.swapped == ["tests@1"]

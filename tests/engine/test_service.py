@@ -406,6 +406,14 @@ async def test_a_wrapped_file_is_told_how_to_send_it(seer, path, wrap):
     assert not seer.seen
 
 
+async def test_a_file_that_is_no_picture_is_not_called_a_form(seer):
+    """As `curl --data-binary @notes.jpg` sends it."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with calling(seer) as client:
+        response = await client.post("/v1/analyze", content=b"just some words\n", headers=headers)
+    assert code_of(response) == "not_an_image"
+
+
 @pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, deflate"])
 @pytest.mark.parametrize("path", [*FILES, "/v1/analyze:batch"])
 async def test_a_compressed_body_is_refused_unread(seer, path, coding):

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,10 +14,14 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
+from engine import weights
 from engine.errors import WeightsError
-from engine.weights import WeightsFile, fetch, find
+from engine.retries import Retries
+from engine.weights import WeightsFile, find
 
 CONTENT = random.Random(1).randbytes(1_000_003)
+
+fetch = partial(weights.fetch, retries=Retries(pause=lambda _: None))
 
 
 @dataclass
@@ -27,6 +32,8 @@ class Server:
     etag: str | None = '"one"'
     ranges: bool = True
     status: int | None = None
+    faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    """Statuses and headers of the next answers, before the file."""
     lengths: bool = True
     cuts: list[int] = field(default_factory=list)
     """After how many bytes each of the next answers is cut off."""
@@ -41,8 +48,13 @@ class Server:
         self.requests.append(dict(request.headers))
         self.arrived.set()
         self.hold.wait(20)
-        if self.status is not None:
-            request.send_error(self.status)
+        if self.status is not None or self.faults:
+            status, headers = (self.status, {}) if self.status else self.faults.pop(0)
+            request.send_response(status)
+            for header in headers.items():
+                request.send_header(*header)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
             return
         start = 0
         range_header = request.headers.get("Range")
@@ -238,7 +250,16 @@ def test_too_much_content(server: Server, file: WeightsFile, tmp_path: Path, len
     assert names(tmp_path) == set()
 
 
-@pytest.mark.parametrize("status", [403, 404, 500, 503])
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_a_fault_that_may_pass_is_waited_for(
+    server: Server, file: WeightsFile, tmp_path: Path, status: int
+) -> None:
+    server.faults = [(status, {})] * 3
+    assert fetch(file, tmp_path).read_bytes() == CONTENT
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_refusing_server(server: Server, file: WeightsFile, tmp_path: Path, status: int) -> None:
     server.status = status
     with pytest.raises(WeightsError, match=f"answered {status}") as caught:

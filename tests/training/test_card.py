@@ -72,7 +72,7 @@ def test_thumbnails_are_photos(tmp_path):
 
 def test_names_cannot_become_markup(tmp_path):
     stem = bundles.make(
-        tmp_path, people=("<script>x</script>", "[link](http://x)", "a | b", "two\nlines", "# one")
+        tmp_path, people=("<script>x</script>", "[link](http://x)", "a | b", "two  lines", "# one")
     )
     text = card(bundle.load(stem))
     assert not re.search(r"(?<!\\)<script", text)

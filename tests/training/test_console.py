@@ -1,8 +1,11 @@
 """What a command says while it works."""
 
-import pytest
+import json
 
-from training.console import progress
+import pytest
+import typer
+
+from training.console import emit, failures, progress, say
 
 
 class Clock:
@@ -44,6 +47,20 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(clock, capsys):
         line.format("2,100"),
         line.format("5,000"),
     ]
+
+
+NASTY, SPELLED = "\x1b[2J\x9b\u202e[red]\nx", r"\u001b[2J\u009b\u202e[red]\u000ax"
+
+
+def test_control_characters_are_spelled(capsys):
+    say(f"Wrote {NASTY}.")
+    with pytest.raises(typer.Exit), failures():
+        raise ValueError(f"{NASTY} is no folder.")
+    emit({"path": NASTY})
+    said = capsys.readouterr()
+    assert said.err == f"Wrote {SPELLED}.\nerror: {SPELLED} is no folder.\n"
+    assert all(line.isprintable() for line in said.out.split("\n"))
+    assert json.loads(said.out) == {"path": NASTY}
 
 
 def test_quick_work_says_nothing(clock, capsys):

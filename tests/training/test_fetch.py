@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from engine import weights
 from engine.embed import facenet_vggface2
 from engine.errors import WeightsError
+from engine.retries import Retries
 from engine.weights import WeightsFile
 from training import fetch, licences
 from training.__main__ import app
@@ -51,6 +52,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.most = files, [], None
         self.lengths = {}
+        self.faults = []
 
     def handle_error(self, *_):
         """Clients hang up in the middle here; that is what is tested."""
@@ -61,6 +63,9 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.strip("/")
         asked = self.headers.get("Range")
         self.server.requests.append((name, asked))
+        if self.server.faults:
+            self.send_error(self.server.faults.pop(0))
+            return
         content = self.server.files[name]
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         self.send_response(206 if asked else 200)
@@ -107,7 +112,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def places(tmp_path):
-    return Places(tmp_path / "weights", tmp_path / "datasets", tmp_path / "licences.json")
+    return _places(tmp_path / "weights", tmp_path)
 
 
 def test_lfw_becomes_a_folder_per_person(server, places):
@@ -147,6 +152,18 @@ def test_a_cut_download_is_gone_on_with(server, places):
     assert fetch.lfw(0, places, accept=False).is_dir()
     # Not from the beginning.
     assert server.requests[-1] == ("lfw.tgz", f"bytes={len(content) // 8 * 4}-")
+
+
+def test_a_fault_that_may_pass_is_waited_for(server, places):
+    server.faults = [503, 502]
+    assert fetch.lfw(0, places, accept=True).is_dir()
+
+
+def test_what_is_refused_for_good_is_asked_for_once(server, places):
+    server.faults = [404, 404]
+    with pytest.raises(WeightsError, match="answered 404"):
+        fetch.lfw(0, places, accept=True)
+    assert len(server.requests) == 1
 
 
 def test_a_cut_unpacking_is_done_again(server, places):
@@ -324,4 +341,7 @@ def test_the_command_fetches(server, tmp_path, monkeypatch):
 
 def _places(weights_folder, folder):
     del weights_folder
-    return Places(folder / "weights", folder / "datasets", folder / "licences.json")
+    at_once = Retries(pause=lambda _: None)
+    return Places(
+        folder / "weights", folder / "datasets", folder / "licences.json", retries=at_once
+    )

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import shutil
 import threading
 
@@ -21,6 +22,8 @@ from training.audit import unit
 from training.fitting import Machine
 from training.gallery import CALIBRATED_FOR
 from training.recipes import Recipe
+
+FILES = {"people.pth", "people.json", ".people.lock"}
 
 
 def run(*arguments):
@@ -159,8 +162,9 @@ def test_nothing_of_a_removed_person_stays(stem, photos, eyes, person):
     for other in range(4):
         if other != person:
             assert best(stem, of(photos, other)[0], eyes).name == f"Person {other}"
-    # A file of the same folder, a lock or a temporary one, would be a trace as well.
-    assert {path.name for path in stem.parent.iterdir()} == {"people.pth", "people.json"}
+    # A temporary file of the same folder would be a trace as well; the lock's says nothing.
+    assert {path.name for path in stem.parent.iterdir()} == FILES
+    assert (stem.parent / ".people.lock").read_bytes() == b""
 
 
 def test_more_photos_move_a_persons_prototype(stem, photos, eyes):
@@ -488,7 +492,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(stem, monkeypatch):
     assert result.exit_code == 1
     assert "was not changed" in said
     assert [stem.with_suffix(suffix).read_bytes() for suffix in (".pth", ".json")] == before
-    assert {path.name for path in stem.parent.iterdir()} == {"people.pth", "people.json"}
+    assert {path.name for path in stem.parent.iterdir()} == FILES
 
 
 class _Wrapped:
@@ -520,6 +524,14 @@ def test_two_changes_at_once_wait_for_each_other(stem):
     thread.join(20)
     assert len(members_before) == 4
     assert len(outcome[0]) == 3
+
+
+def test_a_command_that_waited_and_one_that_comes_later_lock_the_same_file(stem):
+    waiting = stem.parent / ".people.lock"
+    waiting.touch()
+    with waiting.open("rb") as opened_before:
+        members.remove("Person 1", stem, created="2026-01-01")
+        assert os.path.samestat(waiting.stat(), os.fstat(opened_before.fileno()))
 
 
 def test_another_embedder_is_refused(tmp_path, photos):

@@ -326,6 +326,7 @@ def test_a_folder_without_photos_is_told(people, out):
 
 def test_a_persons_name_is_one_line():
     assert photos.person_of("Zoe\u0301_\n\x1b[1m  Ann ") == "Zoé [1m Ann"
+    assert photos.person_of("\u200fمحمد\u202e_علي\u2028x") == "محمد علي x"
 
 
 def test_an_unreadable_photo_is_tried_again(people, out, seeing_tools, monkeypatch):

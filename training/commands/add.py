@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from engine import threads
+from engine.terminal import escape
 from training.console import emit, failures, progress, results, today
 
 if TYPE_CHECKING:

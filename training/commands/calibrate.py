@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from engine import threads
+from engine.terminal import escape
 from training.console import emit, failures, progress, results, today
 
 if TYPE_CHECKING:

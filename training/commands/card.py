@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from training.console import failures
+from training.console import echo, failures
 
 
 def card(
@@ -18,4 +18,4 @@ def card(
         from training.card import card as written
 
         text = written(bundles.load(bundle))
-    typer.echo(text, nl=False)
+    echo(text.removesuffix("\n"))

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from engine import threads
 from engine.errors import WeightsError
+from engine.terminal import escape
 from training.console import emit, failures, results, say, today
 from training.lending import lender, login, login_line, measured_lines
 from training.options import PeopleOption, StrangersOption

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
+from engine.terminal import escape
 from training.console import emit, failures, results
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from engine import threads
+from engine.terminal import escape
 from training.console import emit, failures, progress, results, today
 from training.lending import lender, login, login_line, measured_lines
 from training.options import PeopleOption, StrangersOption

@@ -3,8 +3,8 @@
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from engine.terminal import escape
 from training.console import emit, failures, results, today
 
 

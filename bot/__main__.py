@@ -85,12 +85,13 @@ def run(
     ] = False,
 ) -> None:
     """Run the bot until it is stopped; settings come from the environment."""
+    _choose_durations()
     settings, engine = _settings()
     logs.configure(settings.secrets, settings.log_level, sys.stderr)
     try:
         asyncio.run(_run(settings, engine))
-    except InvalidToken:
-        _complain("BOT_TOKEN was refused by Telegram: look it up again at @BotFather.")
+    except InvalidToken as error:
+        _complain(_refusal(error, settings.telegram_api_url))
         raise typer.Exit(_WRONG) from None
     except ConfigurationError as error:
         _complain(error.message)
@@ -137,6 +138,7 @@ def demo(
     With --once, exit code 0 means that the bot answered with matches, 2 that it refused the
     photo, 1 that something failed.
     """
+    _choose_durations()
     try:
         choice = bot_settings.load_engine_choice()
         engine = _engine(choice)
@@ -284,11 +286,30 @@ def _settings() -> tuple[bot_settings.Settings, AbstractAsyncContextManager[Engi
     return bot, engine
 
 
+def _refusal(error: InvalidToken, url: str) -> str:
+    """What to do about a token that is not known; PTB tells a wrong address from one no more."""
+    said = f"{error} {error.__cause__}"
+    if "Not Found" in said and url != bot_settings.PUBLIC_API:
+        return (
+            f"{url} answered 404: look whether TELEGRAM_API_URL leads to a Bot API server, and "
+            "BOT_TOKEN up again at @BotFather."
+        )
+    return "BOT_TOKEN was refused by Telegram: look it up again at @BotFather."
+
+
 async def _run(
     settings: bot_settings.Settings, engine: AbstractAsyncContextManager[Engine]
 ) -> None:
     async with engine as opened:
         await app.run(settings, opened)
+
+
+def _choose_durations() -> None:
+    """Have python-telegram-bot give durations as timedelta; without it, reading some of them warns.
+
+    It looks at the environment only, at any time.
+    """
+    os.environ["PTB_TIMEDELTA"] = "1"
 
 
 def _complain(*problems: str) -> None:

@@ -11,6 +11,9 @@ from telegram import Message
 LARGEST = 10
 """Telegram's own limit on messages in an album."""
 
+_LATEST = 10
+"""After so many silences no more messages of a dismissed album are expected."""
+
 
 class Albums:
     """Albums that are still coming in.
@@ -22,9 +25,12 @@ class Albums:
     def __init__(self, silence_s: float) -> None:
         self._silence_s = silence_s
         self._open: dict[Hashable, tuple[list[Message], asyncio.Event]] = {}
+        self._dismissed: set[Hashable] = set()
 
     def join(self, album: Hashable, message: Message) -> bool:
         """Add a message to an album; whether it is the first one, whose bearer gathers the rest."""
+        if album in self._dismissed:
+            return False
         first = album not in self._open
         messages, more = self._open.setdefault(album, ([], asyncio.Event()))
         if len(messages) < LARGEST:
@@ -44,3 +50,10 @@ class Albums:
             return tuple(sorted(messages, key=lambda message: message.message_id))
         finally:
             del self._open[album]
+
+    def dismiss(self, album: Hashable) -> None:
+        """Let an album go that nobody completes: its messages that still come are not kept."""
+        del self._open[album]
+        self._dismissed.add(album)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_LATEST * self._silence_s, self._dismissed.discard, album)

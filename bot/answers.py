@@ -5,12 +5,20 @@ Holds what the engine saw, never the person's picture. Knows nothing about Teleg
 
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.shown import LeftOut
-from engine.types import Analysis
+from engine.types import Analysis, Match
+
+BYTES_MAX = 32 * 2**20
+"""Memory that all answers together may take."""
+# What their parts take, by tracemalloc, rounded up; a picture's is what it takes beside its bytes.
+_ANSWER_BYTES = 1_500
+_FACE_BYTES = 1_500
+_MATCH_BYTES = 260
+_PICTURE_BYTES = 350
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Answers:
     Args:
         lifetime_s: how long an answer is kept.
         limit: how many are kept; the oldest go first.
+        bytes_max: how much memory they may take together; the oldest go first.
         clock: seconds that only move forward.
         key: makes a key nobody can guess.
     """
@@ -51,22 +60,38 @@ class Answers:
         *,
         lifetime_s: float,
         limit: int,
+        bytes_max: int = BYTES_MAX,
         clock: Callable[[], float] = time.monotonic,
         key: Callable[[], str] = lambda: secrets.token_urlsafe(12),
     ) -> None:
         self._lifetime_s = lifetime_s
         self._limit = limit
+        self._bytes_max = bytes_max
         self._clock = clock
         self._key = key
         self._kept: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
+        self._bytes = 0
+        self._pictures: dict[bytes, bytes] = {}
+        self._users = Counter[bytes]()
 
     def keep(self, answer: Answer) -> str:
-        """Keep an answer; its key."""
+        """Keep an answer; its key. One that is larger than all that may be kept is not."""
         self._forget_old()
-        while len(self._kept) >= self._limit:
-            self._kept.popitem(last=False)
+        self._bytes += _bytes_without_pictures(answer)
+        for picture in _pictures(answer):
+            if picture not in self._pictures:
+                self._pictures[picture] = picture
+                self._bytes += _PICTURE_BYTES + len(picture)
+            self._users[picture] += 1
+        answer = replace(
+            answer,
+            analysis=self._with_kept_pictures(answer.analysis),
+            compared=self._with_kept_pictures(answer.compared),
+        )
         key = self._key()
         self._kept[key] = (self._clock() + self._lifetime_s, answer)
+        while self._kept and (len(self._kept) > self._limit or self._bytes > self._bytes_max):
+            self._forget(next(iter(self._kept)))
         return key
 
     def find(self, key: str) -> Answer | None:
@@ -82,9 +107,47 @@ class Answers:
 
     def drop(self, key: str) -> None:
         """Forget an answer."""
-        self._kept.pop(key, None)
+        if key in self._kept:
+            self._forget(key)
 
     def _forget_old(self) -> None:
         now = self._clock()
         while self._kept and next(iter(self._kept.values()))[0] <= now:
-            self._kept.popitem(last=False)
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: str) -> None:
+        _, answer = self._kept.pop(key)
+        self._bytes -= _bytes_without_pictures(answer)
+        for picture in _pictures(answer):
+            self._users[picture] -= 1
+            if not self._users[picture]:
+                del self._users[picture], self._pictures[picture]
+                self._bytes -= _PICTURE_BYTES + len(picture)
+
+    def _with_kept_pictures(self, analysis: Analysis) -> Analysis:
+        """The same; of equal pictures, which an engine elsewhere sends again, one is kept."""
+        faces = (
+            replace(face, matches=tuple(map(self._with_kept_picture, face.matches)))
+            for face in analysis.faces
+        )
+        return replace(analysis, faces=tuple(faces))
+
+    def _with_kept_picture(self, match: Match) -> Match:
+        picture = match.thumbnail
+        return replace(match, thumbnail=self._pictures[picture]) if picture else match
+
+
+def _pictures(answer: Answer) -> set[bytes]:
+    return {
+        match.thumbnail
+        for analysis in (answer.analysis, answer.compared)
+        for face in analysis.faces
+        for match in face.matches
+        if match.thumbnail
+    }
+
+
+def _bytes_without_pictures(answer: Answer) -> int:
+    faces = answer.compared.faces
+    matches = sum(len(face.matches) for face in faces)
+    return _ANSWER_BYTES + _FACE_BYTES * len(faces) + _MATCH_BYTES * matches

@@ -6,7 +6,6 @@ Knows nothing about what any of them do.
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import signal
 import socket
@@ -30,16 +29,19 @@ from telegram.ext import (
 )
 from telegram.request import HTTPXRequest
 
-from bot import card, enroll, rights, storing, webhook, who
+from bot import card, enroll, rights, rounds, storing, webhook, who
 from bot.account import LANGUAGE_BUTTON, Account, publish_commands
 from bot.albums import Albums
 from bot.answers import Answers
+from bot.bodies import bounded
 from bot.captures import Captures
+from bot.edits import Edits
 from bot.enroll import Enrolling
 from bot.fairness import Lanes, Seen
 from bot.flows import Flows
 from bot.housekeeping import keep_house
-from bot.intake import ALLOWED_UPDATES, Intake, route
+from bot.intake import ALLOWED_UPDATES, FILE_MAX_BYTES, Intake, route
+from bot.limiter import Limiter
 from bot.lookalike import Draw, Lookalike
 from bot.people import People
 from bot.polling import Poller
@@ -50,11 +52,14 @@ from bot.rights import Rights
 from bot.seeing import Eyes
 from bot.settings import Settings
 from bot.store import Store
-from bot.transport import Patient, Telegram, parse_update
+from bot.transport import Telegram, parse_update, refused_for_good
 from bot.verify import Terms, Verifying
+from bot.watch import Watch
 from bot.who import Who
 from engine.client import Engine
 from engine.confinement import keep_memory_private
+from engine.errors import EngineError
+from engine.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +68,8 @@ App = Application[Any, Any, Any, Any, Any, Any]
 Finished = Callable[[Request], None]
 
 _POLL_S = 25
-# Of the time for stopping, what the poller's goodbye and PTB's own stop may take.
 _GOODBYE_S = 1.0
+_ASKING_S = 5.0  # for how long the line about the start waits to hear what the engine is
 
 
 def _nobody_asks(_request: Request) -> None:
@@ -122,7 +127,8 @@ async def running(
         chance: draws the login's challenges; None is the system's, which nobody can foresee.
 
     Yields:
-        The task that takes updates in; it ends early only with a fault.
+        The task that takes updates in and does what else must go on; it ends early only with a
+        fault.
     """
     async with storing.store(settings) as store:
         app, lanes = build(
@@ -142,15 +148,31 @@ async def running(
             take_updates(settings, app, lanes) as source,
         ):
             # Beside the answers: they are not to wait for the menu, nor for tidying.
-            beside = [asyncio.create_task(_publish_commands(app, login=settings.face_login))]
+            beside = [
+                asyncio.create_task(_publish_commands(app, login=settings.face_login)),
+                asyncio.create_task(_say_what_started(settings, app, engine)),
+            ]
+            for task in beside:
+                task.add_done_callback(rounds.log_fault)
+            lasting = [source]
             if settings.face_login:
-                beside.append(asyncio.create_task(keep_house(store, app.bot)))
+                lasting.append(asyncio.create_task(keep_house(store, app.bot), name="tidying"))
+                beside.append(lasting[-1])
+            beside.append(asyncio.create_task(_either(*lasting)))
             try:
-                yield source
+                yield beside[-1]
             finally:
                 for task in beside:
                     task.cancel()
                 await asyncio.wait(beside)
+
+
+def goodbye_s(stop_timeout_s: float) -> float:
+    """Of the time for stopping, what the updates' source and then PTB may take to stop.
+
+    The rest, at least half of it, is for running answers.
+    """
+    return min(_GOODBYE_S, stop_timeout_s / 4)
 
 
 def build(
@@ -206,9 +228,10 @@ def build(
         language=account.language,
         matches=settings.matches,
         faces_max=settings.faces_max,
+        pictures=card.MOST_MATCHES,
     )
     lanes = Lanes(
-        route=route,
+        route=Edits(route, settings.updates_kept),
         turn_away=replies.turn_away,
         seen=Seen(served, settings.updates_kept),
         memory=store,
@@ -264,6 +287,7 @@ def _handlers(
         MessageHandler(_NEW & filters.COMMAND, account.unknown),
         MessageHandler(_NEW & _PICTURE, lookalike.photo),
         MessageHandler(_NEW, account.hint),
+        MessageHandler(_EDITED & _PICTURE, lookalike.photo),
         MessageHandler(_EDITED, _ignore),
         CallbackQueryHandler(account.chosen, LANGUAGE_BUTTON),
         CallbackQueryHandler(asked.button, who.BUTTON),
@@ -344,11 +368,9 @@ def _now() -> datetime:
 
 
 def _telegram(settings: Settings) -> Telegram:
-    # PTB's own switch: durations as timedelta, without which reading some of them warns.
-    os.environ["PTB_TIMEDELTA"] = "1"
     # The environment's proxies lead out of this machine, so not to a server on it.
     direct = urlsplit(settings.telegram_api_url).hostname in ("127.0.0.1", "localhost", "::1")
-    way = {"trust_env": not direct}
+    way = {"trust_env": not direct, **bounded(FILE_MAX_BYTES)}
     return Telegram(
         settings.bot_token.get_secret_value(),
         base_url=f"{settings.telegram_api_url}/bot",
@@ -361,7 +383,7 @@ def _telegram(settings: Settings) -> Telegram:
             httpx_kwargs=way,
         ),
         get_updates_request=HTTPXRequest(connection_pool_size=2, httpx_kwargs=way),
-        rate_limiter=Patient(retries=settings.send_retries, rate=settings.send_rate),
+        rate_limiter=Limiter(rate=settings.send_rate, patience_s=settings.answer_timeout_s),
     )
 
 
@@ -371,23 +393,31 @@ async def _answering(settings: Settings, app: App, lanes: Lanes) -> AsyncIterato
     try:
         yield
     finally:
-        await lanes.drain(settings.stop_timeout_s - 2 * _GOODBYE_S)
+        short_s = goodbye_s(settings.stop_timeout_s)
+        await lanes.drain(settings.stop_timeout_s - 2 * short_s)
         try:
-            await asyncio.wait_for(app.stop(), _GOODBYE_S)
+            await asyncio.wait_for(app.stop(), short_s)
         except TimeoutError:
             logger.error("answers were still running when the time for stopping was over")
 
 
 @asynccontextmanager
 async def _polling(
-    _settings: Settings, app: App, _lanes: Lanes
+    settings: Settings, app: App, _lanes: Lanes
 ) -> AsyncIterator["asyncio.Task[None]"]:
     telegram: Telegram = app.bot
+    if found := (await telegram.get_webhook_info()).url:
+        logger.warning(
+            "this token had a webhook, which led to %s: it is removed, because this bot polls. "
+            "Where another program uses the token, stop it",
+            urlsplit(found).hostname,
+        )
     await telegram.delete_webhook()
     poller = Poller(
         lambda offset, wait: telegram.raw_updates(offset, _POLL_S * wait, ALLOWED_UPDATES),
         partial(parse_update, bot=telegram),
         app.update_queue.put_nowait,
+        refused=partial(refused_for_good, telegram.get_me),
     )
     task = asyncio.create_task(poller.run(), name="poller")
     try:
@@ -396,7 +426,7 @@ async def _polling(
         task.cancel()
         await asyncio.wait([task])
         try:
-            await asyncio.wait_for(poller.acknowledge(), _GOODBYE_S)
+            await asyncio.wait_for(poller.acknowledge(), goodbye_s(settings.stop_timeout_s))
         except (TelegramError, TimeoutError) as error:
             # The updates come again after the next start, where their numbers are known.
             logger.warning("the last updates were not acknowledged: %s", type(error).__name__)
@@ -408,31 +438,60 @@ async def _webhook(
 ) -> AsyncIterator["asyncio.Task[None]"]:
     telegram: Telegram = app.bot
     secret = settings.webhook_secret.get_secret_value()
+    url = f"{(settings.webhook_url or '').rstrip('/')}{webhook.PATH}"
+    set_webhook = partial(
+        telegram.set_webhook, url, allowed_updates=ALLOWED_UPDATES, secret_token=secret
+    )
+    watch = Watch(
+        ask=telegram.get_webhook_info,
+        set_again=set_webhook,
+        refused=partial(refused_for_good, telegram.get_me),
+        url=url,
+        every_s=settings.webhook_check_s,
+        chance=random.SystemRandom(),
+    )
     site = webhook.site(
         secret,
         partial(parse_update, bot=telegram),
         app.update_queue.put_nowait,
         healthy=lambda: app.running and not lanes.stopping,
+        watched=lambda: (watch.pending, watch.problem),
     )
     # Bound here, because uvicorn ends the process when it cannot bind.
     listener = socket.create_server((settings.webhook_host, settings.webhook_port))
     server = _Server(
         uvicorn.Config(
-            site, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+            site,
+            http=BoundedProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
         )
     )
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="webhook")
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="webhook")
+    source = None
     try:
-        await telegram.set_webhook(
-            f"{(settings.webhook_url or '').rstrip('/')}{webhook.PATH}",
-            allowed_updates=ALLOWED_UPDATES,
-            secret_token=secret,
-        )
-        yield task
+        await set_webhook()
+        watching = asyncio.create_task(watch.run(), name="watch")
+        source = asyncio.create_task(_either(serving, watching))
+        yield source
     finally:
         server.should_exit = True
-        await asyncio.wait([task])
+        if source is not None:
+            watching.cancel()
+            await asyncio.wait([watching, source])
+        await asyncio.wait([serving], timeout=goodbye_s(settings.stop_timeout_s))
+        server.force_exit = True  # whoever still sends is hung up on
+        await asyncio.wait([serving])
         listener.close()
+
+
+async def _either(*tasks: "asyncio.Task[None]") -> None:
+    """Wait for whichever ends first, and fail if it did."""
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in ended:
+        task.result()
 
 
 class _Server(uvicorn.Server):
@@ -440,6 +499,24 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `run`."""
         yield
+
+
+async def _say_what_started(settings: Settings, app: App, engine: Engine) -> None:
+    try:
+        async with asyncio.timeout(_ASKING_S):
+            info = await engine.info()
+        bundle, device = info.bundle, info.device
+    except (EngineError, TimeoutError):
+        bundle = device = "unknown"
+    logger.info(
+        "started bot=@%s updates=%s database=%s engine=%s device=%s%s",
+        app.bot.username,
+        "webhook" if settings.webhook_url else "polling",
+        storing.named(settings),
+        bundle,
+        device,
+        f" engine_url={settings.engine_url}" if settings.engine_url else "",
+    )
 
 
 async def _publish_commands(app: App, *, login: bool) -> None:

@@ -42,13 +42,18 @@ def one(face: Face, language: str) -> str:
     if not face.matches:
         return say(language, "lookalike.nobody")
     best = face.matches[0]
-    lines = [say(language, f"lookalike.{best.verdict.value}", name=best.name)]
+    lines = [_named(language, f"lookalike.{best.verdict.value}", name=best.name)]
     if best.verdict not in (Verdict.SOME, Verdict.FAINT):
         lines.append(f"{figures.strength(best, language)}.")
     following = [match.name for match in face.matches[1 : 1 + _ALSO]]
     if following:
-        lines.append(say(language, "lookalike.also", names=" · ".join(following)))
+        lines.append(_named(language, "lookalike.also", names=" · ".join(following)))
     return fit("\n".join(lines))
+
+
+def _named(language: str, key: str, **names: str) -> str:
+    """A sentence with names; one that ends in "Jr." ends the sentence."""
+    return say(language, key, **names).replace("..", ".")
 
 
 def brief(face: Face, language: str) -> str:

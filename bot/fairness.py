@@ -8,6 +8,7 @@ finds its lane full is refused at once. Knows nothing about what is answered.
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from telegram import Update
 from telegram.ext import BaseUpdateProcessor
 
 from bot import logs
-from bot.albums import Albums
+from bot.albums import LARGEST, Albums
 from bot.request import Request, current
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Lanes(BaseUpdateProcessor):
         albums: gathers the messages of an album.
         slots: how many people are served at one time.
         person_queue: how many requests of one person may wait behind the running one.
-        waiting_total: how many requests may wait in all.
+        waiting_total: how many requests may wait in all; of an album, each photo counts.
         answer_timeout_s: after how long a person must have an answer.
         finished: told each request that came to its end.
     """
@@ -124,7 +125,9 @@ class Lanes(BaseUpdateProcessor):
         self._limits: dict[asyncio.Timeout, Request] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self._running = 0
+        self._waiting = 0
         self._stopping = False
+        self._stopped_s = math.inf
 
     async def initialize(self) -> None:
         """Nothing to prepare."""
@@ -139,8 +142,11 @@ class Lanes(BaseUpdateProcessor):
 
     @property
     def waiting(self) -> int:
-        """How many requests wait, albums that are still coming in included."""
-        return len(self._limits) - self._running
+        """How many requests wait; of an album, each photo counts.
+
+        One that is still coming in counts as the largest: it may become that.
+        """
+        return self._waiting
 
     @property
     def stopping(self) -> bool:
@@ -167,6 +173,7 @@ class Lanes(BaseUpdateProcessor):
         """
         now = asyncio.get_running_loop().time()
         self._stopping = True
+        self._stopped_s = now + timeout_s
         for limit, request in self._limits.items():
             if limit.expired():
                 continue
@@ -203,41 +210,54 @@ class Lanes(BaseUpdateProcessor):
         return not self._albums.join((request.person, request.album), request.messages[0])
 
     async def _admit(self, request: Request, handlers: Coroutine[Any, Any, Any]) -> None:
-        if self._stopping:
-            await self._refuse(request, Turned.STOPPING)
-            return
-        try:
-            async with asyncio.timeout_at(request.cut_off_s) as limit:
-                self._limits[limit] = request
-                try:
-                    if request.album is not None:
-                        album = (request.person, request.album)
-                        request.messages = await self._albums.complete(album)
-                    turned = await self._serve(request, handlers)
-                finally:
-                    del self._limits[limit]
-        except TimeoutError:
-            turned = Turned.STOPPING if self._stopping else Turned.LATE
+        turned = self._barred(request)
+        if turned is None:
+            try:
+                async with asyncio.timeout_at(request.cut_off_s) as limit:
+                    self._limits[limit] = request
+                    try:
+                        turned = await self._serve(request, handlers)
+                    finally:
+                        del self._limits[limit]
+            except TimeoutError:
+                turned = Turned.STOPPING if self._stopping else Turned.LATE
+        elif request.album is not None:
+            self._albums.dismiss((request.person, request.album))
         if turned is not None:
             await self._refuse(request, turned)
 
-    async def _serve(self, request: Request, handlers: Coroutine[Any, Any, Any]) -> Turned | None:
-        lane = self._lanes.get(request.person, _Lane())
-        if lane.requests > self._person_queue:
+    def _barred(self, request: Request) -> Turned | None:
+        """Why a request is not let in; asked before an album's other photos have come."""
+        if self._stopping:
+            return Turned.STOPPING
+        lane = self._lanes.get(request.person)
+        if lane is not None and lane.requests > self._person_queue:
             return Turned.FLOOD
-        if self.waiting > self._waiting_total:
+        if self._waiting and self._waiting + _places(request) > self._waiting_total:
             return Turned.FULL
-        self._lanes[request.person] = lane
+        return None
+
+    async def _serve(self, request: Request, handlers: Coroutine[Any, Any, Any]) -> Turned | None:
+        lane = self._lanes.setdefault(request.person, _Lane())
         async with self._turn(request, lane):
             await handlers
-        return None
+        return Turned.LATE if request.late else None
 
     @asynccontextmanager
     async def _turn(self, request: Request, lane: _Lane) -> AsyncIterator[None]:
-        """Wait for the person's turn, then for a slot."""
+        """Wait for an album's other photos, then for the person's turn, then for a slot."""
         lane.requests += 1
+        places = _places(request)
+        self._waiting += places
         try:
+            if request.album is not None:
+                album = (request.person, request.album)
+                request.messages = await self._albums.complete(album)
+                self._waiting += len(request.messages) - places
+                places = len(request.messages)
             async with lane.turn, self._slots:
+                self._waiting -= places
+                places = 0
                 waited_s = asyncio.get_running_loop().time() - request.arrived_s
                 request.add_ms("queue", waited_s)
                 self._running += 1
@@ -246,6 +266,7 @@ class Lanes(BaseUpdateProcessor):
                 finally:
                     self._running -= 1
         finally:
+            self._waiting -= places
             lane.requests -= 1
             if lane.requests == 0:
                 del self._lanes[request.person]
@@ -258,8 +279,10 @@ class Lanes(BaseUpdateProcessor):
             if lane.warned:
                 return
             lane.warned = True
+        now = asyncio.get_running_loop().time()
+        request.cut_off_s = min(now + self._answer_timeout_s, self._stopped_s)
         try:
-            async with asyncio.timeout(self._answer_timeout_s):
+            async with asyncio.timeout_at(request.cut_off_s):
                 await self._turn_away(request, turned)
         except Exception:
             request.outcome += "_unsent"
@@ -271,3 +294,8 @@ class Lanes(BaseUpdateProcessor):
         except Exception:
             # The answer is out; at worst a repetition after a restart is answered again.
             logger.exception("update=%s could not be remembered", number)
+
+
+def _places(request: Request) -> int:
+    """How many of the waiting a request is before an album's other photos have come."""
+    return 1 if request.album is None else LARGEST

@@ -92,18 +92,21 @@ class Flows:
         else:
             await self._recovering.code(request, flow, await self._language(user), context.bot)
 
-    async def edited(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
-        """A picture put in another's place: no login takes it, and nobody else waits for it."""
+    async def edited(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """A picture put in another's place: no login takes it; else it is a new one."""
         request = current.get()
         flow = await self._store.flow(request.person)
-        request.outcome = "ignored"
         user, message = update.effective_user, update.edited_message
-        if flow is None or user is None or message is None:
-            return
-        if flow.kind in {FlowKind.ENROLL, FlowKind.VERIFY}:
+        assert user is not None
+        assert message is not None
+        if flow is not None and flow.kind in {FlowKind.ENROLL, FlowKind.VERIFY}:
             request.outcome = f"refused_{Reason.EDITED.value}"
             language = await self._language(user)
             await reply(message, refused(Refusal(Reason.EDITED), language))
+        elif message.video_note is None:
+            await self._photo(update, context)
+        else:
+            request.outcome = "ignored"
 
     async def cancel(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """/cancel: end whatever the person is in the middle of."""

@@ -2,37 +2,44 @@
 
 That they will go, where nobody uses them, and that another embedder will take over from theirs.
 
-Any replica may do it; what one has done the others find done. Knows nothing about what is kept.
+Any replica may do it; what one has done the others find done, and who is to tell a person something
+claims it in the database first. Knows nothing about what is kept.
 """
 
 import asyncio
 import logging
+from functools import partial
 
 from telegram import Bot
 from telegram.error import BadRequest, Forbidden, TelegramError
 
+from bot import rounds
 from bot.store import Store, StoreError
 from bot.texts import DEFAULT, moment, say
 
 logger = logging.getLogger(__name__)
 
 EVERY_S = 3600.0
+_SENDING_S = 300.0
+"""For how long a notice may be on its way."""
+_LEASE_S = 2 * _SENDING_S
+"""For how long no other replica sends it: longer than it is on its way, shorter than a round."""
 
 
-async def keep_house(store: Store, bot: Bot, every_s: float = EVERY_S) -> None:
-    """Tidy now, and again and again until it is cancelled.
+async def keep_house(store: Store, bot: Bot, pause: rounds.Pause = asyncio.sleep) -> None:
+    """Tidy now, and every hour until it is cancelled.
 
     Args:
         store: what is tidied.
         bot: the way to Telegram.
-        every_s: seconds between two rounds.
+        pause: waits for the next round.
     """
-    while True:
-        try:
-            await tidy(store, bot)
-        except StoreError:
-            logger.exception("what was kept long enough could not be deleted; the next round will")
-        await asyncio.sleep(every_s)
+
+    async def one_round() -> float:
+        await tidy(store, bot)
+        return EVERY_S
+
+    await rounds.repeat(one_round, "tidying", pause)
 
 
 async def tidy(store: Store, bot: Bot) -> None:
@@ -42,23 +49,40 @@ async def tidy(store: Store, bot: Bot) -> None:
         logger.info(
             "tidied %s", " ".join(f"{name}={count}" for name, count in done.counts.items() if count)
         )
-    for telegram_id, when in done.notices:
-        language = await store.writing_language(telegram_id) or DEFAULT
-        if await _told(bot, telegram_id, say(language, "rights.idle", when=moment(when))):
-            await store.mark_noticed(telegram_id)
-    for telegram_id, due in done.announcements:
-        language = await store.writing_language(telegram_id) or DEFAULT
-        if await _told(bot, telegram_id, say(language, "verify.takeover", when=moment(due))):
-            await store.mark_announced(telegram_id, due)
+    notices = [
+        (person, "rights.idle", when, partial(store.claim_notice, person), store.mark_noticed)
+        for person, when in done.notices
+    ]
+    notices += [
+        (
+            person,
+            "verify.takeover",
+            due,
+            partial(store.claim_announcement, person, due),
+            partial(store.mark_announced, due=due),
+        )
+        for person, due in done.announcements
+    ]
+    for person, key, when, claim, mark in notices:
+        try:
+            if await claim(lease_s=_LEASE_S):
+                language = await store.writing_language(person) or DEFAULT
+                if await _told(bot, person, say(language, key, when=moment(when))):
+                    await mark(person)
+        except StoreError:
+            raise
+        except Exception:  # the others are told all the same
+            logger.exception("a notice was not sent, and will be")
 
 
 async def _told(bot: Bot, telegram_id: int, text: str) -> bool:
     """Write to a person; False where it is to be tried again."""
     try:
-        await bot.send_message(telegram_id, text)
+        async with asyncio.timeout(_SENDING_S):
+            await bot.send_message(telegram_id, text)
     except (Forbidden, BadRequest):
         pass  # whoever blocked the bot or left Telegram cannot be told
-    except TelegramError as error:
+    except (TelegramError, TimeoutError) as error:
         logger.warning("a notice was not sent, and will be: %s", type(error).__name__)
         return False
     return True

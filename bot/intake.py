@@ -6,6 +6,7 @@ nothing about faces or words.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,8 +30,11 @@ from telegram import (
 from telegram.error import BadRequest, Forbidden, TelegramError
 from telegram.ext import filters
 
+from bot.bodies import BodyTooLarge
 from bot.request import Request
 from engine.image import LIMITS, SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 ALLOWED_UPDATES = ("message", "edited_message", "callback_query")
 FILE_MAX_BYTES = LIMITS.file_bytes
@@ -49,6 +53,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BROKEN_FILE = "broken_file"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_DEMANDING = "too_demanding"
     BUSY = "busy"
     ENGINE_DOWN = "engine_down"
     DEADLINE = "deadline"
@@ -96,6 +101,7 @@ PHOTO_IS_TO_BLAME = frozenset(
         Reason.TOO_LARGE,
         Reason.BROKEN_FILE,
         Reason.TOO_MANY_PIXELS,
+        Reason.TOO_DEMANDING,
     }
 )
 """Reasons that another photo mends; with the others, this one may do later."""
@@ -156,14 +162,15 @@ def route(update: Update) -> Request | None:
     """Whose request an update is; None for all that the bot leaves alone.
 
     Left alone: edited words, service messages, groups, channels, other bots, and updates whose
-    numbers are none. An edited picture is nobody's request either, unless a login waits for one.
+    numbers are none. Whether an edited message has another picture than before is `bot.edits`' to
+    tell.
     """
     if filters.StatusUpdate.ALL.check_update(update):
         return None  # "X pinned a message" and the like: nobody waits for an answer
     if update.message is not None:
         return _route_message(update, update.message)
     edited = update.edited_message
-    if edited is not None and (edited.photo or edited.video_note):
+    if edited is not None and (edited.video_note or attachment(edited)):
         return _route_message(update, edited)
     if update.callback_query is not None:
         return _route_callback(update, update.callback_query)
@@ -331,13 +338,15 @@ class Intake:
             within_s: seconds that there are.
             expected: its size in bytes, where known; fewer mean a broken download.
         """
+        within_s = min(within_s, self._timeout_s)
         try:
-            async with asyncio.timeout(min(within_s, self._timeout_s)):
+            async with asyncio.timeout(within_s):
                 return await self._attempts(file_id, expected)
         except TimeoutError:
-            return Refusal(Reason.DOWNLOAD_FAILED)
+            return _failed(f"it did not come within {within_s:g} s")
 
     async def _attempts(self, file_id: str, expected: int | None) -> bytes | Refusal:
+        reason: object = None
         for attempt in range(_DOWNLOAD_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(self._pause_s * 2 ** (attempt - 1))
@@ -349,16 +358,22 @@ class Intake:
             except BadRequest as error:
                 if "too big" in str(error).lower():
                     break
-                return Refusal(Reason.DOWNLOAD_FAILED)
+                return _failed(error)
             except Forbidden:
                 raise
-            except (TelegramError, OSError):
+            except (TelegramError, OSError) as error:
+                if isinstance(error.__cause__, BodyTooLarge):
+                    break
+                reason = error
                 continue
+            if len(photo) > FILE_MAX_BYTES:
+                break
             wanted = file.file_size or expected
             if not wanted or len(photo) >= wanted:
                 return photo
+            reason = f"only {len(photo)} of {wanted} bytes came"
         else:
-            return Refusal(Reason.DOWNLOAD_FAILED)
+            return _failed(reason)
         return TOO_LARGE
 
     async def _read(self, file: File) -> bytes:
@@ -368,11 +383,21 @@ class Intake:
         """
         prefix = f"{self._bot.base_file_url}/"
         path = (file.file_path or "").removeprefix(prefix)
-        if self._local_dir is not None and path.startswith("/"):
+        if path.startswith("/"):
+            if self._local_dir is None:
+                raise TelegramError(
+                    "the Bot API server runs with --local and hands no files out: set "
+                    "TELEGRAM_LOCAL_DIR to the folder of its files, as this machine sees it"
+                )
             return await asyncio.to_thread(_read_inside, self._local_dir, Path(path))
         if not _is_plain(path):
             raise TelegramError("the Bot API server named a path that is no file of its own")
         return await self._bot.request.retrieve(prefix + quote(path))
+
+
+def _failed(reason: object) -> Refusal:
+    logger.warning("a file was not fetched from Telegram: %s", reason)
+    return Refusal(Reason.DOWNLOAD_FAILED)
 
 
 def _is_plain(path: str) -> bool:
@@ -382,12 +407,12 @@ def _is_plain(path: str) -> bool:
 
 
 def _read_inside(folder: Path, path: Path) -> bytes:
+    """A file's bytes, at most one more than are accepted."""
     resolved = path.resolve()
     if not resolved.is_relative_to(folder):
         raise OSError("the Bot API server named a file outside TELEGRAM_LOCAL_DIR")
-    if resolved.stat().st_size > FILE_MAX_BYTES:
-        raise OSError("the file is larger than it was said to be")
-    return resolved.read_bytes()
+    with resolved.open("rb") as file:
+        return file.read(FILE_MAX_BYTES + 1)
 
 
 def _route_message(update: Update, message: Message) -> Request | None:

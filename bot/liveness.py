@@ -409,8 +409,7 @@ class _Moment:
         """How far away, whichever way."""
         return max(abs(self.turn), abs(self.nod))
 
-    @property
-    def step(self) -> Step | None:
+    def step(self, limits: Limits) -> Step | None:
         """What is being done, where it goes far enough.
 
         A turned head is no nod, whatever its pitch: seen from the side, the five points say so
@@ -418,7 +417,7 @@ class _Moment:
         """
         if abs(self.turn) >= 1.0:
             return Step.SIDE if self.turn < 0 else Step.OTHER_SIDE
-        if abs(self.nod) >= 1.0 and abs(self.turn) <= LIMITS.release:
+        if abs(self.nod) >= 1.0 and abs(self.turn) <= limits.release:
             return Step.UP if self.nod < 0 else Step.DOWN
         return None
 
@@ -478,7 +477,7 @@ def _held(stretch: Sequence[_Moment], limits: Limits) -> Iterable[tuple[Step, Se
     """
     runs: list[tuple[Step, list[_Moment]]] = []
     for moment in stretch:
-        step = moment.step
+        step = moment.step(limits)
         if step is None:
             continue
         if not runs or runs[-1][0] != step:

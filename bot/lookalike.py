@@ -91,6 +91,7 @@ class Lookalike:
         language: see `replies.Language`.
         matches: how many people to name for each face, at most.
         faces_max: how many faces of a photo are shown, the largest.
+        pictures: how many people of a face a card shows a picture of, at most.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Lookalike:
         language: Language,
         matches: int,
         faces_max: int,
+        pictures: int,
     ) -> None:
         self._eyes = eyes
         self._people = people
@@ -113,6 +115,7 @@ class Lookalike:
         self._language = language
         self._matches = matches
         self._faces_max = faces_max
+        self._pictures = pictures
         # Drawing takes a core and some memory: only so many at a time, whoever asks.
         self._easels = asyncio.Semaphore(_CARDS_AT_A_TIME)
 
@@ -183,7 +186,7 @@ class Lookalike:
             return chosen
         shown, left_out = chosen
         compared = steady(
-            _with_pictures(shown, self._matches),
+            _with_pictures(shown, min(self._matches, self._pictures)),
             [answer.compared for answer in self._answers.of(request.person)],
         )
         shown = _first_matches(compared, self._matches)

@@ -7,16 +7,21 @@ what the updates say.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from telegram import Update
 from telegram.error import InvalidToken, RetryAfter, TelegramError
 
+from bot.limiter import retry_after_s
 from bot.transport import Malformed, update_id
 
 logger = logging.getLogger(__name__)
 
+_FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_EMPTY_EVERY_S = 1.0
+"""How often an answer without updates is taken at most: Telegram holds the question open longer."""
 
 
 class Poller:
@@ -26,7 +31,9 @@ class Poller:
         fetch: asks for raw updates from a number on, waiting for some if told to.
         parse: turns one into an update, or raises `Malformed`.
         put: takes an update.
-        pause_s: first pause after an error; it doubles with each further one.
+        refused: whether Telegram refuses the token for good; asked when it did once.
+        sleep: waits.
+        clock: seconds that only move forward.
     """
 
     def __init__(
@@ -35,12 +42,16 @@ class Poller:
         parse: Callable[[object], Update],
         put: Callable[[Update], None],
         *,
-        pause_s: float = 0.5,
+        refused: Callable[[], Awaitable[bool]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch
         self._parse = parse
         self._put = put
-        self._first_pause_s = pause_s
+        self._refused = refused
+        self._sleep = sleep
+        self._clock = clock
         self._offset: int | None = None
 
     async def run(self) -> None:
@@ -49,21 +60,29 @@ class Poller:
         Raises:
             InvalidToken: Telegram does not know the token (any more).
         """
-        pause_s = self._first_pause_s
+        pause_s = _FIRST_PAUSE_S
         while True:
+            start_s = self._clock()
             try:
-                progress = self._take(await self._fetch(self._offset, True))
-            except InvalidToken:
-                raise
+                batch = await self._fetch(self._offset, True)
+                progress = self._take(batch)
             except TelegramError as error:
-                logger.warning("polling failed: %s; next try in %.1f s", error, pause_s)
+                logger.warning("getUpdates failed: %s; next try in %.1f s", error, pause_s)
+                if isinstance(error, InvalidToken) and await self._refused():
+                    raise
                 progress = False
                 if isinstance(error, RetryAfter):
-                    pause_s = max(pause_s, _seconds(error))
-            if progress:
-                pause_s = self._first_pause_s
+                    pause_s = max(pause_s, retry_after_s(error))
+            except Exception:  # a bug, which must not make the bot deaf
+                logger.exception("updates could not be taken; next try in %.1f s", pause_s)
+                progress = False
             else:
-                await asyncio.sleep(pause_s)
+                if not batch:
+                    await self._sleep(max(0.0, _EMPTY_EVERY_S - (self._clock() - start_s)))
+            if progress:
+                pause_s = _FIRST_PAUSE_S
+            else:
+                await self._sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def acknowledge(self) -> None:
@@ -72,7 +91,7 @@ class Poller:
             await self._fetch(self._offset, False)
 
     def _take(self, batch: list[object]) -> bool:
-        """Hand on a batch; whether the next question may follow at once."""
+        """Hand on a batch; whether it brought anything new, or was to bring nothing."""
         numbers = []
         for raw in batch:
             number = update_id(raw)
@@ -82,11 +101,7 @@ class Poller:
                 self._put(self._parse(raw))
             except Malformed as error:
                 logger.warning("malformed update ignored: %s", error)
+        before = self._offset
         if numbers:
             self._offset = max(numbers) + 1
-        return bool(numbers) or not batch
-
-
-def _seconds(error: RetryAfter) -> float:
-    wait = error.retry_after
-    return float(wait) if isinstance(wait, int | float) else wait.total_seconds()
+        return not batch or self._offset != before

@@ -18,9 +18,10 @@ from telegram import (
     User,
 )
 from telegram.constants import ChatAction
-from telegram.error import BadRequest, Forbidden, TelegramError
+from telegram.error import BadRequest, Forbidden, RetryAfter, TelegramError
 from telegram.ext import ContextTypes
 
+from bot import rounds
 from bot.fairness import Turned
 from bot.intake import Refusal
 from bot.request import Request, current
@@ -96,7 +97,8 @@ async def working(
                 logger.debug("no chat action: %s", type(error).__name__)
             await asyncio.sleep(_ACTION_EVERY_S)
 
-    showing = asyncio.create_task(show())
+    showing = asyncio.create_task(show(), name="chat action")
+    showing.add_done_callback(rounds.log_fault)
     try:
         yield
     finally:
@@ -149,6 +151,9 @@ class Replies:
         if isinstance(error, Forbidden):  # the person blocked the bot, and wants no answer
             request.outcome = "blocked"
             return
+        if isinstance(error, RetryAfter):  # told later, when the chat takes messages again
+            request.late = True
+            return
         code = self._error_code()
         request.outcome = "error"
         logger.error("error=%s update=%s", code, request.update.update_id, exc_info=error or True)
@@ -166,5 +171,5 @@ class Replies:
         text = say(await self._language(user), key, **values)
         if update.callback_query is not None:
             await toast(self._bot, update.callback_query.id, text)
-        elif update.message is not None:
-            await reply(update.message, text)
+        elif update.effective_message is not None:
+            await reply(update.effective_message, text)

@@ -28,6 +28,7 @@ class Request:
         messages: the message, or all of its album's once they are in.
         arrived_s: the event loop's time of arrival.
         cut_off_s: the event loop's time at which work on it ends.
+        late: whether Telegram takes no answer before then.
         outcome: what became of it, for the log.
         stages_ms: milliseconds by stage, for the log.
     """
@@ -39,6 +40,7 @@ class Request:
     messages: tuple[Message, ...] = ()
     arrived_s: float = 0.0
     cut_off_s: float = 0.0
+    late: bool = False
     outcome: str = "answered"
     stages_ms: dict[str, float] = field(default_factory=dict)
 

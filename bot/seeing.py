@@ -27,6 +27,7 @@ _REFUSALS: tuple[tuple[type[errors.EngineError], Reason], ...] = (
     (errors.BrokenImage, Reason.BROKEN_FILE),
     (errors.FileTooLarge, Reason.TOO_LARGE),
     (errors.TooManyPixels, Reason.TOO_MANY_PIXELS),
+    (errors.ImageTooDemanding, Reason.TOO_DEMANDING),
     (errors.ImageError, Reason.BROKEN_FILE),
     (errors.ClipError, Reason.BROKEN_CLIP),
     (errors.DeadlineExceeded, Reason.DEADLINE),

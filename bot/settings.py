@@ -28,7 +28,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from engine.address import Address
 from engine.settings import read_secret, require_header_text
 
+PUBLIC_API = "https://api.telegram.org"
 _TOKEN = re.compile(r"\d+:[A-Za-z0-9_-]+")
+_BOT_PATH = re.compile(r"/bot[^/]*/*$")
 _IN_FILES = ("bot_token", "engine_api_key")
 """Secrets that a file may have; the setting NAME_FILE names it."""
 _WEBHOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
@@ -181,7 +183,7 @@ class Settings(EngineChoice, StoreChoice):
         None, description="File that has the token, instead of BOT_TOKEN."
     )
     telegram_api_url: str = Field(
-        "https://api.telegram.org", description="The Bot API server; your own one, for example."
+        PUBLIC_API, description="The Bot API server; your own one, for example."
     )
     telegram_local_dir: Path | None = Field(
         None,
@@ -201,11 +203,19 @@ class Settings(EngineChoice, StoreChoice):
     webhook_port: int = Field(
         8443, ge=1, le=65535, description="Port that the webhook and /healthz listen on."
     )
-    send_retries: int = Field(
-        3, ge=1, le=10, description="How often a call that Telegram failed or throttled is retried."
+    webhook_check_s: float = Field(
+        60,
+        ge=1,
+        le=86_400,
+        description="Seconds, about, after which Telegram is asked again whether updates come "
+        "to WEBHOOK_URL.",
     )
     send_rate: float = Field(
-        30, ge=1, le=1000, description="Messages a second that the bot sends at most."
+        30,
+        ge=1,
+        le=1000,
+        description="Messages a second that the bot sends at most, 30 being Telegram's limit; one "
+        "chat gets a thirtieth of them, at least 1.",
     )
 
     # Answering
@@ -225,7 +235,10 @@ class Settings(EngineChoice, StoreChoice):
         3, ge=1, le=100, description="Updates of one person that may wait; the surplus is refused."
     )
     waiting_total: int = Field(
-        500, ge=1, le=100_000, description="Updates of all people that may wait."
+        500,
+        ge=1,
+        le=100_000,
+        description="Updates of all people that may wait; an album that comes in counts as 10.",
     )
     album_wait_s: float = Field(
         1.5, ge=0.01, le=10, description="Silence after which an album counts as complete."
@@ -238,7 +251,11 @@ class Settings(EngineChoice, StoreChoice):
         60, gt=0, le=2880, description="How long the buttons below an answer work."
     )
     answers_kept: int = Field(
-        500, ge=1, le=100_000, description="Answers whose buttons work at one time."
+        500,
+        ge=1,
+        le=100_000,
+        description="Answers whose buttons work at one time; fewer where they take more than 32 "
+        "MiB together.",
     )
     stop_timeout_s: float = Field(
         9, ge=1, le=60, description="Seconds for running answers to finish when the bot stops."
@@ -293,6 +310,8 @@ class Settings(EngineChoice, StoreChoice):
     def _api_is_address(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("must begin with https:// or http://")
+        if _BOT_PATH.search(url):
+            raise ValueError("must end before /bot, which the bot adds, with its token behind it")
         return url.rstrip("/")
 
     @field_validator("telegram_local_dir")
@@ -300,7 +319,7 @@ class Settings(EngineChoice, StoreChoice):
     def _local_dir_exists(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
         if folder and not folder.is_dir():
             raise ValueError("is no folder: mount the Bot API server's --dir here")
-        if folder and info.data.get("telegram_api_url") == "https://api.telegram.org":
+        if folder and info.data.get("telegram_api_url") == PUBLIC_API:
             raise ValueError("is for your own Bot API server: set TELEGRAM_API_URL too")
         return folder
 
@@ -308,7 +327,7 @@ class Settings(EngineChoice, StoreChoice):
     @classmethod
     def _webhook_is_https(cls, url: str | None, info: ValidationInfo) -> str | None:
         # Telegram's own servers insist on HTTPS; a Bot API server next door does not.
-        own = info.data.get("telegram_api_url") != "https://api.telegram.org"
+        own = info.data.get("telegram_api_url") != PUBLIC_API
         if url and not url.startswith(("https://", "http://") if own else "https://"):
             raise ValueError("must begin with https://")
         return url
@@ -417,8 +436,10 @@ def _sentence(detail: ErrorDetails) -> str:
 def _shown(field: str, value: object) -> str:
     annotation = Settings.model_fields[field].annotation
     secret = annotation is SecretStr or SecretStr in get_args(annotation)
-    # An address with a password in it is refused, and not repeated.
-    return "" if secret or (field == "engine_url" and "@" in str(value)) else f" (now {value!r})"
+    # An address with a password or a token in it is refused, and not repeated.
+    secret |= field == "engine_url" and "@" in str(value)
+    secret |= field == "telegram_api_url" and _BOT_PATH.search(str(value)) is not None
+    return "" if secret else f" (now {value!r})"
 
 
 def _reason(detail: ErrorDetails) -> str:

@@ -6,10 +6,11 @@ to the same person a short time ago is given again (hysteresis). Knows what the 
 then; knows nothing about pictures.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from engine.types import Analysis, Face, Match
+from engine.types import Analysis, Match
 
 COMPARED = 30
 """People by whom a face is told: the engine is asked for so many, however few are shown."""
@@ -32,22 +33,31 @@ def steady(analysis: Analysis, earlier: Iterable[Analysis]) -> Analysis:
     known = [
         face for before in earlier if before.bundle == analysis.bundle for face in before.faces
     ]
-    faces = tuple(_as_before(face, known) for face in analysis.faces)
-    return replace(analysis, faces=faces)
+    pairs = sorted(
+        (
+            (apart, number, i)
+            for number, face in enumerate(analysis.faces)
+            for i, before in enumerate(known)
+            if (apart := _apart(face.matches, before.matches)) <= NEAR
+        ),
+    )
+    # The nearest pair first. What was answered for one face is not given again for two.
+    faces, given = dict(enumerate(analysis.faces)), set[int]()
+    left = set(faces)
+    for _, number, i in pairs:
+        if number in left and i not in given:
+            faces[number] = replace(faces[number], matches=known[i].matches)
+            left.remove(number)
+            given.add(i)
+    return replace(analysis, faces=tuple(faces[number] for number in sorted(faces)))
 
 
-def _as_before(face: Face, known: Iterable[Face]) -> Face:
-    for before in known:
-        if _alike(face.matches, before.matches):
-            return replace(face, matches=before.matches)
-    return face
-
-
-def _alike(now: tuple[Match, ...], before: tuple[Match, ...]) -> bool:
+def _apart(now: tuple[Match, ...], before: tuple[Match, ...]) -> float:
+    """The mean difference of two faces' similarities to the same people; infinite where too few."""
     similarity = {match.name: match.similarity for match in before}
     apart = [
         abs(match.similarity - similarity[match.name]) for match in now if match.name in similarity
     ]
     if len(now) != len(before) or len(apart) < max(FEWEST, COMMON * len(now)):
-        return False
-    return sum(apart) / len(apart) <= NEAR
+        return math.inf
+    return sum(apart) / len(apart)

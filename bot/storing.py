@@ -4,6 +4,7 @@ Knows which settings belong to the store; knows nothing about what is kept there
 """
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bot.settings import StoreChoice
 from bot.store import Keyring, Retention, Store, Vault, tombstones_beside
@@ -35,6 +36,15 @@ def address(settings: StoreChoice) -> Path | str:
     """SQLite's file, or PostgreSQL's URL."""
     url = settings.database_url
     return settings.database if url is None else url.get_secret_value()
+
+
+def named(settings: StoreChoice) -> str:
+    """The database as logs name it: without user, password and options."""
+    found = address(settings)
+    if isinstance(found, Path):
+        return str(found)
+    parts = urlsplit(found)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def keyring(settings: StoreChoice) -> Keyring:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot import storing
+from bot import rounds, storing
 from bot.captures import embedder_id, embedder_of
 from bot.settings import Settings
 from bot.store import Store, StoreError
@@ -40,7 +40,6 @@ LOOK_AGAIN_S = 3600.0
 
 Build = Callable[[EngineSettings], Analyzer]
 Choose = Callable[[EngineSettings], "Choice"]
-Pause = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ async def embedded(
     *,
     build: Build | None = None,
     choose: Choose | None = None,
-    pause: Pause = asyncio.sleep,
+    pause: rounds.Pause = asyncio.sleep,
 ) -> AsyncIterator[Engine]:
     """An engine in this process that can compare whom the bot knows; it changes when it is time to.
 
@@ -126,6 +125,7 @@ async def embedded(
             _take_over_in_time(engine, own, decision, decide_now, build or build_rehearsed, pause),
             name="takeover",
         )
+        waiting.add_done_callback(rounds.log_fault)
         try:
             await engine.start_decoders()
             yield engine
@@ -213,23 +213,31 @@ async def _take_over_in_time(
     decision: Decision,
     decide_now: Callable[[], Awaitable[Decision]],
     build: Build,
-    pause: Pause,
+    pause: rounds.Pause,
 ) -> None:
     """Wait for the takeover's date, and change the engine's bundle then."""
-    wait_s = decision.left.total_seconds()
-    while decision.left:
-        await pause(min(wait_s, LOOK_AGAIN_S))
-        wait_s = LOOK_AGAIN_S
+
+    async def one_round() -> float | None:
+        nonlocal decision
         try:
             later = await decide_now()
             if later.stem != decision.stem:
                 _log(later)
                 chosen = _told(own, later)
-                await Reloader(engine, lambda: build(chosen)).reload()  # noqa: B023 - awaited here
+                await Reloader(engine, lambda: build(chosen)).reload()
         except (StoreError, EngineError) as error:
             logger.error("the bundle stays for another hour: %s", error)
-            continue
-        decision, wait_s = later, later.left.total_seconds()
+            return LOOK_AGAIN_S
+        decision = later
+        return _next_look_s(decision) if decision.left else None
+
+    if decision.left:
+        await pause(_next_look_s(decision))
+        await rounds.repeat(one_round, "the takeover", pause)
+
+
+def _next_look_s(decision: Decision) -> float:
+    return min(decision.left.total_seconds(), LOOK_AGAIN_S)
 
 
 async def _warn_of_others(store: Store, bundle: str, embedder: str) -> None:

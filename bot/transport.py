@@ -1,22 +1,17 @@
-"""The way to Telegram: python-telegram-bot's client, made to retry and to bear malformed updates.
+"""The way to Telegram: python-telegram-bot's client, made to bear malformed updates.
 
 Knows nothing about what is sent.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from telegram import Update
-from telegram.error import BadRequest, NetworkError
-from telegram.ext import AIORateLimiter, ExtBot
+from telegram.error import InvalidToken, TelegramError
+from telegram.ext import ExtBot
 
-logger = logging.getLogger(__name__)
-
-Payload = bool | dict[str, Any] | list[dict[str, Any]]
 _LARGEST_UPDATE_ID = 2**53
-_FIRST_PAUSE_S = 0.5
+_ASKED_AGAIN_AFTER_S = (1, 2, 4, 8, 16)
 
 
 class Malformed(ValueError):
@@ -47,7 +42,7 @@ def update_id(raw: object) -> int | None:
     return None
 
 
-class Telegram(ExtBot[int]):
+class Telegram(ExtBot[None]):
     """PTB's client, with updates available before they are parsed.
 
     PTB's own `get_updates` gives up a whole batch for one update that it cannot parse, and then
@@ -72,46 +67,25 @@ class Telegram(ExtBot[int]):
         return answer if isinstance(answer, list) else []
 
 
-class Patient(AIORateLimiter):
-    """PTB's limiter, which waits when Telegram says so, retrying also what the network lost."""
+async def refused_for_good(
+    ask: Callable[[], Awaitable[object]],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> bool:
+    """Whether a token that was refused once is refused again and again, for half a minute.
 
-    __slots__ = ("_attempts", "_sleep")
+    A proxy before a Bot API server that restarts answers 404 in its place, as to a wrong token.
 
-    def __init__(
-        self,
-        *,
-        retries: int,
-        rate: float,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        super().__init__(overall_max_rate=rate, max_retries=retries)
-        self._attempts = retries + 1
-        self._sleep = sleep
-
-    async def process_request(
-        self,
-        callback: Callable[..., Coroutine[Any, Any, Payload]],
-        args: Any,
-        kwargs: dict[str, Any],
-        endpoint: str,
-        data: dict[str, Any],
-        rate_limit_args: int | None,
-    ) -> Payload:
-        """Call until it works, fails for good or has been tried often enough.
-
-        A call whose answer got lost is made again: a card twice is better than none. A chat
-        action is not: it would come too late.
-        """
-        for attempt in range(1, self._attempts + 1):
-            try:
-                return await super().process_request(
-                    callback, args, kwargs, endpoint, data, rate_limit_args
-                )
-            except BadRequest:  # a NetworkError by inheritance only
-                raise
-            except NetworkError as error:
-                if attempt == self._attempts or endpoint == "sendChatAction":
-                    raise
-                logger.warning("retry endpoint=%s reason=%s", endpoint, type(error).__name__)
-                await self._sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
-        raise AssertionError("unreachable: the last attempt returns or raises")
+    Args:
+        ask: makes a call that needs nothing but the token.
+        sleep: waits.
+    """
+    for pause_s in _ASKED_AGAIN_AFTER_S:
+        await sleep(pause_s)
+        try:
+            await ask()
+        except InvalidToken:
+            continue
+        except TelegramError:
+            pass  # away, which is no refusal
+        return False
+    return True

@@ -3,6 +3,7 @@
 Knows nothing about what the updates say: it checks who knocks and how much they carry.
 """
 
+import asyncio
 import hmac
 import json
 import logging
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from telegram import Update
 
 from bot.transport import Malformed
+from engine.protocol import MAX_IDLE_S
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ def site(
     parse: Callable[[object], Update],
     put: Callable[[Update], None],
     healthy: Callable[[], bool],
+    watched: Callable[[], tuple[int | None, str | None]] = lambda: (None, None),
 ) -> Starlette:
     """The web application.
 
@@ -36,6 +39,7 @@ def site(
         parse: turns a JSON value into an update, or raises `Malformed`.
         put: takes an update; it is answered elsewhere, later.
         healthy: whether updates are being taken.
+        watched: how many updates wait at Telegram and why they do not come, as far as is known.
     """
 
     async def telegram(request: Request) -> Response:
@@ -46,19 +50,32 @@ def site(
         if not healthy():
             return PlainTextResponse("stopping\n", 503)
         try:
-            body = await _body(request)
+            async with asyncio.timeout(MAX_IDLE_S):
+                body = await _body(request)
             if body is None:
                 return PlainTextResponse("too large for an update\n", 413)
             put(parse(json.loads(body)))
+        except TimeoutError:
+            return PlainTextResponse("too slow\n", 408)
         except (Malformed, ValueError, RecursionError, ClientDisconnect) as error:
             logger.warning("webhook refused a body: %s", type(error).__name__)
             return PlainTextResponse("not an update\n", 400)
         return PlainTextResponse("")
 
     async def healthz(_request: Request) -> Response:
-        """Tell whether updates are being taken."""
-        well = healthy()
-        return JSONResponse({"status": "ok" if well else "stopping"}, 200 if well else 503)
+        """Tell whether updates are being taken, and whether they come.
+
+        200 also where they do not: a balancer that turned to another bot would keep it so.
+        """
+        if not healthy():
+            return JSONResponse({"status": "stopping"}, 503)
+        pending, problem = watched()
+        told: dict[str, object] = {"status": "ok" if problem is None else "degraded"}
+        if pending is not None:
+            told["pending_updates"] = pending
+        if problem is not None:
+            told["problem"] = problem
+        return JSONResponse(told)
 
     return Starlette(routes=[Route(PATH, telegram, methods=["POST"]), Route("/healthz", healthz)])
 

@@ -1,4 +1,4 @@
-"""Threads are set up before anything loads torch, as every command does.
+"""Threads are set up before anything loads torch, and PTB's durations, as every command does.
 
 The suite's processes use the bundle that is always there, whatever weights a machine has.
 """
@@ -11,6 +11,7 @@ from engine import threads
 
 threads.configure()
 os.environ.setdefault("ENGINE_BUNDLE", "celebrities")
+os.environ.setdefault("PTB_TIMEDELTA", "1")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -18,7 +18,7 @@ class FaultKind(StrEnum):
     """What can go wrong.
 
     TOO_MANY_REQUESTS: 429 with `retry_after_s`.
-    SERVER_ERROR: an answer with `status` (500 to 599) and a body that is no JSON.
+    SERVER_ERROR: an answer with `status` (400 to 599) and a body that is no JSON.
     RESET: the connection is reset before the call is carried out.
     LOST_ANSWER: the call is carried out and the connection reset instead of an answer.
     SLOW: the answer comes `delay_s` late; a download stalls half-way for as long.
@@ -50,7 +50,7 @@ class Fault:
         method: a Bot API method, "download", or "*" for any (getUpdates only by its name, so
             that an order meant for answers is not eaten by polling).
         retry_after_s: for TOO_MANY_REQUESTS, seconds, 1 to 3600.
-        status: for SERVER_ERROR, 500 to 599.
+        status: for SERVER_ERROR, 400 to 599.
         delay_s: for SLOW, seconds, 0 to 600.
     """
 
@@ -65,7 +65,7 @@ class Fault:
         checks = (
             (1 <= self.count <= 1000, "count must be 1 to 1000"),
             (1 <= self.retry_after_s <= 3600, "retry_after_s must be 1 to 3600"),
-            (500 <= self.status <= 599, "status must be 500 to 599"),
+            (400 <= self.status <= 599, "status must be 400 to 599"),
             (0 <= self.delay_s <= 600, "delay_s must be 0 to 600"),
         )
         for holds, complaint in checks:

@@ -15,6 +15,7 @@ from typing import Self
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from bot.rounds import log_fault
 from bot.sandbox.botapi import BotApi
 from bot.sandbox.client import Person
 from bot.sandbox.faults import Faults
@@ -113,7 +114,8 @@ class Sandbox:
         app = Starlette(routes=[*bot_api.routes(), *user_api.routes()])
         self._listener = Listener(app, listening)
         await self._listener.__aenter__()
-        self._delivering = asyncio.create_task(self._world.inbox.deliver())
+        self._delivering = asyncio.create_task(self._world.inbox.deliver(), name="deliveries")
+        self._delivering.add_done_callback(log_fault)
         return self
 
     async def __aexit__(

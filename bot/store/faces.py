@@ -162,6 +162,25 @@ async def note_use(work: Work, person: Person) -> None:
     )
 
 
+async def claim_telling(work: Work, row: RowMapping, lease_s: float) -> bool:
+    """Let this replica alone tell a person something, for a while; False where another one may.
+
+    Args:
+        work: a transaction that writes; the person is locked.
+        row: theirs in `enrolments`.
+        lease_s: seconds after which another replica may, unless the person was told.
+    """
+    now = work.clock()
+    if row["claimed"] is not None and row["claimed"] > now:
+        return False
+    await work.connection.execute(
+        update(enrolments)
+        .where(enrolments.c.person == row["person"])
+        .values(claimed=now + timedelta(seconds=lease_s))
+    )
+    return True
+
+
 def deleted_on(row: RowMapping, retention: Retention) -> datetime:
     """When unused templates go: after their time, and not before the person's notice is over."""
     idle: datetime = (row["last_used"] or row["since"]) + timedelta(days=retention.idle_days)

@@ -410,6 +410,18 @@ class Store:
         await self._database.wipe(*people.ERASED if any(counts.values()) else ())
         return Tidied(counts, tuple(notices), tuple(announcements))
 
+    async def claim_notice(self, telegram_id: int, *, lease_s: float) -> bool:
+        """Take it on to tell a person that their templates will go, before anybody else does.
+
+        Args:
+            telegram_id: who is to be told.
+            lease_s: seconds after which another replica may, unless `mark_noticed` came.
+
+        Returns:
+            False where another replica has taken it on or has told them, or there is no need.
+        """
+        return await self._write(tidying.claim_notice, telegram_id, self._retention, lease_s)
+
     async def mark_noticed(self, telegram_id: int) -> None:
         """Note that a person was told, or cannot be told, that their templates will go."""
         await self._write(tidying.mark_noticed, telegram_id, self._retention)
@@ -435,6 +447,10 @@ class Store:
     async def withdraw_takeover(self) -> bool:
         """Take `plan_takeover` back; whether there was one."""
         return await self._write(takeovers.withdraw)
+
+    async def claim_announcement(self, telegram_id: int, due: datetime, *, lease_s: float) -> bool:
+        """Take it on to tell a person of a takeover's date: as `claim_notice`."""
+        return await self._write(takeovers.claim_announcement, telegram_id, due, lease_s)
 
     async def mark_announced(self, telegram_id: int, due: datetime) -> None:
         """Note that a person was told, or cannot be told, of a takeover's date."""

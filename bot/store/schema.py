@@ -106,6 +106,7 @@ enrolments = Table(
     Column("last_used", Instant, doc="of the last passed verification"),
     Column("noticed", Instant, doc="when the person was told that the templates will go"),
     Column("announced", Instant, doc="of which takeover's date the person was told"),
+    Column("claimed", Instant, doc="until when one replica alone may tell the person something"),
 )
 
 takeover = Table(

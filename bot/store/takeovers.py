@@ -83,12 +83,23 @@ async def notices(work: Work) -> Sequence[tuple[int, datetime]]:
     return found
 
 
+async def claim_announcement(work: Work, telegram_id: int, due: datetime, lease_s: float) -> bool:
+    """See `Store.claim_announcement`."""
+    person = await people.find(work, telegram_id)
+    row = None if person is None else await faces.row_of(work, person)
+    if row is None or row["announced"] == due:
+        return False
+    return await faces.claim_telling(work, row, lease_s)
+
+
 async def mark_announced(work: Work, telegram_id: int, due: datetime) -> None:
     """See `Store.mark_announced`."""
     person = await people.find(work, telegram_id)
     if person is None or await faces.row_of(work, person) is None:
         return
     await work.connection.execute(
-        update(enrolments).where(enrolments.c.person == person.code).values(announced=due)
+        update(enrolments)
+        .where(enrolments.c.person == person.code)
+        .values(announced=due, claimed=None)
     )
     await audit.append(work, "takeover_announced", person, due=due.isoformat())

@@ -5,7 +5,7 @@ Knows nothing about when it is called or how people are told.
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Table, delete, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, delete, func, select, update
 
 from bot.store import audit, faces, people
 from bot.store.attempts import LOCK_WINDOW
@@ -78,20 +78,33 @@ async def leave(work: Work, code: bytes, retention: Retention) -> bool:
     return True
 
 
+async def claim_notice(work: Work, telegram_id: int, retention: Retention, lease_s: float) -> bool:
+    """See `Store.claim_notice`."""
+    person = await people.find(work, telegram_id)
+    row = None if person is None else await faces.row_of(work, person)
+    if row is None or not _is_to_be_noticed(work, row, retention):
+        return False
+    return await faces.claim_telling(work, row, lease_s)
+
+
 async def mark_noticed(work: Work, telegram_id: int, retention: Retention) -> None:
     """See `Store.mark_noticed`."""
     person = await people.find(work, telegram_id)
     row = None if person is None else await faces.row_of(work, person)
-    if person is None or row is None or row["noticed"] is not None:
+    if person is None or row is None or not _is_to_be_noticed(work, row, retention):
         return
-    if faces.deleted_on(row, retention) - timedelta(days=retention.notice_days) <= work.clock():
-        # Otherwise they used their templates in the meantime.
-        await work.connection.execute(
-            update(enrolments)
-            .where(enrolments.c.person == person.code)
-            .values(noticed=work.clock())
-        )
-        await audit.append(work, "noticed", person)
+    await work.connection.execute(
+        update(enrolments)
+        .where(enrolments.c.person == person.code)
+        .values(noticed=work.clock(), claimed=None)
+    )
+    await audit.append(work, "noticed", person)
+
+
+def _is_to_be_noticed(work: Work, row: RowMapping, retention: Retention) -> bool:
+    """Whether a person is to be told: not if they were, or have used their templates meanwhile."""
+    notice = timedelta(days=retention.notice_days)
+    return row["noticed"] is None and faces.deleted_on(row, retention) - notice <= work.clock()
 
 
 async def _delete(work: Work, table: Table, which: ColumnElement[bool]) -> int:

@@ -171,9 +171,9 @@ class Tidied:
     Attributes:
         counts: how many of each kind of thing were deleted, by name of the kind.
         notices: (Telegram id, date) of those to be told that their templates go on that date;
-            again in every round until `mark_noticed`.
+            again in every round until `mark_noticed`; whoever tells them claims it first.
         announcements: (Telegram id, date) of those to be told that another embedder takes over from
-            theirs on that date; again in every round until `mark_announced`.
+            theirs on that date; again in every round until `mark_announced`, claimed likewise.
     """
 
     counts: Mapping[str, int]

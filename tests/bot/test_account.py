@@ -148,8 +148,8 @@ async def test_an_edited_message_is_not_answered_again(tmp_path: Path) -> None:
 
 async def test_a_menu_that_cannot_be_published_stops_nothing(tmp_path: Path) -> None:
     async with Sandbox() as sandbox:
-        sandbox.faults.add(Fault(FaultKind.SERVER_ERROR, method="setMyCommands", count=1))
-        chosen = fakes.settings(sandbox, tmp_path, send_retries=1)
+        sandbox.faults.add(Fault(FaultKind.SERVER_ERROR, method="setMyCommands", count=99))
+        chosen = fakes.settings(sandbox, tmp_path)
         async with app.running(chosen, fakes.FakeEngine(), draw=fakes.draw):
             ana = sandbox.person("ana")
             await ana.send_photo(picture())

@@ -1,12 +1,13 @@
 """What buttons need is kept for a while, in bounds, and then forgotten."""
 
+import tracemalloc
 from dataclasses import replace
 from itertools import count
 
-from bot.answers import Answer, Answers
+from bot.answers import BYTES_MAX, Answer, Answers
 from bot.captions import fit
 from bot.shown import LeftOut
-from tests.bot.fakes import analysis, face
+from tests.bot.fakes import analysis, face, matches
 
 
 class Clock:
@@ -42,6 +43,60 @@ def test_the_oldest_makes_room_and_a_dropped_one_is_gone() -> None:
     kept.drop(keys[2])
     kept.drop("never there")
     assert kept.find(keys[2]) is None
+
+
+def pictured(number: int, faces: int = 6, size: int = 6400) -> Answer:
+    """An answer as a remote engine's: every picture has bytes of its own, whoever is on it."""
+    found = matches()
+    seen = [
+        face(
+            found=tuple(
+                replace(match, thumbnail=bytes([number % 256, place, rank]) * (size // 3))
+                for rank, match in enumerate(found)
+            )
+        )
+        for place in range(faces)
+    ]
+    return Answer(number, "file", analysis(*seen), LeftOut(), "es", analysis(*seen))
+
+
+def test_what_is_kept_is_bounded_in_bytes_and_the_oldest_make_room() -> None:
+    kept = Answers(lifetime_s=60, limit=500)
+    tracemalloc.start()
+    try:
+        keys = [kept.keep(pictured(number)) for number in range(256)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= BYTES_MAX
+    found = [kept.find(key) is not None for key in keys]
+    assert found == sorted(found), "the oldest went"
+    assert 100 < sum(found) < 256
+
+
+def test_an_answer_that_is_larger_than_all_that_may_be_kept_is_not() -> None:
+    kept = Answers(lifetime_s=60, limit=500, bytes_max=50_000)
+    small = kept.keep(pictured(1, faces=1))
+    assert kept.find(kept.keep(pictured(2, faces=2))) is None
+    assert kept.find(small) is None
+
+
+def test_the_same_person_s_picture_is_kept_once() -> None:
+    kept = Answers(lifetime_s=60, limit=500, bytes_max=100_000)
+    keys = [kept.keep(replace(pictured(1, faces=1), owner=owner)) for owner in range(9)]
+    answers = [kept.find(key) for key in keys]
+    assert None not in answers, "nine times 32 kB do not fit, once does"
+    pictures = {
+        id(match.thumbnail)
+        for answer in answers
+        if answer is not None
+        for each in (answer.analysis, answer.compared)
+        for match in each.faces[0].matches
+    }
+    assert len(pictures) == len(matches())
+    for key in keys:
+        kept.drop(key)
+    assert kept.find(kept.keep(pictured(2, faces=2))) is not None, "what is dropped makes room"
 
 
 def test_keys_cannot_be_guessed() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -9,14 +10,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from telegram.error import InvalidToken
+from typer.testing import CliRunner
 
-from bot import app
+from bot import app, logs, storing
+from bot.__main__ import main as commands
 from bot.sandbox import Fault, FaultKind, Sandbox
 from bot.texts import say
+from engine.errors import Unavailable
+from engine.types import EngineInfo
 from tests.bot import fakes
 from tests.bot.fakes import FakeEngine, picture
 
@@ -160,3 +167,147 @@ async def test_what_came_while_the_bot_was_away_is_answered(tmp_path: Path) -> N
         async with app.running(chosen, engine, draw=fakes.draw):
             assert (await ana.reply()).photo
         assert engine.served == 1
+
+
+async def test_a_webhook_that_a_polling_bot_removes_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Sandbox() as sandbox:
+        chosen = fakes.settings(sandbox, tmp_path)
+        async with httpx.AsyncClient(trust_env=False) as other:
+            body = {"url": "http://127.0.0.1:9/hook"}
+            await other.post(f"{sandbox.bot_api_url}{sandbox.token}/setWebhook", json=body)
+        async with app.running(chosen, FakeEngine(), draw=fakes.draw):
+            pass
+        assert "had a webhook, which led to 127.0.0.1" in caplog.text
+        caplog.clear()
+        async with app.running(chosen, FakeEngine(), draw=fakes.draw):
+            pass
+        assert "had a webhook" not in caplog.text
+
+
+async def started(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines about the start, once there are any."""
+
+    def lines() -> list[str]:
+        return [line for line in caplog.messages if line.startswith("started ")]
+
+    async with asyncio.timeout(10):
+        while not lines():  # noqa: ASYNC110 (the log wakes nobody)
+            await asyncio.sleep(0.01)
+    return lines()
+
+
+@pytest.mark.parametrize("webhook", [False, True], ids=["polling", "webhook"])
+async def test_one_line_says_what_has_started(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, webhook: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    port = fakes.free_port()
+    changes = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port} if webhook else {}
+    async with fakes.bot(tmp_path, **changes):
+        lines = await started(caplog)
+    assert lines == [
+        f"started bot=@face_matcher_bot updates={'webhook' if webhook else 'polling'} "
+        f"database={tmp_path / 'bot.db'} engine=fake@00000000 device=cpu"
+    ]
+
+
+async def test_the_start_line_says_also_that_the_engine_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(FakeEngine):
+        async def info(self) -> EngineInfo:
+            raise Unavailable("refused")
+
+    caplog.set_level(logging.INFO)
+    changes = {"engine_url": "http://127.0.0.1:1"}
+    async with fakes.bot(tmp_path, Away(), **changes):
+        lines = await started(caplog)
+    assert lines[0].endswith("engine=unknown device=unknown engine_url=http://127.0.0.1:1")
+
+
+async def test_what_ends_that_should_last_ends_the_bot_with_its_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise ArithmeticError("a bug")
+
+    monkeypatch.setattr(app, "keep_house", breaks)
+    async with Sandbox() as sandbox:
+        chosen = fakes.settings(sandbox, tmp_path)
+        async with app.running(chosen, FakeEngine(), draw=fakes.draw) as source:
+            async with asyncio.timeout(20):
+                await asyncio.wait([source])
+            with pytest.raises(ArithmeticError, match="a bug"):
+                source.result()
+
+
+async def test_a_fault_of_what_is_done_once_is_logged_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def breaks(*_: object, **__: object) -> None:
+        raise ArithmeticError("a bug")
+
+    monkeypatch.setattr(app, "publish_commands", breaks)
+    async with Sandbox() as sandbox:
+        chosen = fakes.settings(sandbox, tmp_path)
+        async with app.running(chosen, FakeEngine(), draw=fakes.draw):
+            ana = sandbox.person("ana")
+            await ana.send_photo(picture())
+            assert (await ana.reply()).photo
+            assert "ArithmeticError: a bug" in caplog.text
+
+
+async def test_a_short_time_for_stopping_is_time_too(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.gate = asyncio.Semaphore(0)
+    async with Sandbox() as sandbox:
+        ana = sandbox.person("ana")
+
+        async def let_go() -> None:
+            """Have the photo seen as soon as the waiting one is turned away."""
+            assert (await ana.reply()).text == say("es", "turned.restarting")
+            assert engine.gate is not None
+            engine.gate.release()
+
+        chosen = fakes.settings(sandbox, tmp_path, stop_timeout_s=2)
+        async with app.running(chosen, engine, draw=fakes.draw):
+            await ana.send_photo(picture())
+            await engine.until_asked(1)
+            for _ in range(4):
+                await ana.send_text("/help")
+            assert (await ana.reply()).text == say("es", "turned.one_at_a_time")
+            letting_go = asyncio.create_task(let_go())
+        await letting_go
+        answers = await ana.replies(3)
+        assert sum(bool(answer.photo) for answer in answers) == 1
+
+
+@pytest.mark.parametrize("stop_timeout_s", [1.0, 2.0, 9.0, 60.0])
+def test_every_time_for_stopping_leaves_most_of_it_for_answers(stop_timeout_s: float) -> None:
+    goodbyes_s = 2 * app.goodbye_s(stop_timeout_s)
+    assert 0 < goodbyes_s <= stop_timeout_s / 2
+
+
+def test_putting_the_parts_together_changes_nothing_for_the_whole_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PTB_TIMEDELTA", raising=False)
+    before = dict(os.environ)
+    sandbox: Any = SimpleNamespace(token="1:a", url="http://127.0.0.1:1")
+    chosen = fakes.settings(sandbox, tmp_path)
+    app.build(chosen, FakeEngine(), storing.store(chosen), draw=fakes.draw)
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("command", [["run"], ["demo"]])
+def test_every_command_that_runs_the_bot_chooses_the_library_s_durations(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PTB_TIMEDELTA", raising=False)
+    monkeypatch.setenv("BOT_TOKEN", "none")
+    monkeypatch.setenv("ENGINE_URL", "no address")  # so that neither begins
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # this process has other tests
+    assert CliRunner().invoke(commands, command).exit_code != 0
+    assert os.environ["PTB_TIMEDELTA"] == "1"

@@ -56,6 +56,32 @@ async def test_one_that_is_not_there_yet_is_told_once_and_found_when_it_is(
     assert caplog.text.count("photos cannot be looked at yet") == 1
 
 
+async def test_a_fault_of_whoever_is_told_of_the_engine_is_logged_and_they_are_told_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = asyncio.Semaphore(0)
+    pauses: list[float] = []
+    caplog.set_level(logging.INFO, "bot")
+
+    async def greeted(_info: EngineInfo) -> None:
+        told.release()
+        if "a bug" not in caplog.text:
+            raise ArithmeticError("a bug")
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async with (
+        asyncio.timeout(30),
+        stranger(GREETS) as server,
+        engines.remote(server.url, None, greeted=greeted, pause=pause),
+    ):
+        for _ in range(2):
+            await told.acquire()
+    assert len(pauses) == 1
+    assert "ArithmeticError: a bug" in caplog.text
+
+
 async def test_another_version_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     other = says(200, info_to_json(replace(INFO, version="9.9")))
     async with stranger(other) as server, engines.remote(server.url, None):

@@ -48,7 +48,7 @@ class Scene:
             turn_away=self._turn_away,
             seen=values.pop("seen", Seen((), 1000)),
             memory=self.memory,
-            albums=Albums(0.05),
+            albums=values.pop("albums", Albums(0.05)),
             **values,
         )
 
@@ -201,6 +201,62 @@ async def test_an_album_is_one_request_with_all_its_messages_in_order() -> None:
     assert scene.turned == []
 
 
+async def test_albums_that_still_come_in_count_photo_by_photo() -> None:
+    scene = Scene(slots=1, waiting_total=25, albums=Albums(0.5))
+    scene.send(0, person=100)
+    await scene.until_started(1)
+    for place in range(10):
+        for person in range(9):
+            scene.send(10 * person + place + 1, person=person + 1, media_group_id="a")
+        await settle()
+        assert scene.lanes.waiting <= 25
+    assert [turned for _, turned in scene.turned] == [Turned.FULL] * 7, "each album is told once"
+    assert scene.lanes.waiting == 20
+    scene.send(150, person=200)
+    await settle()
+    assert scene.lanes.waiting == 21
+    await scene.end()
+    assert sorted(scene.started) == [0, 1, 11, 150]
+    assert [len(scene.requests[number].messages) for number in (1, 11)] == [10, 10]
+    assert (scene.lanes.running, scene.lanes.waiting) == (0, 0)
+
+
+async def test_an_album_of_two_gives_back_the_places_of_ten_when_it_is_complete() -> None:
+    scene = Scene(slots=1, waiting_total=12)
+    scene.send(0, person=100)
+    await scene.until_started(1)
+    for number in (1, 2):
+        scene.send(number, person=1, media_group_id="a")
+    async with asyncio.timeout(10):
+        while scene.lanes.waiting != 2:  # noqa: ASYNC110 (the album's end wakes nobody)
+            await asyncio.sleep(0.01)
+    for number in (3, 4, 5):
+        scene.send(number, person=2, media_group_id="b")
+    await settle()
+    assert scene.turned == []
+    await scene.end()
+    assert scene.started == [0, 1, 3]
+
+
+async def test_one_person_s_albums_are_refused_as_other_requests_while_they_come_in() -> None:
+    scene = Scene()
+    for number in range(20):
+        scene.send(number, person=1, media_group_id=f"album {number}")
+    await settle()
+    assert scene.turned == [(4, Turned.FLOOD)]
+    await scene.end()
+    assert scene.started == [0, 1, 2, 3]
+
+
+async def test_an_album_is_served_where_fewer_may_wait_than_it_has_photos() -> None:
+    scene = Scene(waiting_total=1)
+    for number in range(10):
+        scene.send(number, person=1, media_group_id="a")
+    await scene.until_started(1)
+    await scene.end()
+    assert scene.turned == []
+
+
 async def test_albums_of_two_people_with_one_name_stay_apart() -> None:
     scene = Scene()
     scene.send(1, person=1, media_group_id="a")
@@ -265,6 +321,19 @@ async def test_an_edited_message_is_left_alone() -> None:
     handlers = scene._handle(1)
     await scene.lanes.process_update(Update.de_json(raw, None), handlers)
     assert scene.started == []
+
+
+async def test_who_got_no_answer_in_time_is_told_so_with_time_of_its_own() -> None:
+    scene = Scene()
+
+    async def handlers() -> None:
+        request = current.get()
+        scene.requests[1] = request
+        request.cut_off_s, request.late = asyncio.get_running_loop().time(), True
+
+    await scene.lanes.process_update(update(1, 1), handlers())
+    assert scene.turned == [(1, Turned.LATE)]
+    assert scene.requests[1].remaining_s() > 19
 
 
 async def test_a_failing_memory_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:

@@ -147,7 +147,7 @@ STRENGTHS = [
     (Verdict.GOOD, 89.9, "1 person in 9 gets a match this good"),
     (Verdict.GOOD, 66.7, "1 person in 3 gets a match this good"),
     (Verdict.GOOD, 66.6, "A better match than most people get"),
-    (Verdict.SOME, 33.0, "The kind of likeness you notice on a second look"),
+    (Verdict.SOME, 33.0, "An everyday likeness: almost anybody has one like it"),
     (Verdict.FAINT, 3.0, "A face that is hard to mistake for another"),
 ]
 

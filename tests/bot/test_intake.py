@@ -1,14 +1,22 @@
 """What is fetched from a Bot API server, and what is not however it asks."""
 
+import asyncio
+import os
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from telegram import Bot, File, Message
 from telegram.error import BadRequest, NetworkError
 
+from bot import app
 from bot.intake import FILE_MAX_BYTES, TOO_LARGE, Capture, Intake, Reason, Refusal, attachment
+from tests.bot import fakes
+from tests.engine.strangers import Heard, says, stranger
 
+DOWNLOAD_FAILED = Refusal(Reason.DOWNLOAD_FAILED)
 BASE = "http://127.0.0.1:1/file/bot1:a"
 
 
@@ -104,6 +112,38 @@ async def test_the_operators_folder_is_read_and_nothing_outside(tmp_path: Path) 
         assert answer == Refusal(Reason.DOWNLOAD_FAILED), path
 
 
+async def test_a_file_that_was_not_fetched_has_its_reason_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = "/var/lib/telegram-bot-api/1:a/photos/file_0.jpg"
+    refused = BadRequest("Bad Request: wrong file_id")
+    cases: list[tuple[Server, Path | None, str]] = [
+        (Server(away), None, "set TELEGRAM_LOCAL_DIR"),
+        (Server(away), tmp_path, "outside TELEGRAM_LOCAL_DIR"),
+        (Server(str(tmp_path / "missing")), tmp_path, "No such file"),
+        (Server("photo", photo=NetworkError("Not Found")), None, "Not Found"),
+        (Server("photo", size=9, photo=b"bytes"), None, "5 of 9 bytes"),
+        (Server("photo"), None, "Wrong file_id"),
+    ]
+    cases[-1][0].refuse = refused
+    for server, folder, reason in cases:
+        caplog.clear()
+        answer = await intake(server, folder).fetch("id", 5)
+        assert answer == Refusal(Reason.DOWNLOAD_FAILED)
+        assert reason in caplog.text
+
+
+async def test_a_file_that_did_not_come_in_time_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server("photo", photo=b"bytes")
+
+    async def never(_file_id: str) -> File:
+        return await asyncio.get_running_loop().create_future()
+
+    server.get_file = never  # type: ignore[method-assign]
+    assert await intake(server).fetch("id", 0.01) == Refusal(Reason.DOWNLOAD_FAILED)
+    assert "0.01 s" in caplog.text
+
+
 async def test_names_are_quoted_so_that_they_stay_names() -> None:
     server = Server("a?b#c d")
     server.request.files[f"{BASE}/a%3Fb%23c%20d"] = b"x"
@@ -130,6 +170,70 @@ async def test_size_is_believed_from_whoever_says_it_first() -> None:
     assert await intake(server).fetch("id", 5) == TOO_LARGE
     server.refuse = BadRequest("Bad Request: wrong file_id")
     assert await intake(server).fetch("id", 5) == Refusal(Reason.DOWNLOAD_FAILED)
+
+
+class Generous:
+    """A Bot API server of one's own: it announces a small file, and hands out a large one."""
+
+    def __init__(self, *chunks: bytes, encoding: str = "identity") -> None:
+        self.chunks = chunks
+        self.encoding = encoding
+        self.taken = 0
+
+    async def says(self, heard: Heard, writer: asyncio.StreamWriter) -> None:
+        for method, told in TOLD.items():
+            if method in heard.line:
+                await says(200, {"ok": True, "result": told})(heard, writer)
+                return
+        size = sum(map(len, self.chunks))
+        head = f"Content-Encoding: {self.encoding}\r\nContent-Length: {size}"
+        writer.write(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode())
+        for chunk in self.chunks:
+            writer.write(chunk)
+            await writer.drain()
+            self.taken += len(chunk)
+
+    async def fetched(self, folder: Path) -> bytes | Refusal:
+        async with stranger(self.says) as there:
+            sandbox: Any = SimpleNamespace(token="1:a", url=there.url)
+            async with app._telegram(fakes.settings(sandbox, folder)) as bot:
+                return await Intake(bot, timeout_s=20, pause_s=0).fetch("id", 20)
+
+
+TOLD = {
+    "getMe": {"id": 1, "is_bot": True, "first_name": "x", "username": "x"},
+    "getFile": {"file_id": "id", "file_unique_id": "u", "file_size": 100, "file_path": "photo"},
+}
+MEGABYTE = bytes(2**20)
+
+
+@pytest.mark.parametrize(
+    ("server", "answer"),
+    [
+        (Generous(*[MEGABYTE] * 200), TOO_LARGE),
+        (Generous(bytes(FILE_MAX_BYTES), b"x"), TOO_LARGE),
+        (Generous(zlib.compress(bytes(2**26)), encoding="deflate"), DOWNLOAD_FAILED),
+    ],
+    ids=["200 MB", "a byte more", "packed"],
+)
+async def test_no_more_is_taken_than_is_accepted_whatever_was_announced(
+    tmp_path: Path, server: Generous, answer: Refusal
+) -> None:
+    assert await server.fetched(tmp_path) == answer
+    assert server.taken <= FILE_MAX_BYTES + 16 * len(MEGABYTE), "some waits in buffers"
+
+
+async def test_as_much_as_is_accepted_is_taken(tmp_path: Path) -> None:
+    whole = bytes(FILE_MAX_BYTES)
+    assert await Generous(whole).fetched(tmp_path) == whole
+
+
+async def test_a_local_file_that_grows_is_not_read_to_its_end(tmp_path: Path) -> None:
+    grown = tmp_path / "a.jpg"
+    grown.touch()
+    os.truncate(grown, 2**40)  # of holes
+    answer = await intake(Server(str(grown), size=100), tmp_path).fetch("id", 5)
+    assert answer == TOO_LARGE
 
 
 def message(**fields: Any) -> Message:

@@ -19,11 +19,13 @@ from bot.liveness import (
     Failure,
     FailureReason,
     Performance,
+    Reading,
     Step,
     draw,
     every,
     judge,
     mirrored,
+    read,
 )
 from engine.types import Face, Frame, Pose, Quality, Track
 
@@ -101,6 +103,17 @@ def changed(of: Track, changes: dict[int, Any]) -> Track:
 def reason(challenge: Challenge, of: Track) -> FailureReason | None:
     judged = judge(challenge, of)
     return judged.reason if isinstance(judged, Failure) else None
+
+
+@pytest.mark.parametrize(("release", "steps"), [(0.6, (Step.UP,)), (0.3, ())])
+def test_how_far_a_nodding_head_may_be_turned_is_told_by_the_limits_that_are_passed(
+    release: float, steps: tuple[Step, ...]
+) -> None:
+    half = 0.5 * LIMITS.turn
+    poses = [(half if pitch else 0.0, pitch) for _, pitch in path([Step.UP], still=30)]
+    reading = read(film(poses), replace(LIMITS, release=release))
+    assert isinstance(reading, Reading)
+    assert reading.steps == steps
 
 
 # --- What is asked ---

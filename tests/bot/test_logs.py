@@ -91,7 +91,7 @@ async def test_the_token_is_in_no_line_whatever_goes_wrong(
         Fault(FaultKind.SERVER_ERROR, method="sendChatAction", count=2),
     ]
     async with Sandbox(token=TOKEN) as sandbox:
-        chosen = fakes.settings(sandbox, tmp_path, send_retries=2, stop_timeout_s=3)
+        chosen = fakes.settings(sandbox, tmp_path, stop_timeout_s=3)
         for fault in faults:
             sandbox.faults.add(fault)
         async with app.running(chosen, engine, draw=fakes.draw):

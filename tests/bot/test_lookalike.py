@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from bot.texts import say
 from engine import errors
 from engine.types import Analysis, Match, Verdict
 from tests.bot import fakes
-from tests.bot.fakes import FakeEngine, analysis, bot, face, face_of, matches, picture
+from tests.bot.fakes import FakeEngine, analysis, bot, draw, face, face_of, matches, picture
 
 
 def refusing(error: Exception) -> FakeEngine:
@@ -151,10 +152,24 @@ def test_a_list_that_is_too_long_counts_the_rest_among_the_others() -> None:
     assert last == f"The other {570 - len(listed)} together · {100 - len(listed)}%"
 
 
+def test_a_name_that_ends_in_a_full_stop_ends_the_sentence() -> None:
+    found = tuple(
+        Match(name, 0.5, 0.5, 50.0, Verdict.SOME) for name in ("Ana", "Ben", "Robert Downey Jr.")
+    )
+    text = captions.one(face(found=found), "en")
+    assert text.endswith("Robert Downey Jr.")
+    assert ".." not in text
+    for verdict in Verdict:
+        junior = (Match("Robert Downey Jr.", 0.5, 0.5, 50.0, verdict),)
+        for language in ("es", "en"):
+            assert ".." not in captions.one(face(found=junior), language)
+
+
 ENGINE_FAULTS = [
     (errors.UnsupportedFormat("x"), say("en", "refusal.unsupported_format")),
     (errors.BrokenImage("x"), say("en", "refusal.broken_file")),
     (errors.TooManyPixels("x"), say("en", "refusal.too_many_pixels")),
+    (errors.ImageTooDemanding("x"), say("en", "refusal.too_demanding")),
     (errors.FileTooLarge("x"), say("en", "refusal.too_large", megabytes=20)),
     (errors.Busy("x", retry_after_s=6.2), say("en", "refusal.busy", count=7)),
     (errors.Busy("x", retry_after_s=0.2), say("en", "refusal.busy", count=1)),
@@ -584,3 +599,20 @@ def test_only_matches_that_are_shown_keep_their_pictures() -> None:
     kept = _with_pictures(analysis(face(found=many)), 8).faces[0].matches
     assert [match.thumbnail for match in kept] == [b"picture"] * 8 + [None] * 22
     assert [match.name for match in kept] == [match.name for match in many]
+
+
+async def test_a_card_s_other_people_keep_no_pictures(tmp_path: Path) -> None:
+    many = tuple(Match(f"n{n}", 0.01, 0.5, 50.0, Verdict.SOME, b"picture") for n in range(30))
+    drawn: list[Analysis] = []
+
+    def drawing(photo: bytes, shown: Analysis, **options: Any) -> bytes:
+        drawn.append(shown)
+        return draw(photo, shown, **options)
+
+    engine = FakeEngine(lambda _photo: analysis(face(found=many)))
+    async with bot(tmp_path, engine, drawing=drawing, matches=8) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.send_photo(picture())
+        assert (await ana.reply()).photo
+    pictures = [match.thumbnail for match in drawn[0].faces[0].matches]
+    assert pictures == [b"picture"] * 5 + [None] * 3

@@ -1,5 +1,6 @@
 """Settings: one table, every mistake at once, no secret shown; and the command that reads them."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.sandbox import Sandbox
 from bot.settings import FIRST_STEP, Settings, SettingsError, load, load_engine_choice, table
 
 TOKEN = "123456:AAbbCCddEEffGGhhIIjjKKllMMnnOOpp"
@@ -90,6 +92,32 @@ def test_local_files_need_a_server_of_ones_own(
     assert "set TELEGRAM_API_URL too" in told
     monkeypatch.setenv("TELEGRAM_API_URL", "http://127.0.0.1:8081/")
     assert load().telegram_api_url == "http://127.0.0.1:8081"
+
+
+@pytest.mark.parametrize("end", ["/bot", "/bot/", f"/bot{TOKEN}", "/file/bot"])
+def test_the_servers_address_is_given_without_the_bot(
+    monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    (told,) = problems(
+        monkeypatch, BOT_TOKEN=TOKEN, TELEGRAM_API_URL=f"https://api.telegram.org{end}"
+    )
+    assert told.startswith("TELEGRAM_API_URL must end before /bot")
+    assert TOKEN not in told
+
+
+async def test_a_404_at_the_start_is_not_blamed_on_the_token_alone() -> None:
+    async with Sandbox() as sandbox:
+        done = await asyncio.to_thread(
+            run,
+            "run",
+            BOT_TOKEN=sandbox.token,
+            TELEGRAM_API_URL=f"{sandbox.url}/elsewhere",
+            ENGINE_URL="http://127.0.0.1:1",
+            FACE_LOGIN="false",
+        )
+    assert done.returncode == 2
+    assert "TELEGRAM_API_URL" in done.stderr.splitlines()[-1]
+    assert f"{sandbox.url}/elsewhere" in done.stderr.splitlines()[-1]
 
 
 def test_every_setting_has_a_default_and_a_help() -> None:

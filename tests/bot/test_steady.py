@@ -48,6 +48,24 @@ def test_an_answer_of_another_bundle_is_not_given_again():
     assert steady(fresh, [analysis(face(BEFORE), bundle="others@2")]) == fresh
 
 
+def test_two_faces_alike_each_get_their_own_answer_again():
+    first = face(BEFORE, Verdict.GOOD)
+    second = face({name: s + 0.03 for name, s in BEFORE.items()}, Verdict.STRONG)
+    before = analysis(first, second)
+    again = analysis(replace(second, probability=0.98), replace(first, probability=0.97))
+    found = steady(again, [before])
+    assert [seen.matches for seen in found.faces] == [second.matches, first.matches]
+
+
+def test_one_earlier_answer_is_not_given_for_two_faces():
+    near = face({name: s + 0.01 for name, s in BEFORE.items()})
+    farther = face({name: s + 0.05 for name, s in BEFORE.items()})
+    before = analysis(face(BEFORE, Verdict.GOOD))
+    found = steady(analysis(farther, near), [before])
+    assert found.faces[0] == farther
+    assert found.faces[1].matches == before.faces[0].matches
+
+
 def test_each_face_of_a_group_is_told_by_itself_and_keeps_its_place():
     other = {name.upper(): s for name, s in BEFORE.items()}
     before = analysis(face(BEFORE, Verdict.GOOD))

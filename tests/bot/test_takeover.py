@@ -8,7 +8,6 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from bot.texts import moment
 from engine import bundle
 from engine import settings as engine_settings
 from engine.client import Engine
-from engine.default_bundle import ALWAYS_THERE, MORE_ACCURATE, choose
+from engine.default_bundle import ALWAYS_THERE, MORE_ACCURATE, Choice, choose
 from engine.embed import mobilefacenet
 from engine.errors import BundleError
 from engine.request import PhotoRequest
@@ -81,6 +80,9 @@ class Home:
     def fetch(self) -> None:
         mobilefacenets.put(self.folder / "weights", mobilefacenets.small())
 
+    def choose(self, own: EngineSettings) -> Choice:
+        return choose(own, folder=self.folder / "models", weights_file=self.weights)
+
     def store(self) -> Store:
         return storing.store(self.settings())
 
@@ -94,8 +96,7 @@ class Home:
         return takeover.embedded(
             self.settings(embedder_notice_days=notice_days),
             own or self.own(),
-            choose=partial(choose, folder=self.folder / "models", weights_file=self.weights),
-            **{"build": Sees, **ways},
+            **{"build": Sees, "choose": self.choose, **ways},
         )
 
 
@@ -272,6 +273,37 @@ async def test_a_bundle_that_cannot_be_built_leaves_the_old_one_and_is_tried_aga
         go_on.put_nowait(None)
         assert await pauses.get() == takeover.LOOK_AGAIN_S
         assert (await engine.info()).bundle == ALWAYS_THERE
+        broken[0] = False
+        go_on.put_nowait(None)
+        await until(engine, MORE_ACCURATE)
+
+
+async def test_a_fault_of_one_look_does_not_end_the_wait_for_the_date(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    await home.enroll()
+    home.fetch()
+    pauses: asyncio.Queue[float] = asyncio.Queue()
+    go_on: asyncio.Queue[None] = asyncio.Queue()
+    broken = [False]
+
+    def chooses(own: EngineSettings) -> Choice:
+        if broken[0]:
+            raise ArithmeticError("a bug")
+        return home.choose(own)
+
+    async def pause(seconds: float) -> None:
+        pauses.put_nowait(seconds)
+        await go_on.get()
+
+    async with asyncio.timeout(60), home.engine(pause=pause, choose=chooses) as engine:
+        assert await pauses.get() == takeover.LOOK_AGAIN_S
+        async with home.store() as store:
+            await store.plan_takeover(NEW, OLD, notice_days=0)
+        broken[0] = True
+        go_on.put_nowait(None)
+        assert await pauses.get() < takeover.LOOK_AGAIN_S
+        assert "ArithmeticError: a bug" in caplog.text
         broken[0] = False
         go_on.put_nowait(None)
         await until(engine, MORE_ACCURATE)

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from telegram import Update
+from telegram.error import InvalidToken
 
-from bot import app, webhook
+from bot import app, transport, webhook
 from bot.polling import Poller
-from bot.sandbox import Sandbox
+from bot.sandbox import Fault, FaultKind, Sandbox
 from bot.transport import Malformed, Telegram, parse_update
+from engine.protocol import MAX_IDLE_S
 from tests.bot import fakes
 from tests.bot.fakes import FakeEngine, picture
 
@@ -131,6 +133,48 @@ async def test_the_bot_answers_through_the_webhook(tmp_path: Path) -> None:
             address = f"http://127.0.0.1:{port}"
             assert (await client.get(f"{address}/healthz")).json() == {"status": "ok"}
             assert (await client.post(f"{address}{webhook.PATH}", json=TEXT)).status_code == 403
+
+
+async def slow(port: int, said: bytes, answered: bytes = b"") -> bytes:
+    """What a caller hears who stops in the middle of a request for longer than is allowed.
+
+    Args:
+        port: of the webhook.
+        said: what the caller sends.
+        answered: the end of what the bot says to that at once.
+    """
+    loop = asyncio.get_running_loop()
+    before = loop.time
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(4 * MAX_IDLE_S):
+            writer.write(said)
+            heard = await reader.readuntil(answered) if answered else b""
+            for _ in range(100):  # until the bot waits
+                await asyncio.sleep(0)
+            loop.time = lambda: before() + MAX_IDLE_S + 1  # type: ignore[method-assign]
+            while not heard.endswith(b"too slow\n") and (more := await reader.read(1000)):
+                heard += more
+            return heard
+    finally:
+        writer.close()  # the time stays where it is: going back would hold up whatever waits
+
+
+async def test_whoever_sends_slowly_is_cut_off(tmp_path: Path) -> None:
+    port = fakes.free_port()
+    secret = f"{HEADER}: {SECRET}\r\n".encode()
+    post = f"POST {webhook.PATH} HTTP/1.1\r\nHost: bot\r\n".encode()
+    async with fakes.bot(
+        tmp_path,
+        webhook_url=f"http://127.0.0.1:{port}/",
+        webhook_port=port,
+        webhook_secret=SECRET,
+    ):
+        assert await slow(port, post) == b"", "headers without an end"
+        stranger = await slow(port, post + b"Content-Length: 99\r\n\r\n1", b"token\n")
+        assert stranger.startswith(b"HTTP/1.1 403"), "a body that is not read"
+        head = post + secret + b"Expect: 100-continue\r\nContent-Length: 99\r\n\r\n"
+        assert b"HTTP/1.1 408" in await slow(port, head, b"\r\n\r\n")
 
 
 async def test_a_taken_port_is_said_and_nothing_is_left_open(tmp_path: Path) -> None:
@@ -268,7 +312,11 @@ async def test_the_poller_gets_past_malformed_updates() -> None:
         raise AssertionError
 
     parse = partial(parse_update, bot=Telegram("1:a"))
-    poller = Poller(fetch, parse, lambda update: taken.append(update.update_id))
+
+    async def refused() -> bool:
+        return False
+
+    poller = Poller(fetch, parse, lambda update: taken.append(update.update_id), refused=refused)
     task = asyncio.create_task(poller.run())
     async with asyncio.timeout(5):
         await end.wait()
@@ -282,3 +330,63 @@ def test_a_malformed_update_is_told_without_its_content() -> None:
         parse_update({"update_id": 1, "message": {"text": "private"}}, Telegram("1:a"))
     assert "private" not in str(raised.value)
     assert raised.value.__suppress_context__
+
+
+async def health(door: str) -> dict[str, Any]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        told: dict[str, Any] = (await client.get(f"{door}/healthz")).json()
+        return told
+
+
+async def test_a_webhook_that_another_program_removed_is_set_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = fakes.free_port()
+    changes = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port}
+    async with fakes.bot(tmp_path, webhook_check_s=1, **changes) as sandbox:
+        ana = sandbox.person("ana")
+        await ana.send_text("hello")
+        await ana.reply()
+        async with httpx.AsyncClient(trust_env=False) as thief:
+            await thief.post(f"{sandbox.bot_api_url}{sandbox.token}/deleteWebhook")
+        await ana.send_text("hello")
+        assert (await ana.reply(timeout_s=10)).text
+    assert "another program uses this bot's token" in caplog.text
+
+
+async def test_an_address_that_leads_nowhere_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port, nowhere = fakes.free_port(), fakes.free_port()
+    door = f"http://127.0.0.1:{port}"
+    changes = {"webhook_url": f"http://127.0.0.1:{nowhere}", "webhook_port": port}
+    async with fakes.bot(tmp_path, webhook_check_s=1, **changes) as sandbox:
+        await sandbox.person("ana").send_text("hello")
+        async with asyncio.timeout(10):
+            while "problem" not in (told := await health(door)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    assert told == {
+        "status": "degraded",
+        "pending_updates": 1,
+        "problem": "Connection failed: ConnectError",
+    }
+    assert "Connection failed: ConnectError" in caplog.text
+
+
+async def test_a_token_that_is_revoked_ends_the_bot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_ASKED_AGAIN_AFTER_S", (0.01, 0.01))
+    port = fakes.free_port()
+    async with Sandbox() as sandbox:
+        address = f"http://127.0.0.1:{port}"
+        chosen = fakes.settings(
+            sandbox, tmp_path, webhook_url=address, webhook_port=port, webhook_check_s=1
+        )
+        async with app.running(chosen, FakeEngine(), draw=fakes.draw) as source:
+            for method in ("getWebhookInfo", "getMe"):
+                sandbox.faults.add(Fault(FaultKind.SERVER_ERROR, 99, method, status=401))
+            async with asyncio.timeout(20):
+                await asyncio.wait([source])
+            with pytest.raises(InvalidToken):
+                source.result()

@@ -384,7 +384,7 @@ function drop(files) {
 async function send() {
   if (state.sending) return;
   const text = $("text").value.trim();
-  const files = state.files;
+  const files = [...state.files];
   const context = state.context;
   if (!text && !files.length) return;
   state.sending = true;
@@ -396,7 +396,8 @@ async function send() {
       else await ask("POST", `${home()}/texts`, { text, ...around() });
       stopPretending();
     }
-    $("text").value = "";
+    // What was written or added meanwhile stays.
+    if ($("text").value.trim() === text) $("text").value = "";
     endContext(context);
     drop(files);
   } catch (error) {

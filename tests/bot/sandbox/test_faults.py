@@ -112,7 +112,7 @@ def test_orders_are_served_oldest_first_and_counted():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"count": 0}, {"retry_after_s": 0}, {"status": 404}, {"delay_s": -1}]
+    "fields", [{"count": 0}, {"retry_after_s": 0}, {"status": 399}, {"delay_s": -1}]
 )
 def test_impossible_orders(fields: dict):
     with pytest.raises(UserError):

@@ -81,6 +81,7 @@ async def test_a_database_of_before_takeovers_keeps_its_people(place: Place) -> 
         await enroll(store)
     for statement in (
         "DROP TABLE takeover",
+        "ALTER TABLE enrolments DROP COLUMN claimed",
         "ALTER TABLE enrolments DROP COLUMN announced",
         "UPDATE alembic_version SET version_num = '0002'",
     ):

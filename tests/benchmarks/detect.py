@@ -5,7 +5,8 @@
 The reference is `MTCNN(keep_all=True).detect`, one photo at a time: with its default settings, and
 with ours (the same thresholds, the same smallest face). Faces count above probability 0.9 whose
 shorter side is larger than 1/16 of the photo's shorter side; a face of ours is false where neither
-reference has one, at any probability. All photos, and scikit-image's pictures without faces, stand
+reference has one, at any probability. What the references take for a face and is none, by eye, is
+listed below and does not count. All photos, and scikit-image's pictures without faces, stand
 upright: told are those that are turned, and the time of looking at turns over that of looking once.
 """
 
@@ -28,6 +29,8 @@ FACELESS = (
     *("immunohistochemistry", "moon", "page", "retina", "rocket", "text"),
 )
 """Of `skimage.data`."""
+NO_FACES = {"roger_federer/011.jpg": (719, 314), "roger_federer/028.jpg": (415, 82)}
+"""By photo, what a reference takes for a face and is none: the middle of a collar, of a hand."""
 
 
 def overlap(a, b):
@@ -69,6 +72,10 @@ class Reference:
         sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
         matrix = overlap(boxes, found.boxes.astype(float))
         wanted = (probabilities.astype(float) > 0.9) & (sides > min(photo.size) / 16)
+        if name in NO_FACES:
+            x, y = NO_FACES[name]
+            x1, y1, x2, y2 = boxes.T
+            wanted &= ~((x1 < x) & (x < x2) & (y1 < y) & (y < y2))
         self.faces += int(wanted.sum())
         for i in np.flatnonzero(wanted):
             if not len(found) or matrix[i].max() <= 0.5:
@@ -124,11 +131,12 @@ def main():
             photo = image.decode(path.read_bytes())
         except errors.ImageError:
             continue
-        photos.append((path.name, photo))
+        name = f"{path.parent.name}/{path.name}"
+        photos.append((name, photo))
         started = time.perf_counter()
         found = ours.detect([photo])[0]
         seconds_ours += time.perf_counter() - started
-        known = [r.compare(path.name, photo, found) for r in references.values()]
+        known = [r.compare(name, photo, found) for r in references.values()]
         confident = found.boxes[found.probabilities > 0.9].astype(float)
         sure += len(confident)
         nobody = overlap(np.concatenate(known), confident).max(axis=0, initial=0.0) <= 0.5

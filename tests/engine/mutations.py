@@ -20,6 +20,7 @@ from engine.image import LIMITS
 
 KINDS = ("HEIF", "AVIF", "PNG", "GIF", "WEBP", "JPEG")
 _CONTAINERS = frozenset((b"meta", b"iprp", b"ipco", b"iinf", b"iref", b"dinf"))
+_MOST_REPEATED_BYTES = 2**22
 _TABLES = {b"meta": 4, b"iinf": 6, b"iref": 4}
 """Bytes before the boxes that are in these boxes."""
 
@@ -79,7 +80,8 @@ def _rearranged(parts: list[bytes], change: Callable[[bytes], bytes], lot: rando
         case "repeat":
             parts.insert(lot.randrange(len(parts) + 1), parts[at])
         case "many":
-            parts[at:at] = [parts[at]] * lot.choice((10, 300, 3000))
+            most = max(1, _MOST_REPEATED_BYTES // max(1, len(parts[at])))
+            parts[at:at] = [parts[at]] * min(most, lot.choice((10, 300, 3000)))
         case "drop":
             del parts[at]
         case "move":

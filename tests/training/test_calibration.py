@@ -122,7 +122,7 @@ def test_more_photos_make_more_prototypes():
 def test_many_people_are_left_out_in_groups_and_give_the_same_figures():
     """A tenth at a time, carried over to everybody: as one by one, within what chance allows."""
     people = 210
-    faces = cloud(people=people, each=8, spread=1.5)
+    faces = cloud(people=people, each=8, spread=1.2)
     done = []
     grouped_out, _ = calibrate(faces.vectors, faces.owner, people, prototypes, done.append)
     assert done == list(range(1, 16)) == list(range(1, rounds(people) + 1))

@@ -8,7 +8,7 @@ from engine.bundle import TailRecord
 from training import tails
 from training.metrics import upper_quantile
 
-COSINES = {"gumbel": stats.gumbel_r(0.3, 0.03), "beta": stats.beta(30, 70), "normal": stats.norm()}
+COSINES = {"gumbel": stats.gumbel_r(0.3, 0.03), "beta": stats.beta(30, 70), "normal": stats.norm(0, 0.1)}
 
 
 def fitted(values, weight=None):
@@ -68,13 +68,13 @@ def test_where_the_end_is_abrupt_the_level_lies_above_it():
 
 def test_a_similarity_has_an_end():
     """No tail is heavier than exponential, whatever single wrong labels say."""
-    assert fitted(stats.t(2).rvs(5000, random_state=0)).shape == 0.0
+    assert fitted(stats.t(2, scale=0.1).rvs(5000, random_state=0)).shape == 0.0
     values = stats.beta(30, 70).rvs(2000, random_state=1)
     values[:3] = 0.99
     assert fitted(values).shape <= 0.0
     assert fitted(stats.uniform().rvs(5000, random_state=2)).shape == -0.5
     for seed in range(20):
-        assert -0.5 <= fitted(stats.norm().rvs(1500, random_state=seed)).shape <= 0
+        assert -0.5 <= fitted(stats.norm(0, 0.1).rvs(1500, random_state=seed)).shape <= 0
 
 
 def test_too_few_values_make_no_tail():
@@ -98,7 +98,7 @@ def test_everybody_weighs_alike_however_many_photos_they_have():
 
 def test_the_order_of_the_values_does_not_matter():
     generator = np.random.default_rng(6)
-    values, weight = generator.normal(size=2000), generator.random(2000) + 0.1
+    values, weight = generator.normal(0, 0.1, 2000), generator.random(2000) + 0.1
     mixed = generator.permutation(2000)
     one, other = fitted(values, weight), fitted(values[mixed], weight[mixed])
     assert one.level(1e-3) == pytest.approx(other.level(1e-3), abs=1e-9)

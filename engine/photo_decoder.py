@@ -39,8 +39,6 @@ LIFETIME_CPU_S = 120
 """Of processor time in all. A decoder is replaced long before; this one stops it where its parent
 is gone."""
 
-_STRIP_BYTES = 2**22
-
 
 def arguments(limits: "Limits") -> list[str]:
     """What `main` reads from the command line."""
@@ -102,14 +100,10 @@ def _answer(data: bytes, at_least_px: int | None, limits: "Limits", sink: Binary
 
     try:
         photo = decode_scaled(data, at_least_px=at_least_px, limits=limits)
-        picture = photo.image
+        pixels = photo.image.tobytes()
         sink.write(REPLY.pack(DECODED, 0))
-        sink.write(PICTURE.pack(*picture.size, photo.width_px, photo.height_px))
-        # A strip at a time: the whole would need its memory twice.
-        rows = max(1, _STRIP_BYTES // (3 * picture.width))
-        for top in range(0, picture.height, rows):
-            bottom = min(top + rows, picture.height)
-            sink.write(picture.crop((0, top, picture.width, bottom)).tobytes())
+        sink.write(PICTURE.pack(*photo.image.size, photo.width_px, photo.height_px))
+        sink.write(pixels)
     except MemoryError:
         _refuse(too_demanding(), sink)
     except ImageError as error:

@@ -8,7 +8,11 @@ from engine.bundle import TailRecord
 from training import tails
 from training.metrics import upper_quantile
 
-COSINES = {"gumbel": stats.gumbel_r(0.3, 0.03), "beta": stats.beta(30, 70), "normal": stats.norm(0, 0.1)}
+COSINES = {
+    "gumbel": stats.gumbel_r(0.3, 0.03),
+    "beta": stats.beta(30, 70),
+    "normal": stats.norm(0, 0.1),
+}
 
 
 def fitted(values, weight=None):

@@ -25,7 +25,7 @@ from engine.request import PhotoRequest
 from engine.types import Analysis, Track
 from tests.engine import seers
 from tests.engine.clips import astronaut, children, encode, endless, pictures, turned
-from tests.engine.seers import INFO, PATIENCE_S, Seer, photo
+from tests.engine.seers import INFO, PATIENCE_S, Seer, photo, until
 
 
 @pytest.fixture(name="seer")
@@ -189,7 +189,8 @@ async def test_photos_come_in_between(seer: Seer) -> None:
         watching = asyncio.create_task(engine.track(clip()))
         assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
         looking = asyncio.create_task(engine.analyze(photo()))
-        await asyncio.sleep(0)
+        queue = engine._batcher._queue
+        await asyncio.to_thread(until, lambda: any(entry.item.request.top_k for entry in [*queue]))
         seer.go_on.set()
         await asyncio.gather(watching, looking)
     places = [k for k, batch in enumerate(seer.seen) for r in batch if r.top_k]

@@ -511,7 +511,10 @@ def _started(command: Sequence[str]) -> "subprocess.Popen[bytes]":
             bufsize=0,
             env={},
             cwd="/",
-            start_new_session=True,  # Ctrl+C is for whoever started this, who then ends it
+            # Ctrl+C is for whoever started this, who then ends it. In a session of its own, a
+            # process that is stopped would outlive its parent; of a group that loses its last
+            # parent the kernel hangs it up.
+            process_group=0,
         )
     except OSError as error:
         _LOG.error("No photo decoder could be started: %s", error)

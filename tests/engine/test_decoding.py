@@ -290,6 +290,23 @@ def test_a_decoder_that_loses_its_parent_ends(tmp_path: Path) -> None:
     child.stdout.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_a_decoder_that_is_stopped_does_not_outlive_its_parent() -> None:
+    script = (
+        "import time; from engine.decoding import PhotoDecoders; d = PhotoDecoders(1); "
+        "d.in_force(); print('ready', flush=True); time.sleep(1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        (decoder,) = psutil.Process(parent.pid).children()
+        decoder.suspend()
+        until(lambda: decoder.status() == psutil.STATUS_STOPPED)
+        parent.kill()
+    gone, _ = psutil.wait_procs([decoder], timeout=PATIENCE_S)
+    assert gone
+
+
 def outcome(decoders: PhotoDecoders, data: bytes) -> Exception:
     try:
         decoders.open(data)

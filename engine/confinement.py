@@ -1,9 +1,9 @@
 """What a process that decodes strangers' files gives up before it reads one.
 
 Memory, processor time, files and sockets beyond what it has, new privileges, and the system calls
-that decoding does not need. Decoders (`engine.decoder`, `engine.photo_decoder`) load this file by
-its path, because importing the package would load more than they need. Knows nothing about files'
-formats.
+that decoding does not need: `engine.decoder` and `engine.photo_decoder` call `limit` first, and
+`close` once everything is loaded. Imports nothing of the package, because `engine.decoder` loads
+this file by its path. Knows nothing about files' formats.
 """
 
 import ctypes
@@ -33,17 +33,6 @@ SYSTEM_CALLS = (
 other processes, signals to others, other limits."""
 
 
-def confine(memory_bytes: int, processor_s: int) -> None:
-    """Give up, for ever, what decoding does not need; everything must have been loaded before.
-
-    Args:
-        memory_bytes: of address space.
-        processor_s: of processor time, over the process' whole life.
-    """
-    limit(memory_bytes, processor_s)
-    close()
-
-
 def limit(memory_bytes: int, processor_s: int) -> None:
     """Limit memory and processor time, and allow no file to be written. Files can still be read."""
     for kind, most in (
@@ -63,11 +52,9 @@ def close() -> tuple[str, ...]:
     """
     in_force = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
-            in_force.append("no-new-privileges")
+    keep_memory_private()
+    if _set_attribute(_PR_SET_NO_NEW_PRIVS, 1):
+        in_force.append("no-new-privileges")
     if _filter is not None and _filter():
         in_force.append("seccomp")
     return tuple(in_force)
@@ -83,9 +70,14 @@ def keep_memory_private() -> bool:
     Returns:
         Whether it is in force.
     """
+    return _set_attribute(_PR_SET_DUMPABLE, 0)
+
+
+def _set_attribute(option: int, value: int) -> bool:
+    """Set an attribute of this process (prctl(2)); whether that worked."""
     if sys.platform != "linux":
         return False
-    return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
+    return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
 
 
 class _Comparison(ctypes.Structure):

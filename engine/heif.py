@@ -47,6 +47,10 @@ class _Boxes:
     properties: list[tuple[bytes, int, int]] = field(default_factory=list)
     associated: dict[int, list[int]] = field(default_factory=dict)
 
+    def of(self, item: int) -> list[tuple[bytes, int, int]]:
+        """An item's properties: kind of the box, and where its content starts and ends."""
+        return [self.properties[n - 1] for n in self.associated.get(item, ()) if n]
+
 
 def read(data: bytes, most_pixels: int) -> Header | None:
     """Read the boxes of a HEIF or AVIF file, and refuse what would cost too much.
@@ -81,8 +85,7 @@ def read(data: bytes, most_pixels: int) -> Header | None:
     if sum(length for _, length in pieces) > len(data):
         raise _too_demanding("parts that overlap")
     _require_modest(found, data, most_pixels)
-    own = [found.properties[n - 1] for n in found.associated.get(found.primary, ()) if n]
-    turned = any(kind in (b"irot", b"imir") for kind, _, _ in own)
+    turned = any(kind in (b"irot", b"imir") for kind, _, _ in found.of(found.primary))
     return Header(turned, _exif(data, found))
 
 
@@ -134,8 +137,7 @@ def _meta(data: bytes, start: int, end: int, found: _Boxes, budget: list[int]) -
                         _associations(data, at, found)
             case b"iloc":
                 _locations(data, begin, found)
-    if len(found.kind) > _MOST_ITEMS:
-        raise _too_demanding(f"more than {_MOST_ITEMS} items")
+    _require_few_items(len(found.kind))
 
 
 def _references(data: bytes, begin: int, end: int, found: _Boxes, budget: list[int]) -> None:
@@ -154,8 +156,7 @@ def _references(data: bytes, begin: int, end: int, found: _Boxes, budget: list[i
 def _associations(data: bytes, at: int, found: _Boxes) -> None:
     version, wide = data[at], data[at + 3] & 1
     count, position = _number(data, at + 4, 4), at + 8
-    if count > _MOST_ITEMS:
-        raise _too_demanding(f"more than {_MOST_ITEMS} items")
+    _require_few_items(count)
     id_size, size = 2 if version == 0 else 4, 2 if wide else 1
     for _ in range(count):
         item, entries = _number(data, position, id_size), _number(data, position + id_size, 1)
@@ -177,8 +178,7 @@ def _locations(data: bytes, at: int, found: _Boxes) -> None:
     id_size = 4 if version == 2 else 2
     count, position = _number(data, at + 6, id_size), at + 6 + id_size
     total = 0
-    if count > _MOST_ITEMS:
-        raise _too_demanding(f"more than {_MOST_ITEMS} items")
+    _require_few_items(count)
     for _ in range(count):
         item = _number(data, position, id_size)
         position += id_size
@@ -213,10 +213,9 @@ def _require_modest(found: _Boxes, data: bytes, most_pixels: int) -> None:
         item, depth = waiting.pop()
         if depth > _DEEPEST:
             raise _too_demanding("pictures nested in pictures")
-        own = [found.properties[n - 1] for n in found.associated.get(item, ()) if n]
         sizes = [
             _number(data, start + 4, 4) * _number(data, start + 8, 4)
-            for kind, start, end in own
+            for kind, start, end in found.of(item)
             if kind == b"ispe" and end - start >= 12
         ]
         parts = found.references.get((b"dimg", item), [])
@@ -242,6 +241,11 @@ def _exif(data: bytes, found: _Boxes) -> bytes:
         skip = 4 + int.from_bytes(block[:4], "big")
         return block[skip:] if skip < len(block) else b""
     return b""
+
+
+def _require_few_items(count: int) -> None:
+    if count > _MOST_ITEMS:
+        raise _too_demanding(f"more than {_MOST_ITEMS} items")
 
 
 def _broken() -> BrokenImage:

@@ -223,26 +223,33 @@ async def test_a_bundle_that_the_operator_names_is_used_with_a_warning(
         assert not await store.withdraw_takeover()
 
 
+class Pauses:
+    """Pauses of the bot: each is told with its seconds, and lasts until it may go on."""
+
+    def __init__(self) -> None:
+        self.begun: asyncio.Queue[float] = asyncio.Queue()
+        self.go_on: asyncio.Queue[None] = asyncio.Queue()
+
+    async def __call__(self, seconds: float) -> None:
+        self.begun.put_nowait(seconds)
+        await self.go_on.get()
+
+
 async def test_a_running_bot_changes_when_the_date_has_come(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
     await home.enroll()
     home.fetch()
-    pauses: asyncio.Queue[float] = asyncio.Queue()
-    go_on: asyncio.Queue[None] = asyncio.Queue()
+    pauses = Pauses()
 
-    async def pause(seconds: float) -> None:
-        pauses.put_nowait(seconds)
-        await go_on.get()
-
-    async with home.engine(notice_days=0.5 / 24, pause=pause) as engine:
-        assert 1790 < await pauses.get() <= 1800, "to the date"
-        go_on.put_nowait(None)  # too early
-        assert await pauses.get() <= 1800
+    async with home.engine(notice_days=0.5 / 24, pause=pauses) as engine:
+        assert 1790 < await pauses.begun.get() <= 1800, "to the date"
+        pauses.go_on.put_nowait(None)  # too early
+        assert await pauses.begun.get() <= 1800
         assert (await engine.info()).bundle == ALWAYS_THERE
         async with home.store() as store:
             await store.plan_takeover(NEW, OLD, notice_days=0)
-        go_on.put_nowait(None)
+        pauses.go_on.put_nowait(None)
         await until(engine, MORE_ACCURATE)
     lines = [record.getMessage() for record in caplog.records]
     assert "it took over on" in lines[-1]
@@ -253,28 +260,23 @@ async def test_a_bundle_that_cannot_be_built_leaves_the_old_one_and_is_tried_aga
 ) -> None:
     await home.enroll()
     home.fetch()
-    pauses: asyncio.Queue[float] = asyncio.Queue()
-    go_on: asyncio.Queue[None] = asyncio.Queue()
+    pauses = Pauses()
     broken = [True]
-
-    async def pause(seconds: float) -> None:
-        pauses.put_nowait(seconds)
-        await go_on.get()
 
     def build(settings: EngineSettings) -> Sees:
         if broken[0] and MORE_ACCURATE in settings.engine_bundle:
             raise BundleError("it answers nonsense")
         return Sees(settings)
 
-    async with home.engine(pause=pause, build=build) as engine:
-        assert await pauses.get() == takeover.LOOK_AGAIN_S
+    async with home.engine(pause=pauses, build=build) as engine:
+        assert await pauses.begun.get() == takeover.LOOK_AGAIN_S
         async with home.store() as store:
             await store.plan_takeover(NEW, OLD, notice_days=0)
-        go_on.put_nowait(None)
-        assert await pauses.get() == takeover.LOOK_AGAIN_S
+        pauses.go_on.put_nowait(None)
+        assert await pauses.begun.get() == takeover.LOOK_AGAIN_S
         assert (await engine.info()).bundle == ALWAYS_THERE
         broken[0] = False
-        go_on.put_nowait(None)
+        pauses.go_on.put_nowait(None)
         await until(engine, MORE_ACCURATE)
 
 
@@ -283,8 +285,7 @@ async def test_a_fault_of_one_look_does_not_end_the_wait_for_the_date(
 ) -> None:
     await home.enroll()
     home.fetch()
-    pauses: asyncio.Queue[float] = asyncio.Queue()
-    go_on: asyncio.Queue[None] = asyncio.Queue()
+    pauses = Pauses()
     broken = [False]
 
     def chooses(own: EngineSettings) -> Choice:
@@ -292,20 +293,16 @@ async def test_a_fault_of_one_look_does_not_end_the_wait_for_the_date(
             raise ArithmeticError("a bug")
         return home.choose(own)
 
-    async def pause(seconds: float) -> None:
-        pauses.put_nowait(seconds)
-        await go_on.get()
-
-    async with asyncio.timeout(60), home.engine(pause=pause, choose=chooses) as engine:
-        assert await pauses.get() == takeover.LOOK_AGAIN_S
+    async with asyncio.timeout(60), home.engine(pause=pauses, choose=chooses) as engine:
+        assert await pauses.begun.get() == takeover.LOOK_AGAIN_S
         async with home.store() as store:
             await store.plan_takeover(NEW, OLD, notice_days=0)
         broken[0] = True
-        go_on.put_nowait(None)
-        assert await pauses.get() < takeover.LOOK_AGAIN_S
+        pauses.go_on.put_nowait(None)
+        assert await pauses.begun.get() < takeover.LOOK_AGAIN_S
         assert "ArithmeticError: a bug" in caplog.text
         broken[0] = False
-        go_on.put_nowait(None)
+        pauses.go_on.put_nowait(None)
         await until(engine, MORE_ACCURATE)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import mmap
 import os
 import select
 import signal
@@ -40,6 +41,10 @@ SLOW_AFTER_S = 0.15
 less."""
 SLOW_FILES = 4
 """That may be at hand besides, most of them stopped; one more keeps its place."""
+
+_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**27)}
+"""A decoder's whole environment. glibc's malloc (mallopt(3)) keeps up to 128 MiB for the next file:
+getting a large photo's memory from the kernel page by page takes as long as decoding it."""
 
 _REPLACED_AFTER_S = photo_decoder.LIFETIME_CPU_S / 2
 _LOOK_EVERY_S = 0.02
@@ -156,7 +161,7 @@ class PhotoDecoders:
             yield decoder
         finally:
             with self._freed:
-                self._free.append(decoder)
+                self._free.insert(0, decoder)  # the next file gets the memory that it keeps
                 self._freed.notify()
 
     def _best(self) -> "_Decoder":
@@ -261,6 +266,7 @@ class _Decoder:
         self._clock = clock
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._shared: mmap.mmap | None = None
         self._ready: list[str] | None = None
         self._closed = False
         self._busy = False
@@ -324,7 +330,9 @@ class _Decoder:
         if self._closed:
             raise _closed()
         if self._process is None:
-            self._process = _started(self._command)
+            with _shared_memory(3 * self._limits.pixels) as shared:
+                self._process = _started(self._command, shared)
+                self._shared = None if shared is None else mmap.mmap(shared, 0)
             self._ready = None
         return self._process
 
@@ -349,8 +357,12 @@ class _Decoder:
         small = 0 < width <= width_px and 0 < height <= height_px
         if not (small and width_px * height_px <= self._limits.pixels):
             raise _Ended
-        pixels = talk.receive(3 * width * height)
-        image = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
+        count = 3 * width * height
+        if self._shared is None:
+            image = Image.frombytes("RGB", (width, height), talk.receive(count))
+        else:
+            with memoryview(self._shared) as shared, shared[:count] as pixels:
+                image = Image.frombytes("RGB", (width, height), pixels)
         return Photo(image, width_px, height_px)
 
     def _fault(self, process: "subprocess.Popen[bytes]", ended: "_Ended") -> EngineError:
@@ -378,6 +390,9 @@ class _Decoder:
         process, self._process = self._process, None
         if process is None:
             return
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
         process.kill()
         process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
@@ -501,15 +516,36 @@ def _cpu_s(process: "subprocess.Popen[bytes]") -> float:
     return float(times.user + times.system)
 
 
-def _started(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+@contextlib.contextmanager
+def _shared_memory(size: int) -> Iterator[int | None]:
+    """A descriptor of memory that two processes can map; None where this system has none.
+
+    It is sealed: if the other process could make it smaller, reading it would end this one.
+    """
+    if sys.platform != "linux":
+        yield None
+        return
+    descriptor = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _started(command: Sequence[str], shared: int | None) -> "subprocess.Popen[bytes]":
+    """A decoder, told of memory to write pixels to."""
     try:
         process = subprocess.Popen(  # noqa: S603 (our own file and numbers)
-            command,
+            [*command, *([] if shared is None else [str(shared)])],
+            pass_fds=() if shared is None else (shared,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env={},
+            env=_ENVIRONMENT,
             cwd="/",
             # Ctrl+C is for whoever started this, who then ends it. In a session of its own, a
             # process that is stopped would outlive its parent; of a group that loses its last

@@ -1,17 +1,19 @@
 """Strangers' picture files to pixels, one after another, in a process that can do nothing else.
 
-    python -I -B engine/photo_decoder.py LIMITS
+    python -I -B engine/photo_decoder.py LIMITS [DESCRIPTOR]
 
 `engine.decoding` starts it, and stops it where a file takes too long. On standard input comes a
 `REQUEST` and the file for each picture; on standard output goes a `REPLY`, then, where it was
-decoded, a `PICTURE` and its pixels, row by row, or the reason why not. Before it reads the first
-byte it gives up everything that decoding does not need (`engine.confinement`).
+decoded, a `PICTURE`, or the reason why not. The pixels, row by row, go to the start of the shared
+memory that DESCRIPTOR opens; without one they follow the `PICTURE`. Before it reads the first byte
+it gives up everything that decoding does not need (`engine.confinement`).
 
 This process may be made to say anything by a file that breaks into it: `engine.decoding` checks
 what it says.
 """
 
 import json
+import mmap
 import os
 import struct
 import sys
@@ -45,8 +47,9 @@ def arguments(limits: "Limits") -> list[str]:
     return [json.dumps(asdict(limits))]
 
 
-def main(limits_json: str) -> None:
+def main(limits_json: str, descriptor: str = "") -> None:
     """Decode until standard input ends."""
+    shared = _mapped(int(descriptor)) if descriptor else None
     # What a stranger's file is like is nobody's to read, and nobody reads it: in the end the pipe
     # would be full.
     warnings.simplefilter("ignore")
@@ -66,8 +69,15 @@ def main(limits_json: str) -> None:
     sink.flush()
     while head := source.read(REQUEST.size):
         size, at_least_px = REQUEST.unpack(head)
-        _answer(source.read(size), at_least_px or None, limits, sink)
+        _answer(source.read(size), at_least_px or None, limits, sink, shared)
         sink.flush()
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
+    """Shared memory, without its descriptor."""
+    shared = mmap.mmap(descriptor, 0)
+    os.close(descriptor)
+    return shared
 
 
 def _load_all() -> None:
@@ -94,7 +104,13 @@ def _address_space_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _answer(data: bytes, at_least_px: int | None, limits: "Limits", sink: BinaryIO) -> None:
+def _answer(
+    data: bytes,
+    at_least_px: int | None,
+    limits: "Limits",
+    sink: BinaryIO,
+    shared: mmap.mmap | None,
+) -> None:
     from engine.errors import ImageError
     from engine.image import decode_scaled, too_demanding
 
@@ -103,7 +119,10 @@ def _answer(data: bytes, at_least_px: int | None, limits: "Limits", sink: Binary
         pixels = photo.image.tobytes()
         sink.write(REPLY.pack(DECODED, 0))
         sink.write(PICTURE.pack(*photo.image.size, photo.width_px, photo.height_px))
-        sink.write(pixels)
+        if shared is None:
+            sink.write(pixels)
+        else:
+            shared[: len(pixels)] = pixels
     except MemoryError:
         _refuse(too_demanding(), sink)
     except ImageError as error:
@@ -117,4 +136,4 @@ def _refuse(error: "ImageError", sink: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

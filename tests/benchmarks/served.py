@@ -41,12 +41,12 @@ class Server:
         self.process, self.url = process, url
         self._place = urlsplit(url)
 
-    def call(self, path, method="GET"):
+    def call(self, path, method="GET", body=None):
         """(status, text), over a connection of its own."""
         with suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection(self._place.hostname, self._place.port, 30)
             try:
-                connection.request(method, path)
+                connection.request(method, path, body)
                 response = connection.getresponse()
                 return response.status, response.read().decode()
             finally:

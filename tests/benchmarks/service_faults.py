@@ -3,9 +3,11 @@
     uv run python -m tests.benchmarks.service_faults ../shared/data/photos
 
 Callers who leave, SIGTERM, a new bundle every two seconds, and bundles that are broken in turn;
-each under a closed loop of 16 clients. An answer is wrong if it names other people than an idle
-engine does with the bundle that the answer says it was made with. A request is lost if it was sent
-before the service was told to stop and got no HTTP answer at all.
+each under a closed loop of 16 clients. Then four callers who send files that take as long as they
+are let, again and again, beside two clients with photos; SIGTERM comes while they do. An answer is
+wrong if it names other people than an idle engine does with the bundle that the answer says it was
+made with. A request is lost if it was sent before the service was told to stop and got no HTTP
+answer at all.
 """
 
 import argparse
@@ -13,8 +15,10 @@ import json
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -22,8 +26,10 @@ from rich.console import Console
 
 from engine import bundle, threads
 from tests.benchmarks.served import OURS, Load, Watch, expected, here, photo_files, serving, summary
+from tests.engine import mutations
 
 CLIENTS = 16
+ATTACKERS = 4
 SETTLED_S = 3.0
 BETWEEN_S = 2.0
 COMPUTED = re.compile(r"^engine_batch_photos_sum (\S+)", re.MULTILINE)
@@ -48,14 +54,8 @@ class Faults:
             self.expected |= expected({"engine_bundle": str(self.stem)}, self.files)
 
     def load(self, server, **plan):
-        return Load(
-            self.files,
-            server.url,
-            expected=self.expected,
-            clients=CLIENTS,
-            duration_s=self.seconds,
-            **plan,
-        )
+        own = {"clients": CLIENTS, "duration_s": self.seconds} | plan
+        return Load(self.files, server.url, expected=self.expected, **own)
 
     def until(self, end, turn):
         """Do something again and again while a load lasts."""
@@ -158,6 +158,48 @@ def broken(faults):
     return kept(result) | {"reloads": said, "checks_not_200": watch.unwell}
 
 
+def hostile(faults):
+    """Files that take long keep neither the others' answers nor the end of the service."""
+    file = mutations.slow()
+    over = threading.Event()
+
+    def attack(server):
+        answers = Counter()
+        while not over.is_set():
+            answers[server.call("/v1/analyze", "POST", file)[0]] += 1
+        return answers
+
+    settings = faults.settings | {"engine_stop_timeout_s": 9}
+    with (
+        serving(OURS, **settings) as server,
+        Watch(server) as watch,
+        ThreadPoolExecutor(ATTACKERS) as pool,
+    ):
+        quiet = faults.load(server, clients=2).result()
+        attacks = [pool.submit(attack, server) for _ in range(ATTACKERS)]
+        time.sleep(SETTLED_S)
+        beside = faults.load(server, clients=2).result()
+        watched = watch.summary()
+        over.set()
+        time.sleep(BETWEEN_S)
+        last = [pool.submit(server.call, "/v1/analyze", "POST", file) for _ in range(ATTACKERS)]
+        time.sleep(0.5)
+        told = time.monotonic()
+        server.process.terminate()
+        code = server.process.wait()
+        stopped_s = time.monotonic() - told
+        attacked = sum((future.result() for future in attacks), Counter())
+    return {
+        "quiet": kept(quiet),
+        "beside": kept(beside),
+        "answers_to_attackers": dict(attacked),
+        **watched,
+        "exit_code": code,
+        "stopped_after_s": round(stopped_s, 2),
+        "in_flight": dict(Counter(future.result()[0] for future in last)),
+    }
+
+
 def kept(result):
     """Of a summary, what tells of faults."""
     found = summary(result)
@@ -174,12 +216,15 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=20, help="of each load")
+    parser.add_argument("--only", help="the name of one fault, such as `hostile`")
     arguments = parser.parse_args()
     threads.configure()
     with tempfile.TemporaryDirectory() as scratch:
         faults = Faults(arguments, Path(scratch))
         found = {}
-        for fault in (abandoned, stopped, reloaded, broken):
+        for fault in (abandoned, stopped, reloaded, broken, hostile):
+            if arguments.only not in (None, fault.__name__):
+                continue
             found[fault.__name__] = fault(faults)
             Console(stderr=True).print(fault.__name__, found[fault.__name__])
     print(json.dumps(found))

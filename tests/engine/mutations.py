@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
+import numpy as np
 import pillow_heif
 import skimage.data
 from PIL import Image
@@ -26,13 +27,26 @@ _TABLES = {b"meta": 4, b"iinf": 6, b"iref": 4}
 
 
 @functools.cache
-def photo(kind: str, size: tuple[int, int] = (64, 48), **options: object) -> bytes:
-    """A real photo of a format, with EXIF where the format has it."""
+def photo(
+    kind: str, size: tuple[int, int] = (64, 48), *, grain: float = 0.0, **options: object
+) -> bytes:
+    """A real photo of a format, with EXIF where the format has it.
+
+    Args:
+        kind: one of `KINDS`.
+        size: width and height in pixels.
+        grain: standard deviation of the noise added to 8-bit values, as a sensor adds it: without
+            it an enlarged picture is smoother than a photo of its size, and its file smaller.
+        **options: of Pillow's writer.
+    """
     pillow_heif.register_heif_opener()
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
     picture = Image.fromarray(skimage.data.astronaut()).resize(size)
+    if grain:
+        noise = np.random.default_rng(0).normal(0, grain, (*picture.size[::-1], 3))
+        picture = Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8))
     picture.save(file, kind, exif=exif.tobytes(), **options)
     return file.getvalue()
 

@@ -22,6 +22,7 @@ from telegram.ext import BaseUpdateProcessor
 from bot import logs
 from bot.albums import LARGEST, Albums
 from bot.request import Request, current
+from engine import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +193,7 @@ class Lanes(BaseUpdateProcessor):
         request.arrived_s = loop.time()
         request.cut_off_s = request.arrived_s + _WORK_SHARE * self._answer_timeout_s
         current.set(request)
+        request_id.begin()
         try:
             if self._joins_album(request):
                 request.outcome = "in_album"

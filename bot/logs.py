@@ -13,6 +13,7 @@ from typing import TextIO
 from telegram import TelegramObject
 
 from bot.request import Request
+from engine import request_id
 
 logger = logging.getLogger("bot")
 
@@ -72,9 +73,8 @@ def configure(secrets: Iterable[str], level: str, stream: TextIO) -> logging.Han
         The handler that was added, for whoever wants to remove it again.
     """
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
-    )
+    handler.setFormatter(logging.Formatter(request_id.LOG_FORMAT))
+    handler.addFilter(request_id.log_filter())
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

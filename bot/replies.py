@@ -5,7 +5,6 @@ Knows nothing about photos.
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -26,6 +25,7 @@ from bot.fairness import Turned
 from bot.intake import Refusal
 from bot.request import Request, current
 from bot.texts import say
+from engine import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -123,26 +123,18 @@ class Replies:
     Args:
         bot: the way to Telegram.
         language: see `Language`.
-        error_code: makes a number for an error.
     """
 
-    def __init__(
-        self,
-        bot: Bot,
-        language: Language,
-        *,
-        error_code: Callable[[], str] = lambda: secrets.token_hex(4),
-    ) -> None:
+    def __init__(self, bot: Bot, language: Language) -> None:
         self._bot = bot
         self._language = language
-        self._error_code = error_code
 
     async def turn_away(self, request: Request, turned: Turned) -> None:
         """Tell a person why their request gets no answer of its own."""
         await self._tell(request, f"turned.{turned.value}")
 
     async def report(self, _update: object, context: ContextTypes.DEFAULT_TYPE) -> None:
-        """Log a fault under a number and tell the number to whoever waits; PTB's error handler."""
+        """Log a fault and tell whoever waits its request's id, shortened; PTB's error handler."""
         error = context.error
         request = current.get(None)
         if request is None:
@@ -154,7 +146,7 @@ class Replies:
         if isinstance(error, RetryAfter):  # told later, when the chat takes messages again
             request.late = True
             return
-        code = self._error_code()
+        code = request_id.short()
         request.outcome = "error"
         logger.error("error=%s update=%s", code, request.update.update_id, exc_info=error or True)
         try:

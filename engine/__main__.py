@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from engine import cluster_commands, controls, image, settings, threads
+from engine import cluster_commands, controls, image, request_id, settings, threads
 from engine.decoding import PhotoDecoders
 from engine.errors import EngineError, UnreadableFile
 from engine.request import PhotoRequest
@@ -153,7 +153,9 @@ def serve(
 ) -> None:
     """Answer over HTTP, until SIGTERM; SIGHUP reloads the bundle."""
     chosen = _settings(bundle, device)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format=request_id.LOG_FORMAT)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(request_id.log_filter())
     from engine.server import serve as serve_until_stopped
 
     def announce(url: str) -> None:

@@ -21,6 +21,7 @@ whether an item is still wanted before it tries it alone. Knows nothing about ph
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import math
 import time
@@ -92,6 +93,7 @@ class _Entry(Generic[Item, Result]):
     queued: float
     prepare_s: float
     deadline: float | None
+    context: contextvars.Context
     answer: "asyncio.Future[Answer[Result]]"
 
     def wanted(self, now: float) -> bool:
@@ -336,12 +338,12 @@ class Batcher(Generic[Raw, Item, Result]):
             self._tell_idle()
 
     async def _serve(self, raw: Raw, deadline: float | None) -> Answer[Result]:
-        arrived = self._clock()
+        arrived, context = self._clock(), contextvars.copy_context()
         await self._ready.acquire()
         item, prepare_s = await self._prepared(raw)
         loop = asyncio.get_running_loop()
         entry: _Entry[Item, Result] = _Entry(
-            item, arrived, self._clock(), prepare_s, deadline, loop.create_future()
+            item, arrived, self._clock(), prepare_s, deadline, context, loop.create_future()
         )
         self._queue.append(entry)
         self._changed.set()
@@ -356,7 +358,7 @@ class Batcher(Generic[Raw, Item, Result]):
     async def _prepared(self, raw: Raw) -> tuple[Item, float]:
         """Prepare in a thread; what does not come to be an item gives back its place."""
         try:
-            work = self._pool.submit(self._timed_prepare, raw)
+            work = self._pool.submit(contextvars.copy_context().run, self._timed_prepare, raw)
         except RuntimeError as error:  # shut down while this one waited for its place
             self._ready.release()
             raise Unavailable("The engine was shut down before it could answer.") from error
@@ -492,9 +494,10 @@ class Batcher(Generic[Raw, Item, Result]):
             if len(batch) == 1:
                 return [error]
         except BaseException:  # in a thread, nothing means to end the process
-            _LOG.exception("Computing a batch of %d failed.", len(batch))
             if len(batch) == 1:
+                batch[0].context.run(_LOG.exception, "Computing failed.")
                 return [_internal()]
+            _LOG.exception("Computing a batch of %d failed.", len(batch))
         return [
             self._compute_each([entry])[0] if entry.wanted(self._clock()) else _too_late()
             for entry in batch

@@ -1,11 +1,14 @@
 """Counts every request and how it ended, whoever answered it. Knows ASGI and nothing else."""
 
+import logging
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.health import OK
 from engine.metrics import Metrics
+
+_LOG = logging.getLogger(__name__)
 
 _OUTCOME = "outcome"
 _PATH = "path"
@@ -56,5 +59,10 @@ class Counting:
             state = scope["state"]
             path = state.get(_PATH) or getattr(scope.get("route"), "path", _ELSEWHERE)
             code = state.get(_OUTCOME, OK)
+            spent_s = time.monotonic() - began
             self._metrics.requests.labels(path, str(status), code).inc()
-            self._metrics.request_seconds.labels(path).observe(time.monotonic() - began)
+            self._metrics.request_seconds.labels(path).observe(spent_s)
+            if path.startswith("/v1/"):
+                _LOG.info(
+                    "path=%s status=%d code=%s total_ms=%.1f", path, status, code, 1000 * spent_s
+                )

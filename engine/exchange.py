@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from engine import request_id
 from engine.address import Address
 from engine.errors import Busy, EngineError, Unavailable
 from engine.wire import ANSWER_MAX_BYTES, error_from_problem
@@ -129,7 +130,7 @@ class Exchange:
                 f"{self._address.base_url}{question.path}",
                 params=question.query,
                 data=None if question.file is None else io.BytesIO(question.file),
-                headers={"X-Timeout-Ms": str(_told_ms(left_s))},
+                headers={"X-Timeout-Ms": str(_told_ms(left_s)), **request_id.headers()},
                 allow_redirects=False,  # the key is for this address alone
             ) as response:
                 body = await self._body(response)

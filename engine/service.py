@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from engine import __version__, answers, refusals, schemas
+from engine import __version__, answers, refusals, request_id, schemas
 from engine.admission import Admission, Way
 from engine.attendance import attended, until
 from engine.body import Allowance, read_clip, read_photo, read_photos
@@ -68,6 +68,7 @@ def application(
     refusals.install(app)
     app.add_middleware(Admission, ways=service.ways(), guard=service.guard)
     app.add_middleware(Counting, metrics=service.metrics)
+    app.add_middleware(request_id.middleware)
     return app
 
 

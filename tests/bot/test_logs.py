@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from telegram import Update
 from bot import app, logs
 from bot.sandbox import Fault, FaultKind, Sandbox
 from engine.errors import InternalError
+from engine.settings import Settings
 from engine.types import Analysis
 from tests.bot import fakes
 from tests.bot.fakes import FakeEngine, picture
 from tests.bot.logged import logged
+from tests.engine import doors, seers
 
 TOKEN = "7000000001:PLANTED-token_that_must_never_be_written"
 HIDDEN = ("PLANTED-token_that_must_never_be_written", "planted%2D")
@@ -129,3 +132,25 @@ async def test_an_update_is_one_line_with_its_milliseconds(
     written = log.getvalue()
     for private in ("secret caption", str(sent.raw["from"]["id"]), "Ana", "Lovelace"):
         assert private not in written
+
+
+async def test_one_id_runs_from_the_update_to_the_engines_service(
+    tmp_path: Path, log: io.StringIO
+) -> None:
+    seer = seers.seer()
+    seer.fault = ValueError("planted")
+    async with (
+        doors.over_tcp(Settings(), lambda _: seer, tmp_path) as engine,
+        Sandbox(token=TOKEN) as sandbox,
+        app.running(fakes.settings(sandbox, tmp_path), engine, draw=fakes.draw),
+    ):
+        await sandbox.person("ana").send_photo(picture())
+        answer = await sandbox.person("ana").reply()
+    ids = {
+        what: re.findall(rf"request=(\w+) {what}", log.getvalue())
+        for what in ("error=", "Computing failed", "path=/v1/analyze", "update=[0-9]+ kind=photo")
+    }
+    (made,) = set().union(*ids.values())
+    assert all(ids.values())
+    assert len(made) == 32
+    assert made[:8] in (answer.text or "")

@@ -148,8 +148,9 @@ async def test_two_replicas_answer_as_the_service_does(engine: RemoteEngine, por
                 assert response.status == status
                 assert response.content_type == "application/problem+json"
                 assert (await response.json())["code"] == code
-        async with session.get(url + "/readyz") as response:
+        async with session.get(url + "/readyz", headers={"X-Request-Id": "ours"}) as response:
             assert response.status == 200
+            assert set(response.headers.getall("X-Request-Id")) == {"ours"}
 
 
 async def test_more_than_all_queues_hold_is_told_at_once_and_nobody_waits_in_vain(

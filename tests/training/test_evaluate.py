@@ -59,6 +59,13 @@ def test_known_people_and_strangers_are_told_apart_by_name(report):
     )
 
 
+def test_the_page_tells_of_strangers_who_are_named_again_and_again(report):
+    found, page = report
+    repeated = found.recognition.open_set.repeated
+    assert repeated.people == 3
+    assert f"Of {repeated.people} of them with five photos or more" in page
+
+
 def test_tar_at_fmr_is_scikit_learns_on_the_same_scores(made, report):
     home, stem = made
     own = bundle.load(stem)

@@ -108,9 +108,10 @@ class Settings(BaseModel):
     )
     engine_stop_timeout_s: float = Field(
         9,
-        ge=1,
+        ge=2,
         le=600,
-        description="Seconds for what was accepted to be answered when the service stops.",
+        description="Seconds until the service has stopped; all but the last are for answering what "
+        "was accepted.",
     )
     engine_watch_s: float = Field(
         2,

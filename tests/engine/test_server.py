@@ -189,6 +189,7 @@ async def test_the_process(tmp_path):
         ("ENGINE_SOCKET", "/no/such/folder/socket", "cannot listen"),
         ("ENGINE_BUNDLE", "/no/such/bundle", "There is no bundle"),
         ("ENGINE_PORT", "many", "ENGINE_PORT is 'many'"),
+        ("ENGINE_STOP_TIMEOUT_S", "1", "ENGINE_STOP_TIMEOUT_S is '1'"),
     ],
 )
 def test_what_cannot_start_says_why_and_what_to_do(name, value, words):

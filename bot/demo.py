@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from bot import app
 from bot.intake import PHOTO_IS_TO_BLAME
 from bot.request import Request
-from bot.sandbox import Person, Sandbox
+from bot.sandbox import Person, Rates, Sandbox
 from bot.sandbox.client import Message
 from bot.sandbox.errors import UserError
 from bot.sandbox.stage import Performer
@@ -71,7 +71,7 @@ async def serve(
         OSError: the port is taken.
         ConfigurationError: the engine cannot be built.
     """
-    async with Sandbox(port=port) as sandbox, engine as opened:
+    async with Sandbox(port=port, rates=Rates()) as sandbox, engine as opened:
         sandbox.performer = _performer(opened)
         with _settings(sandbox) as settings:
             ready(sandbox.url)
@@ -99,7 +99,7 @@ async def once(
     """
     finished: asyncio.Queue[Request] = asyncio.Queue()
     async with (
-        Sandbox() as sandbox,
+        Sandbox(rates=Rates()) as sandbox,
         engine as opened,
         running_bot(sandbox, opened, finished.put_nowait),
     ):

@@ -7,6 +7,9 @@ meant to be reachable from other machines.
 
 from bot.sandbox.client import Person
 from bot.sandbox.faults import Fault, FaultKind
+from bot.sandbox.rates import Rates
 from bot.sandbox.server import Sandbox
+from bot.sandbox.updates import Lifetimes
+from bot.sandbox.webhook import WebhookRules
 
-__all__ = ["Fault", "FaultKind", "Person", "Sandbox"]
+__all__ = ["Fault", "FaultKind", "Lifetimes", "Person", "Rates", "Sandbox", "WebhookRules"]

@@ -5,6 +5,7 @@ Knows tokens, bodies, faults and Telegram's envelope; what a method does stands 
 
 import asyncio
 import hmac
+import http.client
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
@@ -13,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from bot.sandbox.errors import ApiError, bad_request
+from bot.sandbox.errors import ApiError, bad_request, too_many_requests
 from bot.sandbox.faults import DOWNLOAD, Fault, FaultKind
 from bot.sandbox.files import StoredFile
 from bot.sandbox.forms import FormError, read_form
 from bot.sandbox.methods import MAX_DOWNLOAD_BYTES, Methods
+from bot.sandbox.webhook import WebhookRules
 from bot.sandbox.world import World
 
 HangUp = Callable[[Request, bool], Awaitable[None]]
@@ -33,11 +35,14 @@ class BotApi:
         world: the state.
         token: the bot's; any other is refused as Telegram does.
         hang_up: see `HangUp`.
+        webhooks: which addresses may be one.
     """
 
-    def __init__(self, world: World, *, token: str, hang_up: HangUp) -> None:
+    def __init__(
+        self, world: World, *, token: str, hang_up: HangUp, webhooks: WebhookRules
+    ) -> None:
         self._world = world
-        self._methods = Methods(world)
+        self._methods = Methods(world, webhooks)
         self._token = token
         self._hang_up = hang_up
 
@@ -52,8 +57,7 @@ class BotApi:
         method = request.path_params["method"]
         try:
             self._check(request)
-            if not self._methods.knows(method):
-                raise ApiError(404, "Not Found: method not found")
+            self._methods.check(method)
             form = await read_form(request)
             fault = self._world.faults.take(method)
             if fault is not None and (answer := await self._suffer(fault, request)) is not None:
@@ -102,11 +106,10 @@ class BotApi:
     async def _suffer(self, fault: Fault, request: Request) -> Response | None:
         """What a fault answers instead of the call; None where the call goes on."""
         if fault.kind is FaultKind.TOO_MANY_REQUESTS:
-            seconds = fault.retry_after_s
-            description = f"Too Many Requests: retry after {seconds}"
-            return _refusal(ApiError(429, description, {"retry_after": seconds}))
+            return _refusal(too_many_requests(fault.retry_after_s))
         if fault.kind is FaultKind.SERVER_ERROR:
-            return Response("<html>Bad Gateway</html>", fault.status, media_type="text/html")
+            name = http.client.responses.get(fault.status, "Unknown Error")
+            return _refusal(ApiError(fault.status, name))
         if fault.kind is FaultKind.RESET:
             return await self._reset(request)
         if fault.kind is FaultKind.SLOW:

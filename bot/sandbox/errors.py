@@ -48,6 +48,12 @@ def bad_request(reason: str) -> ApiError:
     return ApiError(400, f"Bad Request: {reason}")
 
 
+def too_many_requests(seconds: int) -> ApiError:
+    """Telegram's 429, which asks to be left alone for a time."""
+    description = f"Too Many Requests: retry after {seconds}"
+    return ApiError(429, description, {"retry_after": seconds})
+
+
 class UserError(SandboxError):
     """A refused action of a person; `code` is stable, `message` is an English sentence."""
 

@@ -18,7 +18,7 @@ class FaultKind(StrEnum):
     """What can go wrong.
 
     TOO_MANY_REQUESTS: 429 with `retry_after_s`.
-    SERVER_ERROR: an answer with `status` (400 to 599) and a body that is no JSON.
+    SERVER_ERROR: an answer with `status` (400 to 599) and nothing but its name, as JSON.
     RESET: the connection is reset before the call is carried out.
     LOST_ANSWER: the call is carried out and the connection reset instead of an answer.
     SLOW: the answer comes `delay_s` late; a download stalls half-way for as long.

@@ -1,12 +1,14 @@
 """The files of the sandbox, in memory, within a budget.
 
-Knows bytes, names and ids; nothing about messages. When the budget is spent, the oldest files go.
+Knows bytes, names, ids and what a file is part of; nothing about messages, which files outlive.
+When the budget is spent, the oldest files go.
 """
 
 import base64
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class FileStore:
         self._budget_bytes = budget_bytes
         self._files: OrderedDict[str, StoredFile] = OrderedDict()
         self._ids_by_path: dict[str, str] = {}
+        self._media: dict[str, dict[str, Any]] = {}
         self._total_bytes = 0
         self._serial = 0
 
@@ -65,12 +68,28 @@ class FileStore:
         while self._total_bytes > self._budget_bytes and len(self._files) > 1:
             _, oldest = self._files.popitem(last=False)
             del self._ids_by_path[oldest.path]
+            self._media.pop(oldest.file_id, None)
             self._total_bytes -= len(oldest.data)
         return file
 
     def get(self, file_id: str) -> StoredFile | None:
         """The file of an id, or None where there is none (any more)."""
         return self._files.get(file_id)
+
+    def describe(self, media: dict[str, Any]) -> None:
+        """Remember what files are part of, as long as each is kept.
+
+        Args:
+            media: {"photo": [PhotoSize, ...]}, {"document": {...}} or the like.
+        """
+        (content,) = media.values()
+        for one in content if isinstance(content, list) else [content]:
+            if one["file_id"] in self._files:
+                self._media[one["file_id"]] = media
+
+    def media(self, file_id: str) -> dict[str, Any] | None:
+        """What a file is part of, as it was described, or None."""
+        return self._media.get(file_id)
 
     def at(self, path: str) -> StoredFile | None:
         """The file at a path that was given out, or None."""

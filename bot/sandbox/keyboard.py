@@ -6,6 +6,7 @@ Knows the shape of a reply markup; nothing about what a button does.
 from typing import Any
 
 from bot.sandbox.errors import bad_request
+from bot.sandbox.links import WrongLink, checked
 
 MAX_DATA_BYTES = 64
 MAX_BUTTONS = 100
@@ -87,8 +88,9 @@ def _button(button: object) -> dict[str, Any]:
         data = button["callback_data"]
         if not isinstance(data, str) or not 1 <= len(data.encode()) <= MAX_DATA_BYTES:
             raise bad_request("BUTTON_DATA_INVALID")
-    if "url" in button and not str(button["url"]).startswith(("http://", "https://", "tg://")):
-        raise bad_request(
-            f"inline keyboard button URL '{button['url']}' is invalid: Wrong HTTP URL"
-        )
-    return dict(button)
+    if "url" not in button:
+        return dict(button)
+    try:
+        return {**button, "url": checked(str(button["url"]))}
+    except WrongLink as error:
+        raise bad_request(f"inline keyboard button {error}") from None

@@ -6,10 +6,12 @@ Source: https://core.telegram.org/bots/api#html-style
 
 import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bot.sandbox.errors import bad_request
+from bot.sandbox.links import WrongLink, checked, user_of
 
 Entity = dict[str, Any]
 
@@ -28,7 +30,6 @@ _SIMPLE = {
     "code": "code",
     "pre": "pre",
 }
-_LINKS = ("http://", "https://", "tg://", "mailto:", "tel:")
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)((?:[^<>\"']|\"[^\"]*\"|'[^']*')*)>")
 _ATTRIBUTE = re.compile(r"([a-z-]+)(?:\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']+)))?")
 _REFERENCE = re.compile(r"&(?:lt|gt|amp|quot|#[0-9]{1,7}|#x[0-9a-fA-F]{1,6});")
@@ -44,6 +45,7 @@ _FOUND = (
 class _Open:
     tag: str
     start: int
+    piece: int
     entity: Entity | None
 
 
@@ -53,27 +55,33 @@ def utf16_length(text: str) -> int:
 
 
 def rich_text(
-    text: str, *, parse_mode: str | None, entities: list[Entity] | None = None
+    text: str,
+    *,
+    parse_mode: str | None,
+    users: Callable[[int], dict[str, Any] | None],
+    entities: list[Entity] | None = None,
 ) -> tuple[str, list[Entity]]:
     """Text as Telegram stores it: trimmed, with entities, found ones included.
 
     Args:
         text: as the sender wrote it.
         parse_mode: "HTML" or None.
+        users: a User by id, or None for somebody the bot does not know, who is not mentioned.
         entities: entities given instead of a parse mode.
 
     Raises:
         ApiError: 400 for broken markup or a parse mode that the sandbox does not speak.
     """
-    if not parse_mode:
-        return finish(text, list(entities or ()))
-    if parse_mode.lower() != "html":
-        raise bad_request("unsupported parse_mode (the sandbox speaks HTML)")
-    return finish(*parse_html(text))
+    given = list(entities or ())
+    if parse_mode:
+        if parse_mode.lower() != "html":
+            raise bad_request("unsupported parse_mode (the sandbox speaks HTML)")
+        text, given = parse_html(text)
+    return finish(text, [one for entity in given if (one := _known(entity, users)) is not None])
 
 
 def parse_html(source: str) -> tuple[str, list[Entity]]:
-    """Plain text and entities of Telegram's HTML.
+    """Plain text and entities of Telegram's HTML; of whom it mentions, only the id is known.
 
     Raises:
         ApiError: 400 "can't parse entities: ...", as Telegram words it.
@@ -91,9 +99,10 @@ def parse_html(source: str) -> tuple[str, list[Entity]]:
                 raise _unparsable(f"Unsupported start tag at byte offset {offset}")
             closing, name, attributes = tag[1], tag[2].lower(), tag[3]
             if closing:
-                _close(stack, entities, name, length, offset)
+                _close(stack, entities, name, length, offset, pieces)
             else:
-                stack.append(_Open(name, length, _entity(name, attributes, stack, offset)))
+                entity = _entity(name, attributes, stack, offset)
+                stack.append(_Open(name, length, len(pieces), entity))
             position = tag.end()
             continue
         reference = _REFERENCE.match(source, position) if source[position] == "&" else None
@@ -144,8 +153,7 @@ def _entity(name: str, attributes: str, stack: list[_Open], offset: int) -> Enti
         for match in _ATTRIBUTE.finditer(attributes)
     }
     if name == "a":
-        link = values.get("href", "")
-        return {"type": "text_link", "url": link} if link.startswith(_LINKS) else None
+        return {"type": "text_link", "url": values.get("href", "")}
     if name == "span":
         if values.get("class") != "tg-spoiler":
             raise _unparsable(f'Tag "span" must have class "tg-spoiler" at byte offset {offset}')
@@ -164,7 +172,43 @@ def _entity(name: str, attributes: str, stack: list[_Open], offset: int) -> Enti
     return {"type": _SIMPLE[name]}
 
 
-def _close(stack: list[_Open], entities: list[Entity], name: str, length: int, offset: int) -> None:
+def _known(entity: Entity, users: Callable[[int], dict[str, Any] | None]) -> Entity | None:
+    """An entity with the whole User of whom it mentions; None where nobody knows them.
+
+    Raises:
+        ApiError: 400, its link is none.
+    """
+    if entity["type"] == "text_link":
+        try:
+            return {**entity, "url": checked(str(entity.get("url", "")))}
+        except WrongLink as error:
+            raise bad_request(f"wrong message entity: {error}") from None
+    if entity["type"] != "text_mention":
+        return entity
+    mentioned = entity.get("user")
+    user_id = mentioned.get("id") if isinstance(mentioned, dict) else None
+    user = users(user_id) if isinstance(user_id, int) else None
+    return None if user is None else {**entity, "user": user}
+
+
+def _link(link: str) -> Entity | None:
+    user_id = user_of(link)
+    if user_id is not None:
+        return {"type": "text_mention", "user": {"id": user_id}}
+    try:
+        return {"type": "text_link", "url": checked(link)}
+    except WrongLink:
+        return None
+
+
+def _close(
+    stack: list[_Open],
+    entities: list[Entity],
+    name: str,
+    length: int,
+    offset: int,
+    pieces: list[str],
+) -> None:
     if not stack:
         raise _unparsable(f"Unexpected end tag at byte offset {offset}")
     last = stack.pop()
@@ -173,9 +217,12 @@ def _close(stack: list[_Open], entities: list[Entity], name: str, length: int, o
             f"Unmatched end tag at byte offset {offset}, "
             f'expected "</{last.tag}>", found "</{name}>"'
         )
-    if last.entity is not None and length > last.start:
+    entity = last.entity
+    if entity is not None and entity["type"] == "text_link":
+        entity = _link(entity["url"] or "".join(pieces[last.piece :]))
+    if entity is not None and length > last.start:
         place = {"offset": last.start, "length": length - last.start}
-        entities.append({"type": last.entity["type"], **place, **last.entity})
+        entities.append({"type": entity["type"], **place, **entity})
 
 
 def _unparsable(reason: str) -> Exception:

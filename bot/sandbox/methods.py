@@ -9,12 +9,14 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import telegram
+
 from bot.sandbox.errors import ApiError, bad_request
 from bot.sandbox.forms import Form, Upload, is_utf8
 from bot.sandbox.keyboard import inline_keyboard, reply_markup
 from bot.sandbox.markup import rich_text
 from bot.sandbox.pictures import NotAPicture, dimensions
-from bot.sandbox.updates import Webhook
+from bot.sandbox.webhook import WebhookRules, webhook_at
 from bot.sandbox.world import Account, Claims, Json, World, inside_reply, seen_by_bot
 
 MAX_TEXT = 4096
@@ -27,6 +29,7 @@ MAX_PHOTO_SIDES_PX = 10_000
 MAX_PHOTO_RATIO = 20
 MAX_COMMANDS = 100
 MAX_ALBUM = 10
+MAX_DELETED = 100
 ACTIONS = frozenset(
     (
         "typing",
@@ -41,6 +44,10 @@ ACTIONS = frozenset(
         "record_video_note",
         "upload_video_note",
     )
+)
+BOT_API_METHODS = frozenset(
+    # python-telegram-bot gives every method also by its name in the Bot API.
+    {name for name in vars(telegram.Bot) if re.fullmatch(r"[a-z]+([A-Z][a-z]*)+", name)} | {"close"}
 )
 MEDIA = ("photo", "document", "video", "video_note")
 _CONTENT = frozenset({"text", "entities", "caption", "caption_entities", *MEDIA})
@@ -98,10 +105,16 @@ class Call:
 
 
 class Methods:
-    """Bot API methods by name; `await methods.call("sendMessage", form)` gives the result."""
+    """Bot API methods by name; `await methods.call("sendMessage", form)` gives the result.
 
-    def __init__(self, world: World) -> None:
+    Args:
+        world: the state.
+        webhooks: which addresses may be one.
+    """
+
+    def __init__(self, world: World, webhooks: WebhookRules) -> None:
         self._world = world
+        self._webhooks = webhooks
         self._table: dict[str, Callable[[Call], Awaitable[Any]]] = {
             name.lower(): method
             for name, method in {
@@ -138,9 +151,18 @@ class Methods:
             }.items()
         }
 
-    def knows(self, name: str) -> bool:
-        """Whether there is a method of this name; case does not matter."""
-        return name.lower() in self._table
+    def check(self, name: str) -> None:
+        """Whether there is a method of this name; case does not matter.
+
+        Raises:
+            ApiError: 400 for a method that only Telegram has, 404 for what is no method.
+        """
+        if name.lower() in self._table:
+            return
+        for known in BOT_API_METHODS:
+            if known.lower() == name.lower():
+                raise bad_request(f"the sandbox does not have {known}")
+        raise ApiError(404, "Not Found: method not found")
 
     async def call(self, name: str, form: Form) -> Any:
         """Carry a method out; its result as JSON.
@@ -176,10 +198,14 @@ class Methods:
         url = call.text("url")
         webhook = None
         if url:
-            webhook = Webhook(
+            if call.text("certificate") or call.upload("certificate"):
+                raise bad_request("bad webhook: the sandbox takes no certificate of a webhook")
+            webhook = await webhook_at(
                 url,
-                secret_token=call.text("secret_token") or None,
-                max_connections=call.integer("max_connections") or 40,
+                self._webhooks,
+                ip_address=call.text("ip_address"),
+                secret_token=call.text("secret_token"),
+                max_connections=call.integer("max_connections"),
             )
         inbox.allow(_kinds(call))
         if call.flag("drop_pending_updates"):
@@ -202,6 +228,7 @@ class Methods:
             "pending_update_count": inbox.pending_count,
         }
         if webhook:
+            info["ip_address"] = webhook.ip_address
             info["max_connections"] = webhook.max_connections
             if webhook.last_error:
                 info["last_error_date"], info["last_error_message"] = webhook.last_error
@@ -212,19 +239,19 @@ class Methods:
     # Sending
 
     async def _send_message(self, call: Call) -> Json:
-        return self._send(call, _text(call))
+        return self._send(call, self._text(call))
 
     async def _send_photo(self, call: Call) -> Json:
         media = await self._media("photo", call.text("photo"), call)
-        return self._send(call, {**media, **_caption(call)})
+        return self._send(call, {**media, **self._caption(call)})
 
     async def _send_document(self, call: Call) -> Json:
         media = await self._media("document", call.text("document"), call)
-        return self._send(call, {**media, **_caption(call)})
+        return self._send(call, {**media, **self._caption(call)})
 
     async def _send_video(self, call: Call) -> Json:
         media = await self._media("video", call.text("video"), call)
-        return self._send(call, {**media, **_caption(call)})
+        return self._send(call, {**media, **self._caption(call)})
 
     async def _send_video_note(self, call: Call) -> Json:
         return self._send(call, await self._media("video_note", call.text("video_note"), call))
@@ -237,10 +264,21 @@ class Methods:
         if len({"photo" in content for content in contents}) > 1:
             raise bad_request("documents can't be mixed with other media types")
         group_id = self._world.next_group_id()
-        return [self._send(call, {**content, "media_group_id": group_id}) for content in contents]
+        return self._send_all(call, [{**one, "media_group_id": group_id} for one in contents])
 
     def _send(self, call: Call, content: Json) -> Json:
+        return self._send_all(call, [content])[0]
+
+    def _send_all(self, call: Call, contents: list[Json]) -> list[Json]:
         account = self._reachable(call)
+        checked = [self._complete(call, account, one) for one in contents]
+        if self._world.throttle is not None:
+            self._world.throttle.take(account.user_id, len(checked))
+        drafts = [self._world.draft(account, from_bot=True, content=one) for one in checked]
+        return [seen_by_bot(self._world.post(account, one)) for one in drafts]
+
+    def _complete(self, call: Call, account: Account, content: Json) -> Json:
+        """A new message's content, with what the call says around it."""
         content.update(self._reply(call, account))
         markup = reply_markup(call.structure("reply_markup"))
         if markup is not None:
@@ -249,8 +287,7 @@ class Methods:
             content["has_protected_content"] = True
         if call.text("message_effect_id"):
             content["effect_id"] = call.text("message_effect_id")
-        message = self._world.draft(account, from_bot=True, content=content)
-        return seen_by_bot(self._world.post(account, message))
+        return content
 
     def _reply(self, call: Call, account: Account) -> Json:
         parameters = call.structure("reply_parameters")
@@ -311,7 +348,7 @@ class Methods:
     def _media_again(self, kind: str, reference: str) -> Json:
         if reference.startswith(("http://", "https://")):
             raise bad_request("failed to get HTTP URL content")  # the sandbox fetches nothing
-        known = self._world.known_media(reference)
+        known = self._world.files.media(reference)
         if known is None:
             raise bad_request("wrong file identifier/HTTP URL specified")
         if kind not in known:
@@ -339,20 +376,20 @@ class Methods:
         if not isinstance(item, dict) or item.get("type") not in {"photo", "document"}:
             raise bad_request("can't parse InputMedia: the sandbox speaks photo and document")
         media = await self._media(item["type"], str(item.get("media") or ""), call)
-        return {**media, **_caption(Call(Form(item)))}
+        return {**media, **self._caption(Call(Form(item)))}
 
     # Editing
 
     async def _edit_text(self, call: Call) -> Json:
         account, message = self._editable(call)
-        content = _text(call)
+        content = self._text(call)
         if "text" not in message:
             raise bad_request("there is no text in the message to edit")
         return self._edit(call, account, message, content)
 
     async def _edit_caption(self, call: Call) -> Json:
         account, message = self._editable(call)
-        content = _caption(call)
+        content = self._caption(call)
         if "text" in message:
             raise bad_request("there is no caption in the message to edit")
         if "video_note" in message:
@@ -414,10 +451,7 @@ class Methods:
 
     async def _delete_messages(self, call: Call) -> bool:
         account = self._reachable(call)
-        ids = call.structure("message_ids")
-        if not isinstance(ids, list) or not 1 <= len(ids) <= 100:
-            raise bad_request("message identifiers are not specified")
-        self._world.delete(account, [one for one in ids if isinstance(one, int)])
+        self._world.delete(account, _message_ids(call))
         return True
 
     # The rest
@@ -431,6 +465,7 @@ class Methods:
             )
         if len(call.text("text")) > MAX_ANSWER:
             raise bad_request("MESSAGE_TOO_LONG")
+        self._world.answered(query_id)
         query.account.events.publish(
             "answer",
             {
@@ -501,6 +536,41 @@ class Methods:
 
         return method
 
+    # What calls say
+
+    def _text(self, call: Call) -> Json:
+        text, entities = self._rich(call, "text", "entities")
+        if not text:
+            raise bad_request("message text is empty")
+        if len(text) > MAX_TEXT:
+            raise bad_request("message is too long")
+        return {"text": text, **({"entities": entities} if entities else {})}
+
+    def _caption(self, call: Call) -> Json:
+        text, entities = self._rich(call, "caption", "caption_entities")
+        if len(text) > MAX_CAPTION:
+            raise bad_request("message caption is too long")
+        if not text:
+            return {}
+        return {"caption": text, **({"caption_entities": entities} if entities else {})}
+
+    def _rich(self, call: Call, field: str, entities_field: str) -> tuple[str, list[Json]]:
+        entities = call.structure(entities_field)
+        given = [
+            one
+            for one in (entities if isinstance(entities, list) else ())
+            if isinstance(one, dict)
+            and isinstance(one.get("type"), str)
+            and isinstance(one.get("offset"), int)
+            and isinstance(one.get("length"), int)
+        ]
+        return rich_text(
+            call.text(field),
+            parse_mode=call.text("parse_mode"),
+            users=self._world.user,
+            entities=given,
+        )
+
     def _chat(self, call: Call) -> Account:
         if not call.text("chat_id"):
             raise bad_request("chat_id is empty")
@@ -526,38 +596,28 @@ def _whole(value: Any) -> Any:
 
 def _kinds(call: Call) -> list[str] | None:
     kinds = call.structure("allowed_updates")
-    return [str(kind) for kind in kinds] if isinstance(kinds, list) else None
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        return None
+    return kinds
 
 
-def _text(call: Call) -> Json:
-    text, entities = _rich(call, "text", "entities")
-    if not text:
-        raise bad_request("message text is empty")
-    if len(text) > MAX_TEXT:
-        raise bad_request("message is too long")
-    return {"text": text, **({"entities": entities} if entities else {})}
-
-
-def _caption(call: Call) -> Json:
-    text, entities = _rich(call, "caption", "caption_entities")
-    if len(text) > MAX_CAPTION:
-        raise bad_request("message caption is too long")
-    if not text:
-        return {}
-    return {"caption": text, **({"caption_entities": entities} if entities else {})}
-
-
-def _rich(call: Call, field: str, entities_field: str) -> tuple[str, list[Json]]:
-    entities = call.structure(entities_field)
-    given = [
-        one
-        for one in (entities if isinstance(entities, list) else ())
-        if isinstance(one, dict)
-        and isinstance(one.get("type"), str)
-        and isinstance(one.get("offset"), int)
-        and isinstance(one.get("length"), int)
-    ]
-    return rich_text(call.text(field), parse_mode=call.text("parse_mode"), entities=given)
+def _message_ids(call: Call) -> list[int]:
+    ids = call.structure("message_ids")
+    if ids in (None, ""):
+        raise bad_request("message identifiers are not specified")
+    if not isinstance(ids, list):
+        raise bad_request("expected an Array of message identifiers")
+    if len(ids) > MAX_DELETED:
+        raise bad_request("too many message identifiers specified")
+    if not all(isinstance(one, int | str) and not isinstance(one, bool) for one in ids):
+        raise bad_request("message identifier must be a Number")
+    try:
+        numbers = [int(one) for one in ids]
+    except ValueError:
+        raise bad_request("can't parse message identifier as Number") from None
+    if any(number <= 0 for number in numbers):
+        raise bad_request("invalid message identifier specified")
+    return numbers
 
 
 def _scope(call: Call) -> str:

@@ -157,6 +157,7 @@ class People:
             "file_size": len(data),
             **more,
         }
+        self._world.files.describe({kind: media})
         return self._deliver(account, {kind: media}, envelope)
 
     def forward(

@@ -20,8 +20,11 @@ from bot.sandbox.botapi import BotApi
 from bot.sandbox.client import Person
 from bot.sandbox.faults import Faults
 from bot.sandbox.listener import Listener
+from bot.sandbox.rates import Rates
 from bot.sandbox.stage import Performer
+from bot.sandbox.updates import Lifetimes
 from bot.sandbox.userapi import UserApi
+from bot.sandbox.webhook import WebhookRules
 from bot.sandbox.world import World
 
 _BOT_ID = 7_000_000_001
@@ -44,6 +47,12 @@ class Sandbox:
         clock: seconds since 1970, for dates and expiry.
         performer: makes clips from photos for the page, which offers it as long as there is one;
             the attribute may be set at any time.
+        lifetimes: how long the bot has to fetch updates and to answer pressed buttons; by default
+            as long as Telegram gives it.
+        rates: how many messages the bot may send in which time, as `Rates()` for Telegram's limits;
+            None sets none.
+        webhooks: which addresses the bot may have its updates posted to; by default only ones of
+            this machine, on Telegram's ports.
 
     Raises:
         OSError: on entering, when the port is taken.
@@ -59,6 +68,9 @@ class Sandbox:
         token: str | None = None,
         clock: Callable[[], float] = time.time,
         performer: Performer | None = None,
+        lifetimes: Lifetimes | None = None,
+        rates: Rates | None = None,
+        webhooks: WebhookRules | None = None,
     ) -> None:
         self.performer = performer
         self.token = token or f"{_BOT_ID}:{secrets.token_urlsafe(26)}"
@@ -69,7 +81,10 @@ class Sandbox:
             bot_name=bot_name,
             bot_username=bot_username,
             clock=clock,
+            lifetimes=lifetimes,
+            rates=rates,
         )
+        self._webhooks = webhooks or WebhookRules()
         self._people: list[Person] = []
         self._listener: Listener | None = None
         self._delivering: asyncio.Task[None] | None = None
@@ -104,7 +119,9 @@ class Sandbox:
         listening = socket.create_server((self._host, self._port))
         self._port = listening.getsockname()[1]
         hosts = frozenset(f"{name}:{self._port}" for name in (*_LOCAL_NAMES, self._host))
-        bot_api = BotApi(self._world, token=self.token, hang_up=self._hang_up)
+        bot_api = BotApi(
+            self._world, token=self.token, hang_up=self._hang_up, webhooks=self._webhooks
+        )
         user_api = UserApi(
             self._world,
             hosts=hosts,

@@ -17,14 +17,13 @@ from bot.sandbox.events import EventLog
 from bot.sandbox.faults import Faults
 from bot.sandbox.files import FileStore
 from bot.sandbox.pictures import Rendition, renditions, thumbnail
-from bot.sandbox.updates import Inbox
+from bot.sandbox.rates import Rates, Throttle
+from bot.sandbox.updates import Inbox, Lifetimes
 
 Json = dict[str, Any]
 
 MAX_MESSAGES = 500
 """Messages kept in a chat; older ones are forgotten."""
-MAX_QUERIES = 1000
-QUERY_LIFETIME_S = 15 * 60
 
 
 @dataclass(slots=True)
@@ -117,6 +116,8 @@ class World:
         bot_name: as shown.
         bot_username: without @.
         clock: seconds since 1970.
+        lifetimes: how long the bot has for what it is asked.
+        rates: how much the bot may send; None sets no limits.
     """
 
     def __init__(
@@ -126,8 +127,12 @@ class World:
         bot_name: str,
         bot_username: str,
         clock: Callable[[], float] = time.time,
+        lifetimes: Lifetimes | None = None,
+        rates: Rates | None = None,
     ) -> None:
+        lifetimes = lifetimes or Lifetimes()
         self.clock = clock
+        self.throttle = Throttle(rates, clock) if rates else None
         self.bot: Json = {
             "id": bot_id,
             "is_bot": True,
@@ -137,7 +142,7 @@ class World:
         self.texts: dict[tuple[str, str], str] = {}
         self.faults = Faults()
         self.files = FileStore()
-        self.inbox = Inbox(self.faults, clock)
+        self.inbox = Inbox(self.faults, clock, lifetimes=lifetimes)
         self.closing = asyncio.Event()
         self.accounts = {
             account.name: account
@@ -145,6 +150,7 @@ class World:
         }
         self._commands: dict[tuple[str, str], list[Json]] = {}
         self._queries: OrderedDict[str, Query] = OrderedDict()
+        self._answer_s = lifetimes.answer_s
         self._last_message_id = 0
         self._last_group_id = 13_000_000_000
         self._last_query_id = 4_000_000_000
@@ -154,6 +160,13 @@ class World:
     def account_of(self, user_id: int) -> Account | None:
         """The person (and chat) with an id, or None."""
         return next((one for one in self.accounts.values() if one.user_id == user_id), None)
+
+    def user(self, user_id: int) -> Json | None:
+        """The person, or the bot, with an id as a Bot API User, or None."""
+        if user_id == self.bot["id"]:
+            return self.bot
+        account = self.account_of(user_id)
+        return account.user() if account else None
 
     def draft(self, account: Account, *, from_bot: bool, content: Json) -> Json:
         """A new message with the next id, not yet in its chat."""
@@ -207,7 +220,9 @@ class World:
         Raises:
             NotAPicture: the bytes cannot be shown.
         """
-        return [self._photo_size(one) for one in await asyncio.to_thread(renditions, data)]
+        sizes = [self._photo_size(one) for one in await asyncio.to_thread(renditions, data)]
+        self.files.describe({"photo": sizes})
+        return sizes
 
     async def document(self, data: bytes, *, name: str, mime_type: str) -> Json:
         """A file as a Bot API Document, kept byte for byte, with a preview where it is an image."""
@@ -227,6 +242,7 @@ class World:
         }
         if preview is not None:
             document["thumbnail"] = self._photo_size(preview, folder="thumbnails")
+        self.files.describe({"document": document})
         return document
 
     async def clip(self, kind: str, data: bytes, claims: Claims) -> Json:
@@ -254,8 +270,11 @@ class World:
             "duration": truth.duration_s if claims.duration_s is None else claims.duration_s,
         }
         if kind == "video_note":
-            return {**clip, "length": width_px}
-        return {**clip, "width": width_px, "height": height_px, "mime_type": mime_type}
+            clip["length"] = width_px
+        else:
+            clip.update(width=width_px, height=height_px, mime_type=mime_type)
+        self.files.describe({kind: clip})
+        return clip
 
     def _photo_size(self, rendition: Rendition, folder: str = "photos") -> Json:
         file = self.files.add(rendition.data, folder=folder, suffix=".jpg", mime_type="image/jpeg")
@@ -267,34 +286,29 @@ class World:
             "height": rendition.height_px,
         }
 
-    def known_media(self, file_id: str) -> Json | None:
-        """{"photo": [...]}, {"document": {...}} or the like of a message with a file, or None."""
-        for account in self.accounts.values():
-            for message in account.messages.values():
-                if any(size["file_id"] == file_id for size in message.get("photo", ())):
-                    return {"photo": message["photo"]}
-                for kind in ("document", "video", "video_note"):
-                    if message.get(kind, {}).get("file_id") == file_id:
-                        return {kind: message[kind]}
-        return None
-
     # Buttons
 
     def ask(self, account: Account) -> str:
         """Remember that a button was pressed; the new query's id."""
+        self._forget_late_queries()
         self._last_query_id += 1
         query_id = str(self._last_query_id)
         self._queries[query_id] = Query(account, self.clock())
-        while len(self._queries) > MAX_QUERIES:
-            self._queries.popitem(last=False)
         return query_id
 
     def query(self, query_id: str) -> Query | None:
         """A query that can still be answered, or None."""
-        query = self._queries.get(query_id)
-        if query is None or self.clock() - query.asked_at > QUERY_LIFETIME_S:
-            return None
-        return query
+        self._forget_late_queries()
+        return self._queries.get(query_id)
+
+    def answered(self, query_id: str) -> None:
+        """Take no further answer to a query."""
+        del self._queries[query_id]
+
+    def _forget_late_queries(self) -> None:
+        oldest = self.clock() - self._answer_s
+        for query_id in [key for key, one in self._queries.items() if one.asked_at < oldest]:
+            del self._queries[query_id]
 
     # Commands
 

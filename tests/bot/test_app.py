@@ -112,7 +112,7 @@ async def test_sigterm_lets_the_running_answer_end_and_tells_the_waiting(
 ) -> None:
     port = fakes.free_port()
     changes = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port} if webhook else {}
-    async with Sandbox() as sandbox:
+    async with Sandbox(webhooks=fakes.ANY_PORT) as sandbox:
         ana = sandbox.person("ana")
         await ana.set_language("en")
         async with process(sandbox, tmp_path, hold=2.0, **changes) as bot:
@@ -175,7 +175,7 @@ async def test_a_webhook_that_a_polling_bot_removes_is_told(
     async with Sandbox() as sandbox:
         chosen = fakes.settings(sandbox, tmp_path)
         async with httpx.AsyncClient(trust_env=False) as other:
-            body = {"url": "http://127.0.0.1:9/hook"}
+            body = {"url": "http://127.0.0.1:88/hook"}
             await other.post(f"{sandbox.bot_api_url}{sandbox.token}/setWebhook", json=body)
         async with app.running(chosen, FakeEngine(), draw=fakes.draw):
             pass

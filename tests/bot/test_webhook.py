@@ -378,7 +378,7 @@ async def test_a_token_that_is_revoked_ends_the_bot(
 ) -> None:
     monkeypatch.setattr(transport, "_ASKED_AGAIN_AFTER_S", (0.01, 0.01))
     port = fakes.free_port()
-    async with Sandbox() as sandbox:
+    async with Sandbox(webhooks=fakes.ANY_PORT) as sandbox:
         address = f"http://127.0.0.1:{port}"
         chosen = fakes.settings(
             sandbox, tmp_path, webhook_url=address, webhook_port=port, webhook_check_s=1

@@ -8,7 +8,7 @@ from PIL import Image
 from selenium import webdriver
 from telegram import BotCommand
 
-from bot.sandbox import Sandbox
+from bot.sandbox import Rates, Sandbox
 from tests.e2e.chat_page import ChatPage, chromium
 from tests.e2e.echo_bot import EchoBot
 
@@ -21,7 +21,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as sandbox:
+    async with Sandbox(rates=Rates()) as sandbox:
         yield sandbox
 
 

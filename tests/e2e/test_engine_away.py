@@ -12,7 +12,7 @@ from pathlib import Path
 import skimage.data
 from PIL import Image
 
-from bot.sandbox import Person, Sandbox
+from bot.sandbox import Person, Rates, Sandbox
 from bot.store import add_key
 from bot.texts import LANGUAGES, say
 
@@ -104,7 +104,7 @@ async def test_every_chat_gets_an_answer_whatever_the_engine_does(tmp_path: Path
     Image.fromarray(skimage.data.astronaut()).save(tmp_path / "astronaut.jpg", quality=95)
     photo = (tmp_path / "astronaut.jpg").read_bytes()
     socket = tmp_path / "engine.sock"
-    async with Sandbox() as sandbox, a_bot(tmp_path, sandbox, socket) as bot:
+    async with Sandbox(rates=Rates()) as sandbox, a_bot(tmp_path, sandbox, socket) as bot:
         ana, ben = sandbox.person("ana"), sandbox.person("ben")
         await ana.send_text("/start")
         await ana.reply(timeout_s=PATIENCE_S)

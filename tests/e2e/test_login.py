@@ -14,6 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
 from bot.liveness import draw
+from bot.sandbox import Rates, Sandbox
 from bot.texts import say
 from tests.bot.fakes import picture
 from tests.bot.logins import LOT, SELFIES, LoginEngine, login_bot
@@ -65,7 +66,10 @@ async def test_a_login_from_the_consent_to_its_end(
     engine.watch = clip_of(0, draw(random.Random(LOT)))
     video = tmp_path / "round.mp4"
     video.write_bytes(clip(7.0, 128, 128))
-    async with login_bot(tmp_path, engine) as sandbox:
+    async with (
+        Sandbox(rates=Rates()) as sandbox,
+        login_bot(tmp_path, engine, sandbox, send_rate=30),
+    ):
 
         def scenario() -> None:
             visit = Visit(browser, sandbox.url, language)

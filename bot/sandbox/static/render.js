@@ -10,6 +10,7 @@ const TAGS = {
   bold: "strong", italic: "em", underline: "u", strikethrough: "s", code: "code", pre: "pre",
   blockquote: "blockquote", expandable_blockquote: "blockquote",
 };
+const TINTED = ["mention", "hashtag", "text_mention"];
 const SAFE_LINK = /^(https?:|tg:|mailto:|tel:)/i;
 
 export function element(tag, properties = {}, ...children) {
@@ -240,7 +241,7 @@ function dress(entity, inner, text, hands) {
     return element("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, inner);
   }
   const tag = TAGS[entity.type];
-  return tag ? element(tag, {}, inner) : element("span", { class: entity.type === "mention" || entity.type === "hashtag" ? "tinted" : undefined }, inner);
+  return tag ? element(tag, {}, inner) : element("span", { class: TINTED.includes(entity.type) ? "tinted" : undefined }, inner);
 }
 
 export function dayOf(seconds) {

@@ -18,7 +18,10 @@ from telegram import (
 )
 from telegram.error import BadRequest, Forbidden, InvalidToken, TelegramError
 
-from bot.sandbox import Person, Sandbox
+from bot.sandbox import Lifetimes, Person, Sandbox, WebhookRules
+from bot.sandbox.files import FileStore
+from bot.sandbox.methods import BOT_API_METHODS, Methods
+from bot.sandbox.world import World
 from tests.bot.sandbox.pictures import picture
 
 
@@ -108,6 +111,30 @@ async def test_refused_photos(bot: Bot, ana: Person, chat_id: int, data: bytes, 
         await bot.send_photo(chat_id, data)
 
 
+async def test_a_file_id_outlives_its_message(
+    bot: Bot, ana: Person, sandbox: Sandbox, chat_id: int, photo: bytes
+):
+    picture_of_ana = await ana.send_photo(photo)
+    note = await ana.send_document(b"x", name="x.txt")
+    voice = await ana.send_voice()
+    for message in await ana.messages():
+        await ana.delete(message)
+    sent = await bot.send_photo(chat_id, picture_of_ana.photo)
+    assert sent.photo[-1].file_id == picture_of_ana.photo
+    assert (await bot.send_document(chat_id, note.document)).document.file_name == "x.txt"
+    with refused("can't use file of type Voice as Photo"):
+        await bot.send_photo(chat_id, voice.raw["voice"]["file_id"])
+
+
+def test_what_a_file_belongs_to_goes_with_the_file():
+    store = FileStore(budget_bytes=10)
+    old, new = (store.add(bytes(10), folder="documents", suffix="", mime_type="") for _ in range(2))
+    for file in (old, new):  # the old one is gone already, as a photo's first size may be
+        store.describe({"document": {"file_id": file.file_id}})
+    assert store.media(old.file_id) is None
+    assert store.media(new.file_id) == {"document": {"file_id": new.file_id}}
+
+
 async def test_photo_by_unknown_reference(bot: Bot, ana: Person, chat_id: int):
     with refused("wrong file identifier"):
         await bot.send_photo(chat_id, "AgACnothing")
@@ -161,6 +188,30 @@ async def test_deletes(bot: Bot, ana: Person, chat_id: int):
     assert [one.text for one in await ana.messages()] == ["/start"]
 
 
+@pytest.mark.parametrize(
+    ("ids", "complaint"),
+    [
+        ("", "message identifiers are not specified"),
+        ("7", "expected an Array of message identifiers"),
+        (list(range(1, 102)), "too many message identifiers specified"),
+        ([[1]], "message identifier must be a Number"),
+        (["x"], "can't parse message identifier as Number"),
+        ([0], "invalid message identifier specified"),
+    ],
+)
+async def test_messages_to_delete(
+    sandbox: Sandbox, bot: Bot, ana: Person, chat_id: int, ids: object, complaint: str
+):
+    sent = await bot.send_message(chat_id, "x")
+    async with httpx.AsyncClient() as http:
+        address = f"{sandbox.bot_api_url}{sandbox.token}/deleteMessages"
+        wrong = await http.post(address, json={"chat_id": chat_id, "message_ids": ids})
+        assert wrong.json()["description"] == f"Bad Request: {complaint}"
+        right = {"chat_id": chat_id, "message_ids": [str(sent.message_id)]}
+        assert (await http.post(address, json=right)).json()["result"] is True
+    assert [one.text for one in await ana.messages()] == ["/start"]
+
+
 async def test_old_messages_cannot_be_deleted():
     now = 1_000_000.0
     async with (
@@ -183,19 +234,30 @@ async def test_buttons_and_answers(bot: Bot, ana: Person, chat_id: int):
         update = (await bot.get_updates(offset=update.update_id + 1, timeout=10))[-1]
     assert update.callback_query.data == "b"
     assert update.callback_query.message.text == "choose"
+    with refused("MESSAGE_TOO_LONG"):
+        await update.callback_query.answer("x" * 201)
     await update.callback_query.answer("done", show_alert=True)
     answer = await pressing
     assert (answer.text, answer.alert) == ("done", True)
-    with refused("MESSAGE_TOO_LONG"):
-        await update.callback_query.answer("x" * 201)
+    with refused("too old"):
+        await update.callback_query.answer("again")
     with refused("too old"):
         await bot.answer_callback_query("123")
 
 
-async def test_queries_expire(photo: bytes):
+@pytest.mark.parametrize(
+    ("lifetimes", "age_s", "in_time"),
+    [
+        (Lifetimes(), 15, True),
+        (Lifetimes(), 16, False),
+        (Lifetimes(answer_s=60), 60, True),
+        (Lifetimes(answer_s=60), 61, False),
+    ],
+)
+async def test_queries_expire(lifetimes: Lifetimes, age_s: float, in_time: bool):
     now = 1_000_000.0
     async with (
-        Sandbox(clock=lambda: now) as sandbox,
+        Sandbox(clock=lambda: now, lifetimes=lifetimes) as sandbox,
         Bot(sandbox.token, base_url=sandbox.bot_api_url) as bot,
     ):
         ana = sandbox.person("ana")
@@ -205,10 +267,53 @@ async def test_queries_expire(photo: bytes):
         updates = await bot.get_updates(timeout=10, allowed_updates=[])
         while not any(update.callback_query for update in updates):
             updates = await bot.get_updates(updates[-1].update_id + 1, timeout=10)
-        now += 3600
-        with refused("too old"):
-            await updates[-1].callback_query.answer("late")
-        pressing.cancel()
+        now += age_s
+        if in_time:
+            await updates[-1].callback_query.answer("in time")
+            assert (await pressing).text == "in time"
+        else:
+            with refused("too old"):
+                await updates[-1].callback_query.answer("late")
+            pressing.cancel()
+
+
+@pytest.mark.parametrize(
+    ("url", "becomes"),
+    [
+        ("t.me/x", "http://t.me/x"),
+        ("https://Example.org", "https://example.org/"),
+        ("http://127.0.0.1:8080/a?b#c", "http://127.0.0.1:8080/a?b#c"),
+        ("tg://user?id=7001", "tg://user?id=7001"),
+        ("tg:resolve?domain=x", "tg://resolve?domain=x"),
+    ],
+)
+async def test_links_of_buttons(bot: Bot, ana: Person, chat_id: int, url: str, becomes: str):
+    keys = InlineKeyboardMarkup([[InlineKeyboardButton("to", url=url)]])
+    sent = await bot.send_message(chat_id, "x", reply_markup=keys)
+    assert sent.reply_markup.inline_keyboard[0][0].url == becomes
+    assert (await ana.reply()).buttons[0][0].url == becomes
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://localhost/x", "Wrong HTTP URL"),
+        ("localhost:8080", "Wrong HTTP URL"),
+        ("ftp://example.org", "Unsupported URL protocol"),
+    ],
+)
+async def test_links_that_buttons_may_not_have(
+    bot: Bot, ana: Person, chat_id: int, url: str, reason: str
+):
+    keys = InlineKeyboardMarkup([[InlineKeyboardButton("to", url=url)]])
+    with refused(f"inline keyboard button URL '{url}' is invalid: {reason}"):
+        await bot.send_message(chat_id, "x", reply_markup=keys)
+
+
+async def test_people_are_mentioned(bot: Bot, ana: Person, chat_id: int):
+    text = '<a href="tg://user?id=7001">you</a>'
+    (mention,) = (await bot.send_message(chat_id, text, parse_mode="HTML")).entities
+    assert (mention.type, mention.user.id, mention.user.first_name) == ("text_mention", 7001, "Ana")
 
 
 async def test_chat_actions(bot: Bot, ana: Person, chat_id: int):
@@ -329,6 +434,7 @@ async def test_tokens_and_unknown_methods(sandbox: Sandbox):
         wrong = await http.get(f"{sandbox.bot_api_url}7000000001:{'x' * 35}/getMe")
         malformed = await http.get(f"{sandbox.bot_api_url}abc/getMe")
         unknown = await http.post(f"{sandbox.bot_api_url}{sandbox.token}/selfDestruct")
+        absent = await http.post(f"{sandbox.bot_api_url}{sandbox.token}/sendpoll")
         query = await http.get(f"{sandbox.bot_api_url}{sandbox.token}/GETME")
         posted = await http.post(
             f"{sandbox.bot_api_url}{sandbox.token}/sendMessage", json={"chat_id": 1, "text": "x"}
@@ -336,8 +442,19 @@ async def test_tokens_and_unknown_methods(sandbox: Sandbox):
         file = await http.get(f"{sandbox.file_url}{sandbox.token}/photos/file_99.jpg")
     assert wrong.json() == {"ok": False, "error_code": 401, "description": "Unauthorized"}
     assert (malformed.status_code, unknown.status_code, file.status_code) == (404, 404, 404)
+    assert unknown.json()["description"] == "Not Found: method not found"
+    assert absent.status_code == 400
+    assert absent.json()["description"] == "Bad Request: the sandbox does not have sendPoll"
     assert query.json()["ok"] is True
     assert posted.json()["description"] == "Bad Request: chat not found"
+
+
+def test_whatever_the_sandbox_has_is_a_method_of_the_bot_api():
+    names = {name.lower() for name in BOT_API_METHODS}
+    assert len(names) > 150
+    assert {"close", "logout", "sendpoll"} < names
+    own = Methods(World(bot_id=1, bot_name="x", bot_username="x"), WebhookRules())._table
+    assert own.keys() < names
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,31 @@
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from telegram import Bot, Message, Update
+from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, Message, Update
 from telegram.error import BadRequest, Conflict
 from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandler, filters
 
-from bot.sandbox import Fault, FaultKind, Person, Sandbox
+from bot.sandbox import Fault, FaultKind, Lifetimes, Person, Sandbox, WebhookRules
+from bot.sandbox.errors import ApiError
+from bot.sandbox.faults import Faults
 from bot.sandbox.listener import Listener
+from bot.sandbox.updates import Inbox
+
+ANY_PORT = WebhookRules(ports=None)
+"""Servers of tests take whatever port is free; Telegram takes four."""
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(webhooks=ANY_PORT) as sandbox:
+        yield sandbox
 
 
 def texts(updates: tuple[Update, ...]) -> list[str]:
@@ -46,6 +59,111 @@ async def test_only_kinds_that_are_asked_for(bot: Bot, ana: Person):
     await bot.get_updates(allowed_updates=[])
     await ana.send_text("three")
     assert texts(await bot.get_updates(offset=-1, timeout=10)) == ["three"]
+
+
+@pytest.mark.parametrize("kinds", [["telepathy"], ["MESSAGE", "telepathy"]])
+async def test_unknown_kinds_are_passed_over(bot: Bot, ana: Person, kinds: list[str]):
+    await bot.get_updates(allowed_updates=kinds)
+    await ana.send_text("heard")
+    assert texts(await bot.get_updates(offset=-1, timeout=10)) == ["heard"]
+
+
+async def test_known_kinds_beside_unknown_ones(bot: Bot, ana: Person):
+    await bot.get_updates(allowed_updates=["edited_message", "telepathy"])
+    assert (await bot.get_webhook_info()).allowed_updates == ("edited_message",)
+
+
+async def test_kinds_that_are_no_names_change_nothing(bot: Bot, ana: Person):
+    await bot.get_updates(allowed_updates=["edited_message"])
+    await bot.get_updates(allowed_updates=[7])
+    assert (await bot.get_webhook_info()).allowed_updates == ("edited_message",)
+
+
+@pytest.mark.parametrize(
+    ("lifetimes", "age_s", "kept"),
+    [
+        (Lifetimes(), 149, ["message", "callback_query"]),
+        (Lifetimes(), 151, ["message"]),
+        (Lifetimes(), 24 * 3600 - 1, ["message"]),
+        (Lifetimes(), 24 * 3600 + 1, []),
+        (Lifetimes(update_s=10, query_update_s=20), 15, ["callback_query"]),
+    ],
+)
+@pytest.mark.parametrize("by_webhook", [False, True], ids=["polling", "webhook"])
+async def test_what_nobody_fetches_expires(
+    lifetimes: Lifetimes,
+    age_s: float,
+    kept: list[str],
+    by_webhook: bool,
+    receiver: "tuple[Receiver, str]",
+):
+    now = 1_000_000.0
+    async with (
+        Sandbox(clock=lambda: now, lifetimes=lifetimes, webhooks=ANY_PORT) as sandbox,
+        Bot(sandbox.token, base_url=sandbox.bot_api_url) as bot,
+    ):
+        ana = sandbox.person("ana")
+        await ana.send_text("hi")
+        keys = InlineKeyboardMarkup([[InlineKeyboardButton("a", callback_data="a")]])
+        await bot.send_message(7001, "x", reply_markup=keys)
+        with pytest.raises(TimeoutError):
+            await ana.press(await ana.reply(), "a", timeout_s=0)
+        now += age_s
+        assert (await bot.get_webhook_info()).pending_update_count == len(kept)
+        if by_webhook:
+            hook, url = receiver
+            await bot.set_webhook(url)
+            updates = [Update.de_json((await hook.next())[0]) for _ in kept]
+        else:
+            updates = list(await bot.get_updates(timeout=0))
+        for kind in kept:
+            assert any(getattr(update, kind) for update in updates)
+        assert len(updates) == len(kept)
+
+
+async def test_more_than_a_thousand_unread_updates(bot: Bot, ana: Person):
+    await ana.send_text("x" * 4096 * 1100)
+    assert (await bot.get_webhook_info()).pending_update_count == 1101
+    assert texts(await bot.get_updates(limit=1)) == ["/start"]
+
+
+async def test_a_full_inbox_says_what_it_does_not_take(caplog: pytest.LogCaptureFixture):
+    inbox = Inbox(Faults(), capacity=2)
+    with caplog.at_level(logging.WARNING):
+        for number in range(3):
+            inbox.push("message", {"chat": {"id": 1}, "text": str(number)})
+    assert "2 unread updates" in caplog.text
+    (first, second) = await inbox.poll(offset=None, limit=100, timeout_s=0, allowed=None)
+    assert (first["message"]["text"], second["message"]["text"]) == ("0", "1")
+    await inbox.poll(offset=second["update_id"] + 1, limit=100, timeout_s=0, allowed=None)
+    inbox.push("message", {"chat": {"id": 1}, "text": "3"})
+    (third,) = await inbox.poll(offset=None, limit=100, timeout_s=0, allowed=None)
+    assert third["message"]["text"] == "3"
+
+
+async def test_deleting_a_webhook_leaves_a_poll_alone(bot: Bot, sandbox: Sandbox):
+    await bot.get_updates(timeout=0)
+    polling = asyncio.create_task(bot.get_updates(timeout=30))
+    async with Bot(sandbox.token, base_url=sandbox.bot_api_url) as other:
+        assert await other.delete_webhook()
+        await sandbox.person("ben").send_text("hi")
+    assert texts(await asyncio.wait_for(polling, 10)) == ["hi"]
+
+
+async def test_setting_a_webhook_ends_a_poll(
+    sandbox: Sandbox, receiver: "tuple[Receiver, str]", ana: Person
+):
+    inbox = sandbox._world.inbox
+    (first,) = await inbox.poll(offset=None, limit=100, timeout_s=0, allowed=None)
+    polling = asyncio.create_task(
+        inbox.poll(offset=first["update_id"] + 1, limit=100, timeout_s=30, allowed=None)
+    )
+    await asyncio.sleep(0)  # the poll waits now
+    async with Bot(sandbox.token, base_url=sandbox.bot_api_url) as other:
+        assert await other.set_webhook(receiver[1])
+        assert await other.delete_webhook()
+    with pytest.raises(ApiError, match=r"^Conflict: terminated by setWebhook request$"):
+        await asyncio.wait_for(polling, 10)
 
 
 async def test_the_older_of_two_polls_ends_in_a_conflict(bot: Bot, sandbox: Sandbox):
@@ -178,6 +296,9 @@ class Receiver:
 
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
+        self.refuses: str | None = None
+        self.hosts: list[str] = []
+        self.answer: dict | None = None
         self.taken: asyncio.Queue[tuple[dict, str | None]] = asyncio.Queue()
         self.app = Starlette(routes=[Route("/hook", self._take, methods=["POST"])])
 
@@ -185,9 +306,13 @@ class Receiver:
         if self.failures:
             self.failures -= 1
             return Response(status_code=503)
+        update = await request.json()
+        if self.refuses and update["message"]["from"]["first_name"] == self.refuses:
+            return Response(status_code=503)
+        self.hosts.append(request.headers["host"])
         secret = request.headers.get("X-Telegram-Bot-Api-Secret-Token")
-        await self.taken.put((await request.json(), secret))
-        return Response()
+        await self.taken.put((update, secret))
+        return JSONResponse(self.answer) if self.answer else Response()
 
     async def next(self) -> tuple[dict, str | None]:
         return await asyncio.wait_for(self.taken.get(), 10)
@@ -225,6 +350,83 @@ async def test_webhooks_are_tried_again(bot: Bot, ana: Person, receiver: tuple[R
     assert "503" in info.last_error_message
 
 
+class Slow(Receiver):
+    """A webhook's end that takes an update in only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.come: asyncio.Queue[str] = asyncio.Queue()
+        self.go_on = {name: asyncio.Event() for name in ("Ana", "Ben")}
+
+    async def _take(self, request: Request) -> Response:
+        message = (await request.json())["message"]
+        await self.come.put(message["text"])
+        await self.go_on[message["from"]["first_name"]].wait()
+        return await super()._take(request)
+
+
+async def test_one_chat_does_not_wait_for_another_and_keeps_its_order(bot: Bot, sandbox: Sandbox):
+    hook = Slow()
+    async with Listener(hook.app, socket.create_server(("127.0.0.1", 0))) as listener:
+        await bot.set_webhook(f"http://127.0.0.1:{listener.port}/hook")
+        ana, ben = sandbox.person("ana"), sandbox.person("ben")
+        for number in range(3):
+            await ana.send_text(f"ana {number}")
+        await ben.send_text("ben 0")
+        async with asyncio.timeout(10):
+            assert {await hook.come.get(), await hook.come.get()} == {"ana 0", "ben 0"}
+            hook.go_on["Ben"].set()
+            assert (await hook.next())[0]["message"]["text"] == "ben 0"
+            await ben.send_text("ben 1")
+            assert await hook.come.get() == "ben 1"
+            assert hook.come.empty()
+            hook.go_on["Ana"].set()
+            for number in range(1, 3):
+                assert await hook.come.get() == f"ana {number}"
+
+
+async def test_no_more_connections_than_were_asked_for(bot: Bot, sandbox: Sandbox):
+    hook = Slow()
+    async with Listener(hook.app, socket.create_server(("127.0.0.1", 0))) as listener:
+        await bot.set_webhook(f"http://127.0.0.1:{listener.port}/hook", max_connections=1)
+        ana, ben = sandbox.person("ana"), sandbox.person("ben")
+        await ana.send_text("ana")
+        await ben.send_text("ben")
+        async with asyncio.timeout(10):
+            assert await hook.come.get() == "ana"
+            await bot.get_webhook_info()
+            assert hook.come.empty()
+            hook.go_on["Ana"].set()
+            assert await hook.come.get() == "ben"
+            hook.go_on["Ben"].set()
+
+
+async def test_a_chat_whose_updates_are_refused_holds_up_no_other(
+    bot: Bot, sandbox: Sandbox, receiver: "tuple[Receiver, str]"
+):
+    hook, url = receiver
+    hook.refuses = "Ana"
+    await bot.set_webhook(url)
+    await sandbox.person("ana").send_text("refused")
+    await sandbox.person("ben").send_text("taken")
+    assert (await hook.next())[0]["message"]["text"] == "taken"
+    hook.refuses = None
+    assert (await hook.next())[0]["message"]["text"] == "refused"
+
+
+async def test_a_method_in_a_webhooks_answer_is_said_not_to_be_done(
+    bot: Bot, ana: Person, receiver: "tuple[Receiver, str]", caplog: pytest.LogCaptureFixture
+):
+    hook, url = receiver
+    hook.answer = {"method": "sendMessage", "chat_id": 7001, "text": "x"}
+    await bot.set_webhook(url)
+    await hook.next()
+    async with asyncio.timeout(10):
+        while (await bot.get_webhook_info()).pending_update_count:
+            pass
+    assert "does not carry out a method in a webhook's answer: 'sendMessage'" in caplog.text
+
+
 async def test_duplicates_by_webhook(
     bot: Bot, ana: Person, sandbox: Sandbox, receiver: tuple[Receiver, str]
 ):
@@ -237,15 +439,93 @@ async def test_duplicates_by_webhook(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"url": "http://example.org/hook"}, "HTTPS URL must be provided"),
-        ({"url": "https://example.org/hook", "secret_token": "a b"}, "unallowed characters"),
-        ({"url": "https://[nowhere/hook"}, "invalid URL"),
+        ({"url": "http://203.0.113.7/hook"}, "HTTPS URL must be provided"),
+        ({"url": "https://127.0.0.1/hook", "secret_token": "a b"}, "unallowed characters"),
+        ({"url": "https://127.0.0.1/hook", "secret_token": "a" * 257}, "token is too long"),
+        ({"url": "https://[nowhere/hook"}, "invalid webhook URL"),
+        ({"url": "ftp://127.0.0.1/hook"}, "invalid webhook URL"),
+        ({"url": "https://203.0.113.7/hook"}, "the sandbox posts only to this machine"),
+        ({"url": "https://0.0.0.0/hook"}, "the sandbox posts only to this machine"),
+        ({"url": "https://[2001:db8::7]/hook"}, "the sandbox posts only to this machine"),
+        ({"url": "https://127.0.0.1/hook", "ip_address": "203.0.113.7"}, "only to this machine"),
+        ({"url": "https://127.0.0.1/hook", "ip_address": "here"}, "Invalid IP address"),
+        ({"url": "https://127.0.0.1/hook", "certificate": b"x"}, "takes no certificate"),
     ],
 )
 async def test_refused_webhooks(bot: Bot, arguments: dict, complaint: str):
     with pytest.raises(BadRequest, match=f"(?i){complaint}"):
         await bot.set_webhook(**arguments)
     assert (await bot.get_webhook_info()).url == ""
+
+
+@pytest.mark.parametrize(("port", "taken"), [(88, True), (8443, True), (8080, False)])
+async def test_ports_that_telegram_posts_to(port: int, taken: bool):
+    async with (
+        Sandbox() as sandbox,
+        Bot(sandbox.token, base_url=sandbox.bot_api_url) as bot,
+    ):
+        url = f"https://127.0.0.1:{port}/hook"
+        if taken:
+            assert await bot.set_webhook(url)
+            assert (await bot.get_webhook_info()).ip_address == "127.0.0.1"
+            return
+        with pytest.raises(BadRequest, match="can be set up only on ports 80, 88, 443 or 8443"):
+            await bot.set_webhook(url)
+
+
+class Names:
+    """A name server that gives another answer each time."""
+
+    def __init__(self, *answers: tuple[str, ...]) -> None:
+        self._answers = list(answers)
+
+    async def __call__(self, _host: str) -> tuple[str, ...]:
+        if not self._answers:
+            raise OSError("Name or service not known")
+        return self._answers.pop(0)
+
+
+async def test_a_name_is_looked_up_once(receiver: "tuple[Receiver, str]"):
+    """A name that leads here when it is checked, and elsewhere when it is posted to."""
+    hook, url = receiver
+    rules = WebhookRules(ports=None, resolve=Names(("127.0.0.1",), ("203.0.113.7",)))
+    async with (
+        Sandbox(webhooks=rules) as sandbox,
+        Bot(sandbox.token, base_url=sandbox.bot_api_url) as bot,
+    ):
+        await bot.set_webhook(url.replace("127.0.0.1", "hook.invalid"))
+        ana = sandbox.person("ana")
+        for text in ("one", "two"):
+            await ana.send_text(text)
+            assert (await hook.next())[0]["message"]["text"] == text
+        assert hook.hosts == [f"hook.invalid:{url.split(':')[2].split('/')[0]}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (("127.0.0.1", "203.0.113.7"), "and 203.0.113.7 is elsewhere"),
+        ((), "failed to resolve host"),
+        (None, "failed to resolve host"),
+    ],
+)
+async def test_names_that_do_not_lead_here_alone(answer: tuple[str, ...] | None, complaint: str):
+    names = Names() if answer is None else Names(answer)
+    async with (
+        Sandbox(webhooks=WebhookRules(resolve=names)) as sandbox,
+        Bot(sandbox.token, base_url=sandbox.bot_api_url) as bot,
+    ):
+        with pytest.raises(BadRequest, match=f"(?i)bad webhook: .*{complaint}"):
+            await bot.set_webhook("https://hook.invalid/")
+
+
+async def test_addresses_elsewhere_are_a_setting():
+    async with (
+        Sandbox(webhooks=WebhookRules(elsewhere=True)) as sandbox,
+        Bot(sandbox.token, base_url=sandbox.bot_api_url) as bot,
+    ):
+        assert await bot.set_webhook("https://203.0.113.7/hook")
+        assert (await bot.get_webhook_info()).ip_address == "203.0.113.7"
 
 
 async def test_dropping_pending_updates(bot: Bot, ana: Person):

@@ -4,9 +4,9 @@
     uv run python -m tests.benchmarks.wide serve
 
 `build` makes bundles of 5,000 people out of 15,000, 30,000 and 60,000 made-up vectors, with 5,000
-strangers, and tells how the time grows where the vectors double. `serve` makes bundles of 18 and of
-1,000 people and, in turns, loads each in a process of its own and looks one photo up, twenty times:
-ratios of the medians.
+strangers, and tells how the processor time grows where the vectors double. `serve` makes bundles of
+18 and of 1,000 people and, in turns, loads each in a process of its own and looks one photo up,
+twenty times: ratios of the medians.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def built(people, each, out, recipe, strangers):
         rows=[None] * len(owner),
         dropped={},
     )
-    start = time.perf_counter()
+    start = time.process_time()
     gallery.build(
         faces,
         vectors,
@@ -72,7 +72,7 @@ def built(people, each, out, recipe, strangers):
         summary=summary(recipe),
         strangers=Strangers(other, person, "made up"),
     )
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def build(recipe):

@@ -19,7 +19,6 @@ from threading import Thread
 from typing import Annotated, Literal
 
 import typer
-from dotenv import dotenv_values
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
@@ -262,8 +261,7 @@ def _engine(
 
 
 def _environment() -> dict[str, str]:
-    written = {name: value for name, value in dotenv_values(".env").items() if value}
-    return {**written, **os.environ}
+    return {**bot_settings.read_file(), **os.environ}
 
 
 def _settings() -> tuple[bot_settings.Settings, AbstractAsyncContextManager[Engine]]:
@@ -271,6 +269,7 @@ def _settings() -> tuple[bot_settings.Settings, AbstractAsyncContextManager[Engi
     problems: list[str] = []
     bot = engine = None
     try:
+        _complain(*bot_settings.mistyped(os.environ))
         bot = bot_settings.load()
     except SettingsError as error:
         problems += error.problems
@@ -317,5 +316,13 @@ def _complain(*problems: str) -> None:
         print(problem, file=sys.stderr)
 
 
+def _print_whatever_the_output_takes() -> None:
+    """Print what a standard stream's encoding lacks as its escape; no command ends by it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 if __name__ == "__main__":
+    _print_whatever_the_output_takes()
     main(prog_name="python -m bot")

@@ -4,6 +4,7 @@ Knows nothing about photos or faces. Whom the bot knows is `bot.who`'s to tell; 
 how many they are.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 
@@ -13,14 +14,13 @@ from telegram import (
     CallbackQuery,
     InlineKeyboardButton,
     InlineKeyboardMarkup,
-    Message,
     Update,
     User,
 )
 from telegram.ext import ContextTypes
 
 from bot.people import People
-from bot.replies import reply, toast, unchanged_is_fine
+from bot.replies import reply, settle, toast
 from bot.request import current
 from bot.store import Store, StoreError
 from bot.texts import LANGUAGES, language_of, say
@@ -31,6 +31,8 @@ COMMANDS = ("start", "who", "help", "privacy", "language")
 LOGIN_COMMANDS = ("enroll", "verify", "recover", "mydata", "forget", "cancel")
 LANGUAGE_BUTTON = r"^language:[a-z]{2}$"
 
+_ASKING_S = 1.0
+"""For how long an answer waits to hear which language a person chose."""
 _COUNTING_S = 1.0
 """For how long a greeting waits to hear how many people the bot knows."""
 
@@ -55,15 +57,23 @@ class Account:
 
     async def language(self, user: User) -> str:
         """The language that a person chose, or else that of their Telegram."""
+        request = current.get(None)
+        if request is not None and request.language is not None:
+            return request.language
+        wait_s = _ASKING_S if request is None else request.little_s(_ASKING_S)
         chosen = None
         try:
-            chosen = await self._store.language(user.id)
-        except StoreError:
-            # A person is better answered in the wrong language than not at all.
-            logger.exception("the chosen language could not be read")
-        if chosen is not None and chosen in LANGUAGES:
-            return chosen
-        return language_of(user.language_code)
+            async with asyncio.timeout(wait_s):
+                chosen = await self._store.language(user.id)
+        except (StoreError, TimeoutError) as error:
+            # A person is better answered in the wrong language than late or not at all.
+            reason = str(error) or "no answer in time"
+            logger.warning("the chosen language could not be read: %s", reason)
+        if chosen is None or chosen not in LANGUAGES:
+            chosen = language_of(user.language_code)
+        if request is not None:
+            request.language = chosen
+        return chosen
 
     async def start(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """Greet."""
@@ -101,10 +111,9 @@ class Account:
         language = (query.data or "").partition(":")[2]
         if language in LANGUAGES:
             await self._store.choose_language(query.from_user.id, language)
+            current.get().language = language
         done = say(await self.language(query.from_user), "account.language_chosen")
-        if isinstance(query.message, Message):
-            with unchanged_is_fine():
-                await query.message.edit_text(done)
+        await settle(query, done)
         await toast(context.bot, query.id, done)
 
     async def _say(

@@ -11,6 +11,10 @@ from telegram import Message
 LARGEST = 10
 """Telegram's own limit on messages in an album."""
 
+_LATE = 0.2
+"""The share of a silence by which its end is noticed late where the process stood still."""
+_MOST_LATE = 3
+"""So many late silences count as one: a machine that is always late answers nevertheless."""
 _LATEST = 10
 """After so many silences no more messages of a dismissed album are expected."""
 
@@ -39,14 +43,25 @@ class Albums:
         return first
 
     async def complete(self, album: Hashable) -> tuple[Message, ...]:
-        """Wait for the album's end; its messages in the order in which they were sent."""
+        """Wait for the album's end; its messages in the order in which they were sent.
+
+        A silence in which the process stood still is none: what came then is not read yet.
+        """
         messages, more = self._open[album]
+        loop = asyncio.get_running_loop()
+        late = 0
         try:
-            while True:
+            while late < _MOST_LATE:
                 more.clear()
-                async with asyncio.timeout(self._silence_s):
-                    await more.wait()
-        except TimeoutError:
+                over_s = loop.time() + self._silence_s
+                try:
+                    async with asyncio.timeout_at(over_s):
+                        await more.wait()
+                    late = 0
+                except TimeoutError:
+                    if loop.time() - over_s <= _LATE * self._silence_s:
+                        break
+                    late += 1
             return tuple(sorted(messages, key=lambda message: message.message_id))
         finally:
             del self._open[album]

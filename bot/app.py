@@ -6,6 +6,7 @@ Knows nothing about what any of them do.
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import signal
 import socket
@@ -13,9 +14,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import uvicorn
 from telegram.error import TelegramError
 from telegram.ext import (
@@ -29,7 +32,7 @@ from telegram.ext import (
 )
 from telegram.request import HTTPXRequest
 
-from bot import card, enroll, rights, rounds, storing, webhook, who
+from bot import card, enroll, machine, rights, rounds, standby, storing, webhook, who
 from bot.account import LANGUAGE_BUTTON, Account, publish_commands
 from bot.albums import Albums
 from bot.answers import Answers
@@ -58,7 +61,7 @@ from bot.watch import Watch
 from bot.who import Who
 from engine.client import Engine
 from engine.confinement import keep_memory_private
-from engine.errors import EngineError
+from engine.errors import ConfigurationError, EngineError
 from engine.protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
@@ -69,6 +72,8 @@ Finished = Callable[[Request], None]
 
 _POLL_S = 25
 _GOODBYE_S = 1.0
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+_GOODBYES = 4  # of the updates' source, of PTB, of the webhook's server, of the store
 _ASKING_S = 5.0  # for how long the line about the start waits to hear what the engine is
 
 
@@ -77,7 +82,7 @@ def _nobody_asks(_request: Request) -> None:
 
 
 async def run(settings: Settings, engine: Engine, *, draw: Draw = card.draw) -> None:
-    """Run the bot until SIGINT or SIGTERM.
+    """Run the bot until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         settings: see `bot.settings`.
@@ -88,6 +93,7 @@ async def run(settings: Settings, engine: Engine, *, draw: Draw = card.draw) -> 
         InvalidToken: Telegram does not know the token.
         TelegramError: Telegram cannot be reached at the start.
         StoreError: the database or the key cannot be used.
+        ConfigurationError: the environment's proxies cannot be used.
         OSError: the webhook's port is taken.
     """
     keep_memory_private()
@@ -130,22 +136,33 @@ async def running(
         The task that takes updates in and does what else must go on; it ends early only with a
         fault.
     """
-    async with storing.store(settings) as store:
+    short_s = goodbye_s(settings.stop_timeout_s)
+    here = f"{socket.gethostname()}, process {os.getpid()}"
+    async with (
+        storing.store(settings, close_s=short_s) as store,
+        _door(settings) as door,
+        standby.turn(store.lease(here, settings.lease_s), short_s / 2) as turn,
+    ):
+        place = storing.address(settings)
+        file = place if isinstance(place, Path) else None
         app, lanes = build(
             settings,
             engine,
             store,
-            await store.served_updates(),
+            await store.served_updates(settings.bot_id),
             draw=draw,
             finished=finished,
             chance=chance,
         )
-        take_updates = _webhook if settings.webhook_url else _polling
+        if door is None:
+            source_of = _polling(settings, app, turn)
+        else:
+            source_of = _webhook(settings, app, lanes, turn, door)
         async with (
             app.bot,  # by itself, too: an application that could not start leaves it open
             app,
-            _answering(settings, app, lanes),
-            take_updates(settings, app, lanes) as source,
+            _answering(settings, app, lanes, turn),
+            source_of as source,
         ):
             # Beside the answers: they are not to wait for the menu, nor for tidying.
             beside = [
@@ -154,7 +171,12 @@ async def running(
             ]
             for task in beside:
                 task.add_done_callback(rounds.log_fault)
-            lasting = [source]
+            lasting = [
+                source,
+                asyncio.create_task(machine.watch(file), name="machine"),
+                turn.kept,
+            ]
+            beside.append(lasting[1])
             if settings.face_login:
                 lasting.append(asyncio.create_task(keep_house(store, app.bot), name="tidying"))
                 beside.append(lasting[-1])
@@ -168,11 +190,11 @@ async def running(
 
 
 def goodbye_s(stop_timeout_s: float) -> float:
-    """Of the time for stopping, what the updates' source and then PTB may take to stop.
+    """Of the time for stopping, what each of the parts may take to stop that stop one by one.
 
     The rest, at least half of it, is for running answers.
     """
-    return min(_GOODBYE_S, stop_timeout_s / 4)
+    return min(_GOODBYE_S, stop_timeout_s / (2 * _GOODBYES))
 
 
 def build(
@@ -367,34 +389,69 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address of either kind; `::` is all of both.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if ":" not in host:
+        return socket.create_server((host, port))
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=both)
+
+
+@contextmanager
+def _proxies_named() -> Iterator[None]:
+    """Turn faults of the environment's proxies into a sentence, without their passwords."""
+    try:
+        yield
+    except (ValueError, RuntimeError, httpx.InvalidURL) as error:
+        given = [name for name in os.environ if name.upper() in _PROXIES]
+        if not given:
+            raise
+        raise ConfigurationError(
+            f"{', '.join(sorted(given))} cannot be used: a proxy is written http://host:port "
+            "(socks5:// needs the package httpx[socks]), and NO_PROXY has names of hosts and "
+            "addresses without brackets, separated by commas. Set it right, or remove it."
+        ) from error
+
+
 def _telegram(settings: Settings) -> Telegram:
     # The environment's proxies lead out of this machine, so not to a server on it.
     direct = urlsplit(settings.telegram_api_url).hostname in ("127.0.0.1", "localhost", "::1")
     way = {"trust_env": not direct, **bounded(FILE_MAX_BYTES)}
+    with _proxies_named():
+        calls, polls = (
+            HTTPXRequest(
+                connection_pool_size=2 * settings.concurrency + 8,
+                read_timeout=20,
+                write_timeout=20,
+                pool_timeout=10,
+                httpx_kwargs=way,
+            ),
+            HTTPXRequest(connection_pool_size=2, httpx_kwargs=way),
+        )
     return Telegram(
         settings.bot_token.get_secret_value(),
         base_url=f"{settings.telegram_api_url}/bot",
         base_file_url=f"{settings.telegram_api_url}/file/bot",
-        request=HTTPXRequest(
-            connection_pool_size=2 * settings.concurrency + 8,
-            read_timeout=20,
-            write_timeout=20,
-            pool_timeout=10,
-            httpx_kwargs=way,
-        ),
-        get_updates_request=HTTPXRequest(connection_pool_size=2, httpx_kwargs=way),
+        request=calls,
+        get_updates_request=polls,
         rate_limiter=Limiter(rate=settings.send_rate, patience_s=settings.answer_timeout_s),
     )
 
 
 @asynccontextmanager
-async def _answering(settings: Settings, app: App, lanes: Lanes) -> AsyncIterator[None]:
+async def _answering(
+    settings: Settings, app: App, lanes: Lanes, turn: standby.Turn
+) -> AsyncIterator[None]:
     await app.start()
     try:
         yield
     finally:
         short_s = goodbye_s(settings.stop_timeout_s)
-        await lanes.drain(settings.stop_timeout_s - 2 * short_s)
+        await lanes.drain(min(settings.stop_timeout_s - _GOODBYES * short_s, turn.left_s))
         try:
             await asyncio.wait_for(app.stop(), short_s)
         except TimeoutError:
@@ -403,9 +460,18 @@ async def _answering(settings: Settings, app: App, lanes: Lanes) -> AsyncIterato
 
 @asynccontextmanager
 async def _polling(
-    settings: Settings, app: App, _lanes: Lanes
+    settings: Settings, app: App, turn: standby.Turn
 ) -> AsyncIterator["asyncio.Task[None]"]:
+    async def fetch(offset: int | None, wait: bool) -> list[object]:
+        if stopping:  # nothing is taken any more, only acknowledged
+            return await telegram.raw_updates(offset, 0, ALLOWED_UPDATES)
+        await turn.until_may_take()
+        updates = await telegram.raw_updates(offset, _POLL_S * wait, ALLOWED_UPDATES)
+        await turn.until_may_take()  # it may have ended while Telegram held the question open
+        return updates
+
     telegram: Telegram = app.bot
+    stopping = False
     if found := (await telegram.get_webhook_info()).url:
         logger.warning(
             "this token had a webhook, which led to %s: it is removed, because this bot polls. "
@@ -414,10 +480,11 @@ async def _polling(
         )
     await telegram.delete_webhook()
     poller = Poller(
-        lambda offset, wait: telegram.raw_updates(offset, _POLL_S * wait, ALLOWED_UPDATES),
+        fetch,
         partial(parse_update, bot=telegram),
         app.update_queue.put_nowait,
         refused=partial(refused_for_good, telegram.get_me),
+        remove_webhook=telegram.delete_webhook,
     )
     task = asyncio.create_task(poller.run(), name="poller")
     try:
@@ -425,22 +492,65 @@ async def _polling(
     finally:
         task.cancel()
         await asyncio.wait([task])
+        stopping = True
         try:
-            await asyncio.wait_for(poller.acknowledge(), goodbye_s(settings.stop_timeout_s))
+            short_s = min(goodbye_s(settings.stop_timeout_s), turn.left_s)
+            await asyncio.wait_for(poller.acknowledge(), short_s)
         except (TelegramError, TimeoutError) as error:
             # The updates come again after the next start, where their numbers are known.
             logger.warning("the last updates were not acknowledged: %s", type(error).__name__)
 
 
 @asynccontextmanager
+async def _door(settings: Settings) -> AsyncIterator[webhook.Door | None]:
+    """The webhook's server, as long as the block lasts; None where there is no webhook.
+
+    It is there also while this bot stands by, so that /healthz can say so.
+    """
+    if not settings.webhook_url:
+        yield None
+        return
+    door = webhook.Door()
+    # Bound here, because uvicorn ends the process when it cannot bind.
+    listener = _listener(settings.webhook_host, settings.webhook_port)
+    server = _Server(
+        uvicorn.Config(
+            webhook.site(settings.webhook_secret.get_secret_value(), door),
+            http=BoundedProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+        )
+    )
+    door.serving = asyncio.create_task(server.serve(sockets=[listener]), name="webhook")
+    try:
+        yield door
+    finally:
+        server.should_exit = True
+        await asyncio.wait([door.serving], timeout=goodbye_s(settings.stop_timeout_s))
+        server.force_exit = True  # whoever still sends is hung up on
+        await asyncio.wait([door.serving])
+        listener.close()
+
+
+@asynccontextmanager
 async def _webhook(
-    settings: Settings, app: App, lanes: Lanes
+    settings: Settings, app: App, lanes: Lanes, turn: standby.Turn, door: webhook.Door
 ) -> AsyncIterator["asyncio.Task[None]"]:
+    def closed() -> str | None:
+        if stopping or not app.running or lanes.stopping:
+            return webhook.STOPPING
+        return None if turn.may_take else webhook.STANDBY
+
     telegram: Telegram = app.bot
-    secret = settings.webhook_secret.get_secret_value()
+    stopping = False
     url = f"{(settings.webhook_url or '').rstrip('/')}{webhook.PATH}"
     set_webhook = partial(
-        telegram.set_webhook, url, allowed_updates=ALLOWED_UPDATES, secret_token=secret
+        telegram.set_webhook,
+        url,
+        allowed_updates=ALLOWED_UPDATES,
+        secret_token=settings.webhook_secret.get_secret_value(),
     )
     watch = Watch(
         ask=telegram.get_webhook_info,
@@ -450,41 +560,22 @@ async def _webhook(
         every_s=settings.webhook_check_s,
         chance=random.SystemRandom(),
     )
-    site = webhook.site(
-        secret,
-        partial(parse_update, bot=telegram),
-        app.update_queue.put_nowait,
-        healthy=lambda: app.running and not lanes.stopping,
-        watched=lambda: (watch.pending, watch.problem),
-    )
-    # Bound here, because uvicorn ends the process when it cannot bind.
-    listener = socket.create_server((settings.webhook_host, settings.webhook_port))
-    server = _Server(
-        uvicorn.Config(
-            site,
-            http=BoundedProtocol,
-            ws="none",
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-        )
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="webhook")
+    door.watched = lambda: (watch.pending, watch.problem)
+    door.parse = partial(parse_update, bot=telegram)
+    door.put = app.update_queue.put_nowait
+    door.closed = closed
     source = None
     try:
         await set_webhook()
         watching = asyncio.create_task(watch.run(), name="watch")
-        source = asyncio.create_task(_either(serving, watching))
+        source = asyncio.create_task(_either(door.serving, watching))
         yield source
     finally:
-        server.should_exit = True
+        stopping = True
         if source is not None:
             watching.cancel()
+            source.cancel()
             await asyncio.wait([watching, source])
-        await asyncio.wait([serving], timeout=goodbye_s(settings.stop_timeout_s))
-        server.force_exit = True  # whoever still sends is hung up on
-        await asyncio.wait([serving])
-        listener.close()
 
 
 async def _either(*tasks: "asyncio.Task[None]") -> None:
@@ -509,10 +600,10 @@ async def _say_what_started(settings: Settings, app: App, engine: Engine) -> Non
     except (EngineError, TimeoutError):
         bundle = device = "unknown"
     logger.info(
-        "started bot=@%s updates=%s database=%s engine=%s device=%s%s",
+        "started bot=@%s updates=%s %s engine=%s device=%s%s",
         app.bot.username,
         "webhook" if settings.webhook_url else "polling",
-        storing.named(settings),
+        storing.places(settings),
         bundle,
         device,
         f" engine_url={settings.engine_url}" if settings.engine_url else "",
@@ -535,10 +626,12 @@ async def _first(task: "asyncio.Task[Any]", stop: asyncio.Event) -> None:
 
 @contextmanager
 def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set."""
+    """An event that SIGINT and SIGTERM set, and SIGHUP, which comes when a terminal is closed."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
     with contextlib.ExitStack() as stack:
         for each in signals:
             loop.add_signal_handler(each, stop.set)

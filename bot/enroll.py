@@ -23,7 +23,7 @@ from telegram.ext import ContextTypes
 from bot.captures import Captures, embedder_of
 from bot.intake import Occasion, Reason, Refusal
 from bot.packing import pack, unpack
-from bot.replies import Language, refused, reply, toast, unchanged_is_fine, working
+from bot.replies import Language, refused, reply, settle, toast, working
 from bot.request import Request, current
 from bot.store import Enrolment, Flow, FlowKind, Membership, Store, new_recovery_code
 from bot.texts import LANGUAGES, moment, say, sentences
@@ -131,7 +131,7 @@ class Enrolling:
         self, message: Message, telegram_id: int, language: str, *, usable: bool
     ) -> None:
         """Say what it takes to replace a face; `usable`: whether it can still be compared."""
-        due = await self._store.reset_due(telegram_id)
+        due = await self._reset_due(telegram_id)
         if due is not None and due + OPEN_FOR < self._clock():
             # Nobody is to find, months later, a door that somebody had left open.
             await self._store.cancel_reset(telegram_id)
@@ -148,14 +148,24 @@ class Enrolling:
 
     async def remind(self, message: Message, telegram_id: int, language: str) -> None:
         """Say that somebody asked to replace the face, where somebody did: arguments as above."""
-        due = await self._store.reset_due(telegram_id)
+        due = await self._reset_due(telegram_id)
         if due is not None:
             await reply(message, *_notice(due, language))
 
+    async def _reset_due(self, telegram_id: int) -> datetime | None:
+        """When the face may be replaced, if somebody asked for it."""
+        due = await self._store.reset_due(telegram_id)
+        delay_s = self._reset_delay_s
+        if due is not None and due > self._clock() + timedelta(seconds=delay_s):
+            # By a clock that was ahead then: the delay is no longer than it is.
+            return await self._store.schedule_reset(telegram_id, delay_s=delay_s)
+        return due
+
     def _verified_lately(self, member: Membership) -> bool:
-        return member.last_used is not None and self._clock() - member.last_used <= timedelta(
-            seconds=FRESH_S
-        )
+        if member.last_used is None:
+            return False
+        # A time to come is of a clock that was ahead, and says nothing.
+        return timedelta(0) <= self._clock() - member.last_used <= timedelta(seconds=FRESH_S)
 
     # Buttons
 
@@ -186,12 +196,12 @@ class Enrolling:
             or str(flow.id) != number
             or flow.state["stage"] != _CONSENT
         ):
-            await _settle(query, None)
+            await settle(query, None)
             return "toast.button_expired"
         if verb == "decline":
             await self._store.end_flow(flow)
             current.get().outcome = "declined"
-            await _settle(query, say(language, "enroll.declined"))
+            await settle(query, say(language, "enroll.declined"))
             return None
         assert query.message is not None
         state = {
@@ -203,25 +213,25 @@ class Enrolling:
         }
         if await self._store.advance_flow(flow, state, lifetime_s=self._lifetime_s) is None:
             return "toast.button_expired"
-        await _settle(query, None)
+        await settle(query, None)
         text = say(language, "enroll.first", count=self._selfies)
         await bot.send_message(query.message.chat.id, text)
         return None
 
     async def _wait(self, query: CallbackQuery, language: str) -> str | None:
         if await self._store.membership(query.from_user.id) is None:
-            await _settle(query, None)
+            await settle(query, None)
             return "toast.button_expired"
         due = await self._store.schedule_reset(query.from_user.id, delay_s=self._reset_delay_s)
-        await _settle(query, *_notice(due, language))
+        await settle(query, *_notice(due, language))
         return None
 
     async def _keep(self, query: CallbackQuery, language: str) -> str | None:
         cancelled = await self._store.cancel_reset(query.from_user.id)
         if not cancelled:
-            await _settle(query, None)
+            await settle(query, None)
             return "toast.button_expired"
-        await _settle(query, say(language, "enroll.kept"))
+        await settle(query, say(language, "enroll.kept"))
         return None
 
     # Selfies
@@ -320,16 +330,3 @@ def _button(language: str, verb: str, flow_id: int) -> InlineKeyboardButton:
     return InlineKeyboardButton(
         say(language, f"buttons.{verb}"), callback_data=f"enroll:{verb}:{flow_id}"
     )
-
-
-async def _settle(
-    query: CallbackQuery, text: str | None, markup: InlineKeyboardMarkup | None = None
-) -> None:
-    """Take the buttons away, and put other words where there are any."""
-    if not isinstance(query.message, Message):
-        return
-    with unchanged_is_fine():
-        if text is None:
-            await query.message.edit_reply_markup(markup)
-        else:
-            await query.message.edit_text(text, reply_markup=markup)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, cast
 
@@ -36,6 +37,7 @@ class Turned(StrEnum):
     """Why a request was turned away without an answer of its own."""
 
     FLOOD = "one_at_a_time"
+    BACKLOG = "backlog"
     FULL = "overloaded"
     LATE = "deadline"
     STOPPING = "restarting"
@@ -94,6 +96,7 @@ class Lanes(BaseUpdateProcessor):
         person_queue: how many requests of one person may wait behind the running one.
         waiting_total: how many requests may wait in all; of an album, each photo counts.
         answer_timeout_s: after how long a person must have an answer.
+        now: the time, in UTC, as Telegram's servers have it.
         finished: told each request that came to its end.
     """
 
@@ -109,6 +112,7 @@ class Lanes(BaseUpdateProcessor):
         person_queue: int,
         waiting_total: int,
         answer_timeout_s: float,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         finished: Callable[[Request], None] = lambda _request: None,
     ) -> None:
         super().__init__(_NEVER_FULL)
@@ -122,6 +126,7 @@ class Lanes(BaseUpdateProcessor):
         self._person_queue = person_queue
         self._waiting_total = waiting_total
         self._answer_timeout_s = answer_timeout_s
+        self._now = now
         self._lanes: dict[int, _Lane] = {}
         self._limits: dict[asyncio.Timeout, Request] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -234,10 +239,17 @@ class Lanes(BaseUpdateProcessor):
             return Turned.STOPPING
         lane = self._lanes.get(request.person)
         if lane is not None and lane.requests > self._person_queue:
-            return Turned.FLOOD
+            return Turned.BACKLOG if self._is_old(request) else Turned.FLOOD
         if self._waiting and self._waiting + _places(request) > self._waiting_total:
             return Turned.FULL
         return None
+
+    def _is_old(self, request: Request) -> bool:
+        """Whether a message waited at Telegram for longer than answers take: the bot was away."""
+        if not request.messages:
+            return False
+        age = self._now() - request.messages[0].date
+        return age > timedelta(seconds=self._answer_timeout_s)
 
     async def _serve(self, request: Request, handlers: Coroutine[Any, Any, Any]) -> Turned | None:
         lane = self._lanes.setdefault(request.person, _Lane())
@@ -274,10 +286,11 @@ class Lanes(BaseUpdateProcessor):
                 del self._lanes[request.person]
 
     async def _refuse(self, request: Request, turned: Turned) -> None:
-        """Say why; to one who floods, once until their lane is empty again."""
+        """Say why; to one who floods, once until their lane is empty again, unless that failed."""
         request.outcome = turned.value
         lane = self._lanes.get(request.person)
-        if turned is Turned.FLOOD and lane is not None and request.kind != "callback":
+        floods = turned in (Turned.FLOOD, Turned.BACKLOG)
+        if floods and lane is not None and request.kind != "callback":
             if lane.warned:
                 return
             lane.warned = True
@@ -288,6 +301,8 @@ class Lanes(BaseUpdateProcessor):
                 await self._turn_away(request, turned)
         except Exception:
             request.outcome += "_unsent"
+            if floods and lane is not None:
+                lane.warned = False  # the next one is told
             logger.exception("update=%s could not be turned away", request.update.update_id)
 
     async def _remember(self, number: int) -> None:

@@ -99,7 +99,10 @@ class Flows:
         user, message = update.effective_user, update.edited_message
         assert user is not None
         assert message is not None
-        if flow is not None and flow.kind in {FlowKind.ENROLL, FlowKind.VERIFY}:
+        if flow is not None and (
+            flow.kind is FlowKind.ENROLL
+            or (flow.kind is FlowKind.VERIFY and self._verifying.waits_for(flow, message))
+        ):
             request.outcome = f"refused_{Reason.EDITED.value}"
             language = await self._language(user)
             await reply(message, refused(Refusal(Reason.EDITED), language))
@@ -132,7 +135,7 @@ class Flows:
         match flow.kind:
             case FlowKind.ENROLL:
                 take = self._enrolling.capture
-            case FlowKind.VERIFY:
+            case FlowKind.VERIFY if self._verifying.waits_for(flow, request.messages[0]):
                 take = self._verifying.capture
             case _:
                 return False

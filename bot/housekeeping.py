@@ -44,6 +44,15 @@ async def keep_house(store: Store, bot: Bot, pause: rounds.Pause = asyncio.sleep
 
 async def tidy(store: Store, bot: Bot) -> None:
     """One round: arguments as in `keep_house`."""
+    doubted_until = await store.erasing_waits()
+    if doubted_until is not None:
+        logger.warning(
+            "nothing is erased, and nobody told of it, before %s: the bot was not in use for more "
+            "than a week, or this machine's clock is wrong. If it is wrong, set it right; if not, "
+            "there is nothing to do, or: python -m bot db clock",
+            moment(doubted_until),
+        )
+        return
     done = await store.tidy()
     if any(done.counts.values()):
         logger.info(

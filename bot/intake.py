@@ -56,6 +56,7 @@ class Reason(StrEnum):
     TOO_DEMANDING = "too_demanding"
     BUSY = "busy"
     ENGINE_DOWN = "engine_down"
+    MISCONFIGURED = "misconfigured"
     DEADLINE = "deadline"
     DOWNLOAD_FAILED = "download_failed"
     INTERNAL = "internal"
@@ -349,6 +350,7 @@ class Intake:
         reason: object = None
         for attempt in range(_DOWNLOAD_ATTEMPTS):
             if attempt:
+                logger.warning("retry download reason=%s", reason)
                 await asyncio.sleep(self._pause_s * 2 ** (attempt - 1))
             try:
                 file = await self._bot.get_file(file_id)

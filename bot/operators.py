@@ -4,6 +4,7 @@ Turns options into calls and faults into sentences; knows nothing about how anyt
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ def backup(
     """Copy the database while the bot runs; conversations and challenges are left out."""
     with _settings() as choice:
         now = datetime.now(UTC)
-        made = file or Path(f"run/backups/{now:%Y-%m-%d-%H%M%S}.db")
+        made = file or bot_settings.home() / f"run/backups/{now:%Y-%m-%d-%H%M%S}.db"
         asyncio.run(back_up(storing.address(choice), made))
         print(
             f"{made} is made. Keep it apart from {choice.template_keys_file} and {choice.ids_key}."
@@ -121,6 +122,18 @@ def put_back(file: Annotated[Path, typer.Argument(help="As `db backup` made it."
         vault = Vault.open(choice.ids_key, storing.keyring(choice) if choice.face_login else None)
         asyncio.run(restore(file, storing.address(choice), vault))
         print(f"{file} is in place. Whoever was erased since it was made stays erased.")
+
+
+@db.command()
+def clock() -> None:
+    """Say that this machine's clock is right, where the bot's log doubts it.
+
+    What was kept long enough is erased by it in the bot's next round.
+    """
+    with _settings() as choice:
+        asyncio.run(_confirm_clock(choice))
+        now = datetime.now(UTC)
+        print(f"By this machine's clock it is {now:%Y-%m-%d %H:%M} UTC; the bot goes by it.")
 
 
 @db.command()
@@ -170,6 +183,11 @@ async def _settle(choice: StoreChoice) -> None:
         await store.settle_restored()
 
 
+async def _confirm_clock(choice: StoreChoice) -> None:
+    async with storing.store(choice) as store:
+        await store.confirm_clock()
+
+
 async def _unlock(choice: StoreChoice, telegram_id: int) -> bool:
     async with storing.store(choice) as store:
         return await store.unlock(telegram_id)
@@ -188,6 +206,8 @@ def _key_file(choice: StoreChoice) -> Path:
 def _settings() -> Iterator[StoreChoice]:
     """The store's settings; faults become sentences and exit codes."""
     try:
+        for doubt in bot_settings.mistyped(os.environ):
+            print(doubt, file=sys.stderr)
         yield bot_settings.load_store_choice()
     except SettingsError as error:
         for problem in error.problems:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from telegram import Update
-from telegram.error import InvalidToken, RetryAfter, TelegramError
+from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
 from bot.limiter import retry_after_s
 from bot.transport import Malformed, update_id
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_WEBHOOK = "webhook is active"
+"""What Telegram says of a poll while there is a webhook."""
 _EMPTY_EVERY_S = 1.0
 """How often an answer without updates is taken at most: Telegram holds the question open longer."""
 
@@ -32,6 +34,7 @@ class Poller:
         parse: turns one into an update, or raises `Malformed`.
         put: takes an update.
         refused: whether Telegram refuses the token for good; asked when it did once.
+        remove_webhook: makes deleteWebhook; asked for where somebody set one meanwhile.
         sleep: waits.
         clock: seconds that only move forward.
     """
@@ -43,6 +46,7 @@ class Poller:
         put: Callable[[Update], None],
         *,
         refused: Callable[[], Awaitable[bool]],
+        remove_webhook: Callable[[], Awaitable[object]],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,6 +54,7 @@ class Poller:
         self._parse = parse
         self._put = put
         self._refused = refused
+        self._remove_webhook = remove_webhook
         self._sleep = sleep
         self._clock = clock
         self._offset: int | None = None
@@ -71,6 +76,8 @@ class Poller:
                 if isinstance(error, InvalidToken) and await self._refused():
                     raise
                 progress = False
+                if isinstance(error, Conflict) and _WEBHOOK in str(error):
+                    await self._take_back()
                 if isinstance(error, RetryAfter):
                     pause_s = max(pause_s, retry_after_s(error))
             except Exception:  # a bug, which must not make the bot deaf
@@ -89,6 +96,17 @@ class Poller:
         """Tell Telegram that what was taken need not be sent again."""
         if self._offset is not None:
             await self._fetch(self._offset, False)
+
+    async def _take_back(self) -> None:
+        """Remove the webhook that somebody set, which keeps every poll away as long as it is."""
+        logger.warning(
+            "another program uses this bot's token, and set a webhook: it is removed, because this "
+            "bot polls. Stop the other program, or get a new token from @BotFather"
+        )
+        try:
+            await self._remove_webhook()
+        except TelegramError as error:
+            logger.warning("the webhook was not removed, and will be: %s", error)
 
     def _take(self, batch: list[object]) -> bool:
         """Hand on a batch; whether it brought anything new, or was to bring nothing."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from telegram import (
     Bot,
+    CallbackQuery,
     ForceReply,
     InlineKeyboardMarkup,
     Message,
@@ -109,12 +110,51 @@ async def working(
 
 @contextmanager
 def unchanged_is_fine() -> Iterator[None]:
-    """Bear that an edit changes nothing, as when a button is pressed twice."""
+    """Bear that an edit changes nothing, as when a button is pressed twice, or nothing is left."""
     try:
         yield
     except BadRequest as error:
-        if "not modified" not in str(error).lower():
+        if not _is_unchanged(error) and not _is_gone(error):
             raise
+
+
+async def settle(
+    query: CallbackQuery, text: str | None, markup: InlineKeyboardMarkup | None = None
+) -> None:
+    """Take the buttons of a button's message away, and put other words where there are any.
+
+    Where the message is gone, as when the person deleted it meanwhile, the words are sent anew.
+
+    Args:
+        query: the button's.
+        text: what is said instead; None leaves the words.
+        markup: buttons instead.
+    """
+    message = query.message
+    if isinstance(message, Message):
+        try:
+            if text is None:
+                await message.edit_reply_markup(markup)
+            else:
+                await message.edit_text(text, reply_markup=markup)
+            return
+        except BadRequest as error:
+            if _is_unchanged(error):
+                return
+            if not _is_gone(error):
+                raise
+    if text is not None and message is not None:
+        await query.get_bot().send_message(message.chat.id, text, reply_markup=markup)
+
+
+def _is_unchanged(error: BadRequest) -> bool:
+    return "not modified" in str(error).lower()
+
+
+def _is_gone(error: BadRequest) -> bool:
+    """Whether there is no message any more, or none that can be edited."""
+    said = str(error).lower()
+    return any(each in said for each in ("to edit not found", "can't be edited", "id_invalid"))
 
 
 class Replies:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from telegram import Message, Update
 
 _SEND_SHARE = 0.27  # of the time for an answer
+_LITTLE_SHARE = 0.02
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Request:
         messages: the message, or all of its album's once they are in.
         arrived_s: the event loop's time of arrival.
         cut_off_s: the event loop's time at which work on it ends.
+        language: in which the person is spoken to, once that is known.
         late: whether Telegram takes no answer before then.
         outcome: what became of it, for the log.
         stages_ms: milliseconds by stage, for the log.
@@ -40,6 +42,7 @@ class Request:
     messages: tuple[Message, ...] = ()
     arrived_s: float = 0.0
     cut_off_s: float = 0.0
+    language: str | None = None
     late: bool = False
     outcome: str = "answered"
     stages_ms: dict[str, float] = field(default_factory=dict)
@@ -52,6 +55,10 @@ class Request:
         """Seconds for fetching and seeing, so that some are left for saying what came of it."""
         kept_s = _SEND_SHARE * (self.cut_off_s - self.arrived_s)
         return max(0.0, self.remaining_s() - kept_s)
+
+    def little_s(self, most_s: float) -> float:
+        """Seconds for what the answer is better without than late: a small share of its time."""
+        return min(most_s, _LITTLE_SHARE * (self.cut_off_s - self.arrived_s))
 
     def add_ms(self, stage: str, seconds: float) -> None:
         """Add to the milliseconds of a stage."""

@@ -5,10 +5,10 @@ Knows nothing about where things are kept: erasing is the store's work alone.
 
 import json
 
-from telegram import InlineKeyboardButton, InlineKeyboardMarkup, Message, Update
+from telegram import InlineKeyboardButton, InlineKeyboardMarkup, Update
 from telegram.ext import ContextTypes
 
-from bot.replies import Language, reply, replying_to, toast, unchanged_is_fine
+from bot.replies import Language, reply, replying_to, settle, toast
 from bot.request import current
 from bot.store import FlowKind, Store
 from bot.texts import moment, say
@@ -103,10 +103,5 @@ class Rights:
         else:
             await self._store.end_flow(flow)
             words = say(language, "rights.kept")
-        if isinstance(query.message, Message):
-            with unchanged_is_fine():
-                if words is None:
-                    await query.message.edit_reply_markup(None)
-                else:
-                    await query.message.edit_text(words)
+        await settle(query, words)
         await toast(context.bot, query.id, said)

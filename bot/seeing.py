@@ -32,6 +32,7 @@ _REFUSALS: tuple[tuple[type[errors.EngineError], Reason], ...] = (
     (errors.ClipError, Reason.BROKEN_CLIP),
     (errors.DeadlineExceeded, Reason.DEADLINE),
     (errors.Unavailable, Reason.ENGINE_DOWN),
+    (errors.Unauthorized, Reason.MISCONFIGURED),
     (errors.RequestError, Reason.ENGINE_DOWN),  # a wrong key or address: the operator's to mend
 )
 """What an engine's fault is to a person; others are bugs, and reported as such."""
@@ -104,6 +105,7 @@ async def _ask(request: Request, asked: Awaitable[_Answer], within_s: float) -> 
             answer = await asked
         queue_s = answer.queue_s
     except TimeoutError:
+        logger.warning("the engine did not answer within %.1f s", within_s)
         return Refusal(Reason.DEADLINE)
     except errors.Busy as busy:
         return Refusal(Reason.BUSY, {"count": max(1, math.ceil(busy.retry_after_s))})
@@ -123,6 +125,12 @@ def _refusal_for(error: errors.EngineError) -> Refusal:
     """
     for kind, reason in _REFUSALS:
         if isinstance(error, kind):
+            if reason is Reason.MISCONFIGURED:
+                logger.error(
+                    "the engine refused ENGINE_API_KEY (%s): give the bot and the engine the same "
+                    "key, and start the bot again",
+                    error,
+                )
             if reason is Reason.ENGINE_DOWN:
                 logger.error("the engine is down: %s", error)
             return TOO_LARGE if reason is Reason.TOO_LARGE else Refusal(reason)

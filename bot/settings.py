@@ -1,19 +1,24 @@
 """Every setting of the bot in one table: name, type, default, help. The environment comes first.
 
 Each field is the environment variable of the same name in capitals (`bot_token` is `BOT_TOKEN`);
-a file `.env` in the working directory fills in what the environment does not say. Knows nothing
-about what the settings are used for.
+a file `.env` in the working directory fills in what the environment does not say. Files whose place
+is not said are in the project, wherever the bot was started. Knows nothing about what the settings
+are used for.
 """
 
+import io
+import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     Field,
     SecretStr,
@@ -26,6 +31,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engine.address import Address
+from engine.settings import Settings as EngineSettings
 from engine.settings import read_secret, require_header_text
 
 PUBLIC_API = "https://api.telegram.org"
@@ -33,6 +39,11 @@ _TOKEN = re.compile(r"\d+:[A-Za-z0-9_-]+")
 _BOT_PATH = re.compile(r"/bot[^/]*/*$")
 _IN_FILES = ("bot_token", "engine_api_key")
 """Secrets that a file may have; the setting NAME_FILE names it."""
+_FILE = ".env"
+_FILE_ENCODING = "utf-8-sig"
+_OWN_FILES = ("database", "ids_key", "template_keys_file")
+"""Files that the bot makes or an operator makes for it."""
+_ALIKE = 0.85
 _WEBHOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
 FIRST_STEP = (
     "BOT_TOKEN is not set. In Telegram, write /newbot to @BotFather; it answers with a token to "
@@ -57,7 +68,12 @@ class _Unread:
 
 class _Choice(BaseSettings):
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
+        env_file=_FILE,
+        env_file_encoding=_FILE_ENCODING,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=False,
     )
 
 
@@ -123,7 +139,7 @@ class StoreChoice(_Choice):
     )
     database_url: SecretStr | None = Field(
         None,
-        description="PostgreSQL instead, for several bots at once: "
+        description="PostgreSQL instead, which several machines can reach: "
         "postgresql://user:password@host/name.",
     )
     ids_key: Path = Field(
@@ -153,6 +169,14 @@ class StoreChoice(_Choice):
     template_keys: SecretStr | None = Field(
         None, description="The same keys themselves, one a line, instead of the file."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Make places absolute: given ones from the working directory on, others from `home`."""
+        found = {name: home() / cls.model_fields[name].default for name in _OWN_FILES}
+        found |= {name: Path(given[name]).absolute() for name in _OWN_FILES if given.get(name)}
+        return given | found
 
     @field_validator("database_url")
     @classmethod
@@ -261,6 +285,15 @@ class Settings(EngineChoice, StoreChoice):
         9, ge=1, le=60, description="Seconds for running answers to finish when the bot stops."
     )
 
+    lease_s: float = Field(
+        20,
+        ge=3,
+        le=300,
+        description="With DATABASE_URL: seconds after which a bot that stands by takes over from "
+        "one that was killed or cut off from the database; one that was stopped is followed at "
+        "once.",
+    )
+
     # The face login
     verify_level: Literal["video", "photo"] = Field(
         "video",
@@ -340,6 +373,11 @@ class Settings(EngineChoice, StoreChoice):
         return secret
 
     @property
+    def bot_id(self) -> int:
+        """Telegram's number of the bot, which its token begins with."""
+        return int(self.bot_token.get_secret_value().partition(":")[0])
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be printed or logged."""
         own = (self.bot_token.get_secret_value(), self.webhook_secret.get_secret_value())
@@ -388,8 +426,68 @@ def load_engine_choice() -> EngineChoice:
         return EngineChoice()
 
 
+def home(module: Path = Path(__file__), environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder in which files are whose place is not said.
+
+    The project's, as it was cloned or copied; the user's data folder (XDG Base Directory) where the
+    bot is installed as a package.
+
+    Args:
+        module: this file.
+        environ: the environment.
+    """
+    above = module.resolve().parents[1]
+    if above.name not in ("site-packages", "dist-packages"):
+        return above
+    data = environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "face-matcher"
+
+
+def read_file() -> dict[str, str]:
+    """What `.env` in the working directory says, without what is empty.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        content = Path(_FILE).read_bytes()
+        text = content.decode(_FILE_ENCODING)
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SettingsError((_no_text(f"line {line}"),)) from None
+    except OSError as error:
+        raise SettingsError(
+            (f"{_FILE} cannot be read ({error.strerror}): mend its permissions, or remove it.",)
+        ) from None
+    if "\0" in text:
+        raise SettingsError((_no_text("it has zero bytes, as UTF-16 has"),))
+    given = dotenv_values(stream=io.StringIO(text))
+    return {name: value for name, value in given.items() if value}
+
+
+def mistyped(names: Iterable[str]) -> Iterator[str]:
+    """A sentence for each name that is nearly a setting's, among these and those in `.env`.
+
+    Raises:
+        SettingsError: see `read_file`.
+    """
+    known = {field.upper() for field in (*Settings.model_fields, *EngineSettings.model_fields)}
+    given = {name.upper() for name in (*names, *read_file())}
+    for name in sorted(given - known):
+        near = get_close_matches(name, known, 1, _ALIKE)
+        if near and near[0] not in given:
+            yield f"{name} is no setting, and ignored: is {near[0]} meant?"
+
+
+def _no_text(where: str) -> str:
+    return f"{_FILE} is no UTF-8 text ({where}): save it as UTF-8 in your editor."
+
+
 @contextmanager
 def _plain_problems() -> Iterator[None]:
+    read_file()
     try:
         yield
     except ValidationError as error:

@@ -36,7 +36,9 @@ from engine.types import Face
 logger = logging.getLogger(__name__)
 
 _MARGIN_S = 30.0
-"""A flow outlives its challenge by this, so that who comes too late is told so."""
+"""A challenge is waited for this much longer, so that who comes too late is told so."""
+_TOLD_S = 3600.0
+"""For so long after a challenge's time whoever replies to it is told so."""
 
 _PASSED = "passed_"
 _OTHER_EMBEDDER = "other_embedder"
@@ -114,6 +116,7 @@ class Verifying:
         self._remind = remind
         self._chance = chance
         self._clock = clock
+        self._voiding: set[asyncio.Task[None]] = set()
 
     # Asking
 
@@ -182,7 +185,7 @@ class Verifying:
             "asked": None,
         }
         flow = await self._store.begin_flow(
-            telegram_id, FlowKind.VERIFY, state, lifetime_s=lifetime_s + _MARGIN_S
+            telegram_id, FlowKind.VERIFY, state, lifetime_s=lifetime_s + _TOLD_S
         )
         if challenge is None:
             text = say(
@@ -215,6 +218,13 @@ class Verifying:
         await self._store.advance_flow(flow, state)
 
     # Judging
+
+    def waits_for(self, flow: Flow, message: Message) -> bool:
+        """Whether a message is for a challenge: after its time, only what replies to it."""
+        if self._clock() < flow.deadline - timedelta(seconds=_TOLD_S - _MARGIN_S):
+            return True
+        answered = message.reply_to_message
+        return answered is not None and answered.message_id == flow.state["message"]
 
     async def capture(self, request: Request, flow: Flow, language: str, bot: Bot) -> None:
         """Take in what came in reply to a challenge.
@@ -291,7 +301,7 @@ class Verifying:
         self, request: Request, message: Message, flow: Flow, language: str, vectors: list[str]
     ) -> Refusal | None:
         state = {**flow.state, "vectors": vectors, "message": None, "asked": None}
-        lifetime_s = self._terms.photo_s + _MARGIN_S
+        lifetime_s = self._terms.photo_s + _TOLD_S
         advanced = await self._store.advance_flow(flow, state, lifetime_s=lifetime_s)
         if advanced is None:
             return Refusal(Reason.OVERTAKEN)
@@ -357,9 +367,13 @@ class Verifying:
                 return say(language, f"liveness.{found.reason.value}")
             decided = await self._decide(attempt, calibration, found)
             await self._finish(attempt, calibration, decided, decided.reason)
-        except BaseException:
+        except BaseException as fault:
             # Ours to blame: not charged. Where even that fails it stays charged, and nobody is in.
-            await asyncio.shield(self._void(attempt))
+            voiding = asyncio.create_task(self._void(attempt), name="voiding")
+            self._voiding.add(voiding)
+            voiding.add_done_callback(self._voiding.discard)
+            if isinstance(fault, Exception):  # else the time is over, also for waiting
+                await asyncio.shield(voiding)
             raise
         if not decided.accepted:
             request.outcome = f"failed_{decided.reason}"

@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -25,21 +26,35 @@ BODY_MAX_BYTES = 1_000_000
 _SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"  # noqa: S105 (a header's name)
 
 
-def site(
-    secret: str,
-    parse: Callable[[object], Update],
-    put: Callable[[Update], None],
-    healthy: Callable[[], bool],
-    watched: Callable[[], tuple[int | None, str | None]] = lambda: (None, None),
-) -> Starlette:
+STOPPING = "stopping"
+STANDBY = "standby: another bot serves with this database"
+
+
+@dataclass
+class Door:
+    """What the web application asks; whoever takes updates opens it.
+
+    Attributes:
+        closed: why no updates are taken; None where they are.
+        parse: turns a JSON value into an update, or raises `Malformed`.
+        put: takes an update; it is answered elsewhere, later.
+        watched: how many updates wait at Telegram and why they do not come, as far as is known.
+        serving: the server's task, which ends early only with a fault.
+    """
+
+    serving: "asyncio.Task[None]" = field(init=False)
+    closed: Callable[[], str | None] = lambda: STANDBY
+    parse: Callable[[object], Update] | None = None
+    put: Callable[[Update], None] | None = None
+    watched: Callable[[], tuple[int | None, str | None]] = lambda: (None, None)
+
+
+def site(secret: str, door: Door) -> Starlette:
     """The web application.
 
     Args:
         secret: what Telegram sends with every update since setWebhook.
-        parse: turns a JSON value into an update, or raises `Malformed`.
-        put: takes an update; it is answered elsewhere, later.
-        healthy: whether updates are being taken.
-        watched: how many updates wait at Telegram and why they do not come, as far as is known.
+        door: leads to whoever takes updates.
     """
 
     async def telegram(request: Request) -> Response:
@@ -47,8 +62,9 @@ def site(
         shown = request.headers.get(_SECRET_HEADER, "").encode("utf-8", "replace")
         if not hmac.compare_digest(shown, secret.encode()):
             return PlainTextResponse("wrong secret token\n", 403)
-        if not healthy():
-            return PlainTextResponse("stopping\n", 503)
+        parse, put = door.parse, door.put
+        if (why := door.closed()) is not None or parse is None or put is None:
+            return PlainTextResponse(f"{why or STOPPING}\n", 503)
         try:
             async with asyncio.timeout(MAX_IDLE_S):
                 body = await _body(request)
@@ -67,9 +83,11 @@ def site(
 
         200 also where they do not: a balancer that turned to another bot would keep it so.
         """
-        if not healthy():
-            return JSONResponse({"status": "stopping"}, 503)
-        pending, problem = watched()
+        if (why := door.closed()) is not None:
+            status, _, reason = why.partition(": ")
+            closed = {"status": status, "reason": reason} if reason else {"status": status}
+            return JSONResponse(closed, 503)
+        pending, problem = door.watched()
         told: dict[str, object] = {"status": "ok" if problem is None else "degraded"}
         if pending is not None:
             told["pending_updates"] = pending

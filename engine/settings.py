@@ -34,7 +34,7 @@ def read_secret(file: str | Path) -> str:
         ValueError: it could not be read; the message is the reason, for the middle of a sentence.
     """
     try:
-        return Path(file).read_text("utf-8").strip()
+        return Path(file).read_text("utf-8-sig").strip()
     except OSError as error:
         raise ValueError(error.strerror) from None
     except ValueError:

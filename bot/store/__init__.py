@@ -4,8 +4,10 @@ Erasing a person is this package's work alone: nobody else keeps anything about 
 """
 
 from bot.store.backup import back_up, restore
+from bot.store.database import CLOSE_S
 from bot.store.errors import StoreError
 from bot.store.keyring import Keyring, add_key, retire_key
+from bot.store.lease import Lease
 from bot.store.queries import Store, tombstones_beside
 from bot.store.recovery import is_recovery_code, new_recovery_code
 from bot.store.types import (
@@ -25,12 +27,14 @@ from bot.store.types import (
 from bot.store.vault import Vault
 
 __all__ = [
+    "CLOSE_S",
     "Attempt",
     "Barred",
     "Enrolment",
     "Flow",
     "FlowKind",
     "Keyring",
+    "Lease",
     "Level",
     "Membership",
     "Receipt",

@@ -18,7 +18,7 @@ from bot.store.people import Person
 from bot.store.schema import attempts, challenges
 from bot.store.schema import flows as flows_table
 from bot.store.types import Attempt, Barred, Flow, Level
-from bot.store.work import Work
+from bot.store.work import CLOCKS_DIFFER, Work
 
 FAILURES_UNTIL_DELAY = 5
 FIRST_DELAY_S = 30.0
@@ -117,7 +117,8 @@ async def begin(work: Work, flow: Flow, level: Level, nonce: bytes) -> Attempt |
     challenge = (await work.connection.execute(query)).one_or_none()
     if challenge is None or challenge.spent is not None:
         return Barred("spent")
-    if challenge.deadline <= now or not await flows.is_current(work, person, flow):
+    in_time = challenge.drawn <= now + CLOCKS_DIFFER and now < challenge.deadline
+    if not in_time or not await flows.is_current(work, person, flow):
         return Barred("expired")
     bar = (await standing(work, person)).barred(now)
     if bar is not None:
@@ -238,7 +239,11 @@ async def _delayed_until(work: Work, person: Person, which: ColumnElement[bool])
     theirs = (attempts.c.person == person.code) & which
     passed = select(func.coalesce(func.max(attempts.c.id), 0))
     passed = passed.where(theirs, attempts.c.outcome == "passed")
-    query = select(func.count(), func.max(func.coalesce(attempts.c.ended, attempts.c.begun))).where(
+    now = work.clock()
+    when = func.coalesce(attempts.c.ended, attempts.c.begun)
+    # A failure of which nobody knows when it was counts, and delays no more.
+    known = func.max(when).filter(when <= now + CLOCKS_DIFFER)
+    query = select(func.count(), known).where(
         theirs,
         attempts.c.outcome.in_(_CHARGED),
         attempts.c.id > passed.scalar_subquery(),
@@ -246,14 +251,17 @@ async def _delayed_until(work: Work, person: Person, which: ColumnElement[bool])
     )
     failures, newest = (await work.connection.execute(query)).one()
     wait_s = delay_s(failures)
-    return newest + timedelta(seconds=wait_s) if wait_s else None
+    if not wait_s or newest is None:
+        return None
+    known_by_now: datetime = min(newest, now)
+    return known_by_now + timedelta(seconds=wait_s)
 
 
 async def _failures_of_late(work: Work, person: Person) -> int:
     query = select(func.count()).where(
         attempts.c.person == person.code,
         _CHARGED_VERIFICATION,
-        attempts.c.begun > work.clock() - LOCK_WINDOW,
+        work.lately(attempts.c.begun, LOCK_WINDOW),
         attempts.c.id > person.row["cleared_through"],
     )
     return (await work.connection.execute(query)).scalar_one()

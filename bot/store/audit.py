@@ -72,9 +72,12 @@ async def check(work: Work) -> int | None:
 async def prune(work: Work, before: datetime) -> int:
     """Delete the entries up to a time, and say so in a new one; returns how many."""
     ends = (await work.connection.execute(select(audit_ends).with_for_update())).one()
-    first_kept = (
-        await work.connection.execute(select(func.min(audit.c.number)).where(audit.c.at > before))
-    ).scalar_one()
+    now = work.clock()
+    kept = select(func.min(audit.c.number)).where(audit.c.at > before)
+    # One that is yet to come is of a clock that was ahead, and as old as those beside it.
+    first_kept = (await work.connection.execute(kept.where(audit.c.at <= now))).scalar_one()
+    if first_kept is None:
+        first_kept = (await work.connection.execute(kept)).scalar_one()
     anchor = ends.last if first_kept is None else first_kept - 1
     if anchor <= ends.anchor:
         return 0

@@ -18,7 +18,7 @@ from bot.store.schema import attempts, challenges, consents, enrolments, templat
 from bot.store.schema import flows as flows_table
 from bot.store.schema import people as people_table
 from bot.store.types import Enrolment, Flow, FlowKind, Retention, Templates
-from bot.store.work import Work
+from bot.store.work import CLOCKS_DIFFER, Work
 
 _STORED = np.dtype("<f8")
 
@@ -171,12 +171,11 @@ async def claim_telling(work: Work, row: RowMapping, lease_s: float) -> bool:
         lease_s: seconds after which another replica may, unless the person was told.
     """
     now = work.clock()
-    if row["claimed"] is not None and row["claimed"] > now:
+    lease = timedelta(seconds=lease_s)
+    if row["claimed"] is not None and now < row["claimed"] <= now + lease + CLOCKS_DIFFER:
         return False
     await work.connection.execute(
-        update(enrolments)
-        .where(enrolments.c.person == row["person"])
-        .values(claimed=now + timedelta(seconds=lease_s))
+        update(enrolments).where(enrolments.c.person == row["person"]).values(claimed=now + lease)
     )
     return True
 

@@ -1,8 +1,11 @@
-"""Knows a database's keys again, so that a wrong one is found at the start and not at a login."""
+"""Knows a database's keys again, so that a wrong one is found at the start and not at a login.
+
+And the bot that it is of.
+"""
 
 import hmac
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from bot.store import people
 from bot.store.errors import StoreError
@@ -10,6 +13,8 @@ from bot.store.schema import key_marks
 from bot.store.work import Work
 
 _IDS = ""
+_BOT = " bot"
+"""No key's name has a space in it."""
 
 
 async def check(work: Work) -> None:
@@ -38,6 +43,21 @@ async def check(work: Work) -> None:
                 f"Template key {key_id} is another one than the one of this name that the "
                 "database was made with: put the right line back into the key file."
             )
+
+
+async def is_bot(work: Work, bot_id: int) -> bool:
+    """Whether no other bot had the database before this one, which has it from now on."""
+    mark = work.vault.mark("bot", str(bot_id).encode())
+    query = select(key_marks.c.mark).where(key_marks.c.key_id == _BOT)
+    known = (await work.connection.execute(query)).scalar_one_or_none()
+    if known is None:
+        await work.connection.execute(key_marks.insert().values(key_id=_BOT, mark=mark))
+        return True
+    ours = bytes(known) == mark
+    if not ours:
+        changed = update(key_marks).where(key_marks.c.key_id == _BOT).values(mark=mark)
+        await work.connection.execute(changed)
+    return ours
 
 
 async def _fits(work: Work, known: dict[str, bytes], key_id: str, mark: bytes) -> bool:

@@ -21,6 +21,7 @@ from bot.store.errors import StoreError
 KEY_BYTES = 32
 _ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _HOW = "make one with: python -m bot keys new"
+_INSTEAD = f"put its backup back. Where nobody is enrolled yet, delete it first, and {_HOW}"
 
 
 class Keyring:
@@ -112,7 +113,8 @@ def add_key(path: Path) -> str:
     except OSError as error:
         raise StoreError(
             f"The key file {path} cannot be written ({error.strerror}): mend its permissions, or "
-            "name another file in TEMPLATE_KEYS_FILE."
+            "its volume where that is mounted read-only, or name another file in "
+            "TEMPLATE_KEYS_FILE."
         ) from None
     return key_id
 
@@ -147,7 +149,7 @@ def _new_id() -> str:
 
 def _read(path: Path) -> dict[str, bytes]:
     try:
-        text = path.read_text("ascii")
+        text = path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise StoreError(f"There is no key file {path}: {_HOW}") from None
     except OSError as error:
@@ -156,7 +158,7 @@ def _read(path: Path) -> dict[str, bytes]:
             "another file in TEMPLATE_KEYS_FILE."
         ) from None
     except ValueError:
-        raise StoreError(f"{path} is no key file: put the right one back, or {_HOW}") from None
+        raise StoreError(f"{path} is no key file: {_INSTEAD}") from None
     return _parse(text, str(path))
 
 
@@ -173,13 +175,13 @@ def _parse(text: str, name: str) -> dict[str, bytes]:
         if not _ID.fullmatch(key_id) or len(key) != KEY_BYTES:
             raise StoreError(
                 f"Line {number} of {name} is no 'ID base64key' with a key of {KEY_BYTES} bytes: "
-                f"put the right line back, or {_HOW}"
+                f"put the right line back, or all of the file: {_INSTEAD}"
             )
         if key_id in keys:
             raise StoreError(f"Line {number} of {name} has the id of a line before it: remove one.")
         keys[key_id] = key
     if not keys:
-        raise StoreError(f"There is no key in {name}: {_HOW}")
+        raise StoreError(f"There is no key in {name}: {_INSTEAD}")
     return keys
 
 

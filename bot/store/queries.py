@@ -32,7 +32,8 @@ from bot.store import (
     tidying,
     tombstones,
 )
-from bot.store.database import Database, make_private_file
+from bot.store.database import CLOSE_S, LONG_S, Database, make_private_file
+from bot.store.lease import FileLease, Lease, RowLease
 from bot.store.migrate import migrate
 from bot.store.schema import challenges as challenges_table
 from bot.store.schema import flows as flows_table
@@ -81,6 +82,7 @@ class Store:
         busy_timeout_s: how long a verb waits for other writers.
         tombstones: the file of the erased (see `bot.store.tombstones`); for SQLite it is beside the
             database if it is not given.
+        close_s: how long leaving may take; what is still being written then is cut off.
 
     Raises:
         StoreError: from everything, when the database or a key cannot be used; nothing of that verb
@@ -97,8 +99,9 @@ class Store:
         clock: Callable[[], datetime] = utc_now,
         busy_timeout_s: float = _BUSY_TIMEOUT_S,
         tombstones: Path | None = None,
+        close_s: float = CLOSE_S,
     ) -> None:
-        self._database = Database(database, busy_timeout_s=busy_timeout_s)
+        self._database = Database(database, busy_timeout_s=busy_timeout_s, close_s=close_s)
         self._vault = vault
         self._updates_kept = updates_kept
         self._until_prune = 0
@@ -113,7 +116,7 @@ class Store:
             if self._database.path is not None:
                 make_private_file(self._database.path)
             await self._database.prepare()
-            await self._write(self._start)
+            await self._write_many(self._start)
             await self._bury()
         except OSError as error:
             await self._database.close()
@@ -138,15 +141,30 @@ class Store:
         """The language to write to a person in: the one that they chose, or consented in."""
         return await self._read(preferences.writing_language, telegram_id)
 
-    async def served_updates(self) -> tuple[int, ...]:
-        """The update numbers served last, oldest first."""
-        return await self._read(served.read)
+    async def served_updates(self, bot_id: int) -> tuple[int, ...]:
+        """The update numbers served last, oldest first; those of another bot are forgotten.
+
+        Args:
+            bot_id: Telegram's number of this bot.
+        """
+        return await self._write(served.of_bot, bot_id)
 
     async def mark_served(self, update_id: int) -> None:
         """Remember that an update was served; the oldest are forgotten now and then."""
         kept = self._updates_kept if self._until_prune == 0 else None
         await self._write(served.mark, update_id, kept)
         self._until_prune = (self._until_prune or _PRUNE_EVERY) - 1
+
+    def lease(self, place: str, lifetime_s: float) -> Lease:
+        """The right to serve with this database, not taken yet.
+
+        Args:
+            place: where this bot runs, for people to read.
+            lifetime_s: see `Lease`; for PostgreSQL.
+        """
+        if self._database.path is not None:
+            return FileLease(self._database.path)
+        return RowLease(self._database.write, place, lifetime_s)
 
     # A person's conversation
 
@@ -394,11 +412,11 @@ class Store:
         # One transaction each: together they would hold what others wait for.
         kept = self._retention
         counts = {
-            "flows": await self._write(tidying.old_flows),
-            "challenges": await self._write(tidying.old_challenges, kept),
-            "captures": await self._write(tidying.old_captures, kept),
-            "attempts": await self._write(tidying.old_attempts, kept),
-            "audit": await self._write(tidying.old_audit, kept),
+            "flows": await self._write_many(tidying.old_flows),
+            "challenges": await self._write_many(tidying.old_challenges, kept),
+            "captures": await self._write_many(tidying.old_captures, kept),
+            "attempts": await self._write_many(tidying.old_attempts, kept),
+            "audit": await self._write_many(tidying.old_audit, kept),
         }
         leaving, notices = await self._read(tidying.idle, kept)
         announcements = await self._read(takeovers.notices)
@@ -409,6 +427,19 @@ class Store:
         await self._bury()
         await self._database.wipe(*people.ERASED if any(counts.values()) else ())
         return Tidied(counts, tuple(notices), tuple(announcements))
+
+    async def erasing_waits(self) -> datetime | None:
+        """Until when nothing should be erased, because the clock may be wrong; to be asked hourly.
+
+        That is where the database has been in use, and not within the week before the last three
+        days: either nobody ran the bot, or the clock has leapt. None: the clock is believed, and
+        moments of the past that are later than it says are set to now.
+        """
+        return await self._write_many(tidying.clock_doubted_until)
+
+    async def confirm_clock(self) -> None:
+        """Believe the clock for three days, on an operator's word."""
+        await self._write(tidying.confirm_clock)
 
     async def claim_notice(self, telegram_id: int, *, lease_s: float) -> bool:
         """Take it on to tell a person that their templates will go, before anybody else does.
@@ -458,7 +489,7 @@ class Store:
 
     async def check_audit(self) -> int | None:
         """Number of the audit trail's first entry that was tampered with; None: all is well."""
-        return await self._read(audit.check)
+        return await self._database.read(self._bound(False, audit.check), limit_s=LONG_S)
 
     async def rotate_keys(self, progress: Callable[[int, int], None] | None = None) -> int:
         """Give everybody whose data key is wrapped by an older key a new one, under the newest.
@@ -525,8 +556,7 @@ class Store:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        async with self._database.read() as connection:
-            return await verb(Work(connection, self._vault, self._clock, False), *args, **kwargs)
+        return await self._database.read(self._bound(False, verb, *args, **kwargs))
 
     async def _write(
         self,
@@ -534,10 +564,29 @@ class Store:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        async def work(connection: AsyncConnection) -> Result:
-            return await verb(Work(connection, self._vault, self._clock, True), *args, **kwargs)
+        return await self._database.write(self._bound(True, verb, *args, **kwargs))
 
-        return await self._database.write(work)
+    async def _write_many(
+        self,
+        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """As `_write`, for work on many rows, which may take long."""
+        work = self._bound(True, verb, *args, **kwargs)
+        return await self._database.write(work, limit_s=LONG_S)
+
+    def _bound(
+        self,
+        writes: bool,
+        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Callable[[AsyncConnection], Awaitable[Result]]:
+        async def work(connection: AsyncConnection) -> Result:
+            return await verb(Work(connection, self._vault, self._clock, writes), *args, **kwargs)
+
+        return work
 
 
 def tombstones_beside(database: Path) -> Path:

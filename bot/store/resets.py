@@ -10,8 +10,9 @@ async def schedule(work: Work, telegram_id: int, delay_s: float) -> datetime:
     """See `Store.schedule_reset`."""
     person = await people.find_or_add(work, telegram_id)
     due: datetime | None = person.row["reset_due"]
-    if due is None:
-        due = work.clock() + timedelta(seconds=delay_s)
+    latest = work.clock() + timedelta(seconds=delay_s)
+    if due is None or due > latest:  # noted by a clock that was ahead
+        due = latest
         await people.change(work, person, reset_due=due)
         await audit.append(work, "reset_scheduled", person, due=due.isoformat())
     return due

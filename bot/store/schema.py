@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
     Dialect,
     ForeignKey,
     Index,
@@ -225,7 +226,12 @@ audit_ends = Table(
 key_marks = Table(
     "key_marks",
     metadata,
-    Column("key_id", String(32), primary_key=True, doc="empty: the key of the ids"),
+    Column(
+        "key_id",
+        String(32),
+        primary_key=True,
+        doc="empty: the key of the ids; ' bot': whose database it is",
+    ),
     Column("mark", LargeBinary(32), nullable=False, doc="by which the key is known again"),
 )
 
@@ -233,4 +239,13 @@ tombstones = Table(
     "tombstones",
     metadata,
     Column("mark", LargeBinary(32), primary_key=True, doc="of a row that must not come back"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, doc="1: there is one row at most"),
+    Column("holder", LargeBinary(16), nullable=False, doc="random, of the bot that serves"),
+    Column("place", String(255), nullable=False, doc="where it runs, for people"),
+    Column("expires", DateTime(timezone=True), nullable=False, doc="by the server's clock"),
 )

@@ -1,6 +1,6 @@
 """When another embedder takes over from the one that people are enrolled with.
 
-The date is in the database, so that every replica goes by the same one. Knows nothing about which
+The date is in the database, so that every start goes by the same one. Knows nothing about which
 bundles there are or how people are told.
 """
 
@@ -12,12 +12,14 @@ from sqlalchemy import delete, func, or_, select, update
 
 from bot.store import audit, faces, people
 from bot.store.database import insert_of
+from bot.store.schema import audit as audit_table
 from bot.store.schema import enrolments, takeover
 from bot.store.types import Takeover
-from bot.store.work import Work
+from bot.store.work import CLOCKS_DIFFER, Work
 
 _ONLY = 1
 """Number of the only row."""
+_PLANNED = "takeover_planned"
 
 
 async def enrolled(work: Work) -> dict[str, int]:
@@ -44,7 +46,8 @@ async def plan(work: Work, embedder: str, replaces: str, notice_days: float) -> 
     made = await work.connection.execute(statement.on_conflict_do_nothing())
     row = (await work.connection.execute(select(takeover).with_for_update())).one()
     changed = made.rowcount == 1
-    if (row.embedder, row.replaces) == (embedder, replaces):
+    the_same = (row.embedder, row.replaces) == (embedder, replaces)
+    if the_same and not await _is_yet_to_come(work, now):
         values["due"] = row.due if notice_days or row.due <= now else now
     if (row.embedder, row.replaces, row.due) != (embedder, replaces, values["due"]):
         await work.connection.execute(update(takeover).values(values))
@@ -52,9 +55,17 @@ async def plan(work: Work, embedder: str, replaces: str, notice_days: float) -> 
     due: datetime = values["due"]
     if changed:
         await audit.append(
-            work, "takeover_planned", embedder=embedder, replaces=replaces, due=due.isoformat()
+            work, _PLANNED, embedder=embedder, replaces=replaces, due=due.isoformat()
         )
     return Takeover(due=due, left=max(timedelta(0), due - now), people=affected)
+
+
+async def _is_yet_to_come(work: Work, now: datetime) -> bool:
+    """Whether the date was noted later than now, by a clock that was ahead: the wait is longer."""
+    query = select(audit_table.c.at).where(audit_table.c.event == _PLANNED)
+    newest = query.order_by(audit_table.c.number.desc()).limit(1)
+    noted = (await work.connection.execute(newest)).scalar_one_or_none()
+    return noted is not None and noted > now + CLOCKS_DIFFER
 
 
 async def withdraw(work: Work) -> bool:

@@ -9,17 +9,97 @@ from sqlalchemy import ColumnElement, RowMapping, Table, delete, func, select, u
 
 from bot.store import audit, faces, people
 from bot.store.attempts import LOCK_WINDOW
-from bot.store.schema import attempts, captures, challenges, enrolments, fingerprints, flows
+from bot.store.flows import LONGEST
+from bot.store.schema import (
+    attempts,
+    captures,
+    challenges,
+    consents,
+    enrolments,
+    fingerprints,
+    flows,
+)
+from bot.store.schema import audit as audit_table
+from bot.store.schema import people as people_table
 from bot.store.types import Retention
-from bot.store.work import Work
+from bot.store.work import CLOCKS_DIFFER, Work
 
 # Attempts count for this long, whatever their retention.
 _ATTEMPTS_COUNT = 2 * LOCK_WINDOW
 
+_AWAY = timedelta(days=7)
+"""For how long nobody need have seen the clock for what it says to be doubted."""
+_DOUBTED = timedelta(days=3)
+"""For how long nothing is erased then; time for an operator to read the log."""
+_SEEN_EVERY = timedelta(days=1)
+_SEEN, _CONFIRMED = "clock_seen", "clock_confirmed"
+
+_PAST = (
+    attempts.c.begun,
+    attempts.c.ended,
+    captures.c.seen,
+    consents.c.given,
+    enrolments.c.since,
+    enrolments.c.noticed,
+    people_table.c.locked,
+)
+"""Moments that are never to come."""
+
+
+async def clock_doubted_until(work: Work) -> datetime | None:
+    """See `Store.erasing_waits`.
+
+    The audit trail is what tells: it has an entry a day, and cannot be written into by others. The
+    clock is believed where there is an entry from three to ten days ago, or no other that is older
+    or yet to come.
+    """
+    now = work.clock()
+    at = audit_table.c.at
+    by_now = at <= now + CLOCKS_DIFFER
+    if not await _any(work, by_now, at > now - _SEEN_EVERY):
+        await audit.append(work, _SEEN)
+    of_late = by_now & (at > now - _DOUBTED)
+    before = now - _DOUBTED - _AWAY
+    believed = await _any(work, at <= now - _DOUBTED, at > before)
+    confirmed = await _any(work, of_late, audit_table.c.event == _CONFIRMED)
+    if believed or confirmed or not await _any(work, ~by_now | (at <= before)):
+        await _forget_what_is_to_come(work, now)
+        return None
+    first: datetime = (
+        await work.connection.execute(select(func.min(at)).where(of_late))
+    ).scalar_one()
+    return first + _DOUBTED
+
+
+async def confirm_clock(work: Work) -> None:
+    """See `Store.confirm_clock`."""
+    await audit.append(work, _CONFIRMED)
+
+
+async def _any(work: Work, *conditions: ColumnElement[bool]) -> bool:
+    query = select(audit_table.c.number).where(*conditions).limit(1)
+    return (await work.connection.execute(query)).one_or_none() is not None
+
+
+async def _forget_what_is_to_come(work: Work, now: datetime) -> None:
+    """Set moments that a clock wrote which was ahead to now, the latest that they can have been."""
+    latest = now + CLOCKS_DIFFER
+    for moment in _PAST:
+        await work.connection.execute(
+            update(moment.table).where(moment > latest).values({moment: now})
+        )
+    await work.connection.execute(
+        # Not to now: whoever was verified lately may do more than others.
+        update(enrolments).where(enrolments.c.last_used > latest).values(last_used=None)
+    )
+    await _delete(work, challenges, challenges.c.drawn > latest)
+
 
 async def old_flows(work: Work) -> int:
     """Delete the flows whose deadline is past; returns how many."""
-    return await _delete(work, flows, flows.c.deadline <= work.clock())
+    now = work.clock()
+    over = (flows.c.deadline <= now) | (flows.c.deadline > now + LONGEST)
+    return await _delete(work, flows, over)
 
 
 async def old_challenges(work: Work, retention: Retention) -> int:

@@ -98,12 +98,12 @@ class Vault:
         except OSError as error:
             raise StoreError(
                 f"The key {path} cannot be read or made ({error.strerror}): mend its permissions, "
-                "or name another file in IDS_KEY."
+                "or its volume where that is mounted read-only, or name another file in IDS_KEY."
             ) from error
         if len(key) != KEY_BYTES:
             raise StoreError(
-                f"{path} is no key of {KEY_BYTES} bytes: put the right one back, or delete it to "
-                "begin anew (chosen languages are then forgotten, and everybody must enroll anew)."
+                f"{path} is no key of {KEY_BYTES} bytes: put its backup back. To begin anew "
+                "instead, with nobody enrolled, move it and the database away."
             )
         return cls(key, keyring)
 

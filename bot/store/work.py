@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.vault import Vault
+
+CLOCKS_DIFFER = timedelta(minutes=1)
+"""By how much the clocks of replicas may differ; what is later is of a clock that was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +29,8 @@ class Work:
     vault: Vault
     clock: Callable[[], datetime]
     writes: bool
+
+    def lately(self, moment: ColumnElement[Any], window: timedelta) -> ColumnElement[bool]:
+        """Whether a moment is within the time before now; one that is yet to come is not."""
+        now = self.clock()
+        return (moment > now - window) & (moment <= now + CLOCKS_DIFFER)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -90,12 +91,13 @@ async def test_a_lookalike_leaves_nothing_on_disk(tmp_path: Path) -> None:
         await ana.send_album(photos[1:])
         assert all(card.photo for card in await ana.replies(2))
         _, out, _ = await stop(bot)
-    own = {"bot.db", "bot.db-wal", "bot.db-shm", "ids.key"}
+    own = {"bot.db", "bot.db-wal", "bot.db-shm", "bot.db.lock", "ids.key"}
     operators = {"template.keys", ".template.keys.lock"}
     harmless = (os.devnull, f"os.mkdir {tmp_path}")
     written = [path for path in json.loads(out) if path not in harmless]
-    # The key is written whole under a name of its own beside it.
-    names = {Path(path).name for path in written if "ids.key." not in path}
+    # Key and database are made whole under names of their own beside them.
+    made = ("ids.key.", ".bot.db.")
+    names = {Path(path).name for path in written if not any(name in path for name in made)}
     assert names <= own, written
     files = everything(tmp_path)
     assert files.keys() <= own | operators
@@ -132,6 +134,32 @@ async def test_sigterm_lets_the_running_answer_end_and_tells_the_waiting(
         assert sum(bool(answer.photo) for answer in answers) == 1
         told = [answer.text for answer in answers if not answer.photo]
         assert told == [say("en", "turned.restarting")] * 3
+
+
+async def test_the_end_of_a_terminal_lets_the_running_answer_end_too(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox, process(sandbox, tmp_path, hold=1.0) as bot:
+        ana = sandbox.person("ana")
+        await ana.set_language("en")
+        await ana.send_text("/help")
+        await ana.reply()
+        await ana.send_photo(picture())
+        await ana.wait_for(lambda event: event.kind == "action")
+        bot.send_signal(signal.SIGHUP)
+        assert (await ana.reply()).photo
+        async with asyncio.timeout(12):
+            _, err = await bot.communicate()
+        assert bot.returncode == 0, err.decode()
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "127.0.0.1"])
+async def test_a_webhook_listens_on_addresses_of_either_kind(tmp_path: Path, host: str) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    port = fakes.free_port()
+    changes = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port}
+    async with fakes.bot(tmp_path, webhook_host=host, **changes), httpx.AsyncClient() as client:
+        name = "[::1]" if ":" in host else host
+        assert (await client.get(f"http://{name}:{port}/healthz")).status_code == 200
 
 
 async def test_sigterm_ends_also_while_telegram_is_away(tmp_path: Path) -> None:
@@ -209,7 +237,9 @@ async def test_one_line_says_what_has_started(
         lines = await started(caplog)
     assert lines == [
         f"started bot=@face_matcher_bot updates={'webhook' if webhook else 'polling'} "
-        f"database={tmp_path / 'bot.db'} engine=fake@00000000 device=cpu"
+        f"database={tmp_path / 'bot.db'} ids_key={tmp_path / 'secrets' / 'ids.key'} "
+        f"template_keys_file={tmp_path / 'secrets' / 'template.keys'} "
+        "engine=fake@00000000 device=cpu"
     ]
 
 
@@ -286,7 +316,7 @@ async def test_a_short_time_for_stopping_is_time_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_timeout_s", [1.0, 2.0, 9.0, 60.0])
 def test_every_time_for_stopping_leaves_most_of_it_for_answers(stop_timeout_s: float) -> None:
-    goodbyes_s = 2 * app.goodbye_s(stop_timeout_s)
+    goodbyes_s = app._GOODBYES * app.goodbye_s(stop_timeout_s)
     assert 0 < goodbyes_s <= stop_timeout_s / 2
 
 

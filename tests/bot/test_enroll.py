@@ -1,5 +1,7 @@
 """Consent, selfies and what becomes of them, through real HTTP and a real database."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -327,6 +329,71 @@ async def test_whoever_passes_is_told_that_somebody_wants_another_face(tmp_path:
         assert reminder.text == notice.text
         await ana.press(reminder, say("en", "buttons.keep"))
         assert (await ana.edited(reminder)).text == say("en", "enroll.kept")
+
+
+@pytest.mark.parametrize(
+    ("command", "button", "said"),
+    [
+        ("/enroll", "agree", say("en", "enroll.first", count=SELFIES)),
+        ("/enroll", "decline", say("en", "enroll.declined")),
+        ("/forget", "forget_no", say("en", "rights.kept")),
+        ("/language", "", say("en", "account.language_chosen")),
+    ],
+)
+async def test_a_button_whose_message_is_gone_is_answered_all_the_same(
+    tmp_path: Path, command: str, button: str, said: str
+) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await ana.send_text(command)
+        asked = await ana.reply()
+        with closing(sqlite3.connect(tmp_path / "bot.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # the bot waits, until the message is gone
+            label = say("en", f"buttons.{button}") if button else "English"
+            data = asked.button(label).data
+            body = {"message_id": asked.message_id, "data": data}
+            await ana._ask("POST", f"{ana._home}/presses", json=body)
+            await ana.delete(asked)
+            other.execute("ROLLBACK")
+        assert (await ana.reply()).text == said
+
+
+async def test_whoever_passed_by_a_clock_that_was_ahead_did_not_pass_lately(
+    tmp_path: Path,
+) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        assert (await verify(ana, shots)).text == say("en", "verify.passed_photo")
+        await set_ahead(tmp_path, "enrolments", "last_used")
+        await ana.send_text("/enroll")
+        assert (await ana.reply()).text == say("en", "enroll.already", hours=24)
+
+
+async def test_a_wait_that_a_clock_noted_which_was_ahead_is_as_long_as_any(tmp_path: Path) -> None:
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, Shots())
+        await ana.send_text("/enroll")
+        offer = await ana.reply()
+        await ana.press(offer, say("en", "buttons.wait"))
+        await ana.edited(offer)
+        await set_ahead(tmp_path, "people", "reset_due")
+        before = datetime.now(UTC)
+        await ana.send_text("/enroll")
+        told = (await ana.reply()).text
+        after = datetime.now(UTC)
+        assert told in {
+            say("en", "enroll.waiting", when=moment(at + timedelta(hours=24)))
+            for at in (before, after)
+        }
+
+
+async def set_ahead(folder: Path, table: str, column: str) -> None:
+    """As though the clock had been three days ahead when it was written."""
+    place = Place(folder, folder / "bot.db")
+    await place.sql(f"UPDATE {table} SET {column} = {column} + 3600000000 * 72")
 
 
 def other_model() -> LoginEngine:

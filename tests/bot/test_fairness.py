@@ -3,11 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from telegram import Update
+from telegram.error import NetworkError
 
 from bot.albums import Albums
 from bot.fairness import Lanes, Seen, Turned
@@ -31,6 +33,7 @@ class Scene:
     def __init__(self, **changes: Any) -> None:
         self.memory = Memory()
         self.turned: list[tuple[int, Turned]] = []
+        self.unsent = 0
         self.started: list[int] = []
         self.change = asyncio.Condition()
         self.finish = {number: asyncio.Event() for number in range(200)}
@@ -41,6 +44,7 @@ class Scene:
             "person_queue": 3,
             "waiting_total": 100,
             "answer_timeout_s": 20,
+            "now": lambda: datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC),  # when updates come
             **changes,
         }
         self.lanes = Lanes(
@@ -53,6 +57,9 @@ class Scene:
         )
 
     async def _turn_away(self, request: Request, turned: Turned) -> None:
+        if self.unsent:
+            self.unsent -= 1
+            raise NetworkError("cut")
         self.turned.append((request.update.update_id, turned))
 
     async def _handle(self, number: int) -> None:
@@ -128,6 +135,31 @@ async def test_with_one_slot_a_flooder_is_overtaken_after_one_request() -> None:
     scene.finish[0].set()
     assert await scene.until_started(2) == [0, 60]
     await scene.end()
+
+
+async def test_a_flooder_whom_no_word_reached_is_told_with_the_next_message() -> None:
+    scene = Scene()
+    scene.unsent = 1
+    for number in range(5):
+        scene.send(number, person=1)
+    await settle()
+    assert scene.turned == []
+    for number in (5, 6):
+        scene.send(number, person=1)
+    await settle()
+    assert scene.turned == [(5, Turned.FLOOD)]
+    await scene.end()
+
+
+async def test_the_surplus_of_what_came_while_the_bot_was_away_is_told_as_such() -> None:
+    scene = Scene(now=lambda: datetime(1970, 1, 1, 3, tzinfo=UTC))
+    for number in range(30):
+        scene.send(number, person=1)
+    await scene.until_started(1)
+    await settle()
+    assert scene.turned == [(4, Turned.BACKLOG)]
+    await scene.end()
+    assert scene.started == [0, 1, 2, 3]
 
 
 async def test_the_surplus_of_a_burst_is_refused_and_told_once() -> None:

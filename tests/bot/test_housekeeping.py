@@ -110,6 +110,7 @@ async def test_of_two_replicas_with_one_database_one_sends_a_notice(
     async with place.store() as one, place.store() as other:
         await due(one, ANA, BEN)
         place.clock.advance(days=days)
+        await one.confirm_clock()
         rounds = [asyncio.create_task(tidy(store, bot)) for store in (one, other)]
         for _ in rounds:
             await telegram.begun.acquire()
@@ -128,6 +129,7 @@ async def test_the_notice_of_a_replica_that_ended_before_it_was_sent_is_sent_by_
     async with place.store() as one, place.store() as other:
         await due(one, ANA)
         place.clock.advance(days=days)
+        await one.confirm_clock()
         ending = asyncio.create_task(tidy(one, bot))
         await telegram.begun.acquire()
         ending.cancel()
@@ -137,6 +139,31 @@ async def test_the_notice_of_a_replica_that_ended_before_it_was_sent_is_sent_by_
         assert telegram.sent == []
         place.clock.advance(seconds=EVERY_S)
         await tidy(other, bot)
+        assert [person for person, _ in telegram.sent] == [ANA]
+
+
+async def test_a_clock_that_leapt_erases_nothing_and_tells_nobody_until_it_is_believed(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    telegram = Telegram()
+    bot = cast("Bot", telegram)
+    async with place.store() as store:
+        await idle(store, ANA)
+        await store.claim_capture(ANA, "1", b"1")
+        for _ in range(5):
+            await tidy(store, bot)
+            place.clock.advance(days=1)
+        place.clock.advance(days=26_000)
+        caplog.clear()
+        await tidy(store, bot)
+        assert telegram.sent == []
+        assert (await store.export(ANA))["captures"]["count"] == 1
+        told = caplog.text
+        assert moment(place.clock.now + timedelta(days=3)) in told
+        assert "python -m bot db clock" in told
+        await store.confirm_clock()
+        await tidy(store, bot)
+        assert (await store.export(ANA))["captures"]["count"] == 0
         assert [person for person, _ in telegram.sent] == [ANA]
 
 
@@ -160,6 +187,9 @@ async def test_tidying_goes_on_after_any_fault(caplog: pytest.LogCaptureFixture)
     pauses: asyncio.Queue[float] = asyncio.Queue()
 
     class Broken:
+        async def erasing_waits(self) -> None:
+            return None
+
         async def tidy(self) -> Tidied:
             if outcomes:
                 raise outcomes.pop(0)

@@ -162,6 +162,26 @@ async def test_a_failing_download_is_tried_again() -> None:
     assert len(server.request.asked) == 3
 
 
+async def test_a_download_that_fails_once_is_told_in_the_log_and_made_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cut: list[bytes | Exception] = [b"byt", NetworkError("cut")]
+
+    class Cut(Request):
+        async def retrieve(self, url: str) -> bytes:
+            self.asked.append(url)
+            found = cut.pop(0) if cut else b"bytes"
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+    server = Server("photo", size=5)
+    server.request = Cut({})
+    assert await intake(server).fetch("id", 5) == b"bytes"
+    assert "retry download reason=only 3 of 5 bytes came" in caplog.text
+    assert "retry download reason=cut" in caplog.text
+
+
 async def test_size_is_believed_from_whoever_says_it_first() -> None:
     server = Server("photo", size=FILE_MAX_BYTES + 1, photo=b"bytes")
     assert await intake(server).fetch("id", 5) == TOO_LARGE

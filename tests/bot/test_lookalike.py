@@ -174,7 +174,7 @@ ENGINE_FAULTS = [
     (errors.Busy("x", retry_after_s=6.2), say("en", "refusal.busy", count=7)),
     (errors.Busy("x", retry_after_s=0.2), say("en", "refusal.busy", count=1)),
     (errors.Unavailable("x"), say("en", "refusal.engine_down")),
-    (errors.Unauthorized("x"), say("en", "refusal.engine_down")),
+    (errors.Unauthorized("x"), say("en", "refusal.misconfigured")),
     (errors.NotFound("x"), say("en", "refusal.engine_down")),
     (errors.DeadlineExceeded("x"), say("en", "refusal.deadline")),
 ]

@@ -1,6 +1,7 @@
 """Keys, database and people from the command line; on real files."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from bot import storing
 from bot.__main__ import main
 from bot.settings import StoreChoice
-from bot.store import Enrolment, FlowKind
+from bot.store import Enrolment, FlowKind, Store, Vault
 from tests.bot.logins import vector
 
 RUNNER = CliRunner()
@@ -19,8 +20,10 @@ ANA = 4711
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("DATABASE", "DATABASE_URL", "IDS_KEY", "TEMPLATE_KEYS", "TEMPLATE_KEYS_FILE"):
+    for name in ("DATABASE_URL", "TEMPLATE_KEYS"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("DATABASE", "IDS_KEY", "TEMPLATE_KEYS_FILE"):
+        monkeypatch.setenv(name, str(StoreChoice.model_fields[name.lower()].default))
     return tmp_path
 
 
@@ -77,6 +80,32 @@ def test_a_backup_comes_back_without_the_erased() -> None:
     assert not asyncio.run(enrolled())
     run("db", "check")
     run("db", "migrate")
+
+
+def test_a_clock_is_confirmed() -> None:
+    run("keys", "new")
+    asyncio.run(doubt())
+    assert asyncio.run(doubted())
+    assert "By this machine's clock it is" in run("db", "clock")
+    assert not asyncio.run(doubted())
+    run("db", "check")
+
+
+async def doubt() -> None:
+    """As though the bot had been away for a month."""
+    choice = StoreChoice(_env_file=None)  # type: ignore[call-arg]
+    vault = Vault.open(choice.ids_key, storing.keyring(choice))
+
+    def clock() -> datetime:
+        return datetime.now(UTC) - timedelta(days=30)
+
+    async with Store(choice.database, vault, updates_kept=1, clock=clock) as store:
+        assert await store.erasing_waits() is None
+
+
+async def doubted() -> bool:
+    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+        return await store.erasing_waits() is not None
 
 
 def test_unlocking_says_what_it_did() -> None:

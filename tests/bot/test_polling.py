@@ -1,12 +1,12 @@
 """A poller that neither gives up nor goes deaf."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from telegram.error import InvalidToken, NetworkError, RetryAfter, TimedOut
+from telegram.error import Conflict, InvalidToken, NetworkError, RetryAfter, TimedOut
 
 from bot.polling import Poller
 from bot.sandbox import Fault, FaultKind
@@ -33,6 +33,10 @@ class Source:
         return answer
 
 
+async def nothing() -> None:
+    """Removes no webhook, because there is none."""
+
+
 class Pauses(list[float]):
     """Waits that are noted and take no time."""
 
@@ -47,6 +51,7 @@ def poller(
     *,
     refused: Iterable[bool] = (),
     pauses: Pauses | None = None,
+    remove_webhook: Callable[[], Awaitable[object]] = nothing,
 ) -> Poller:
     telegram, verdicts = Telegram("1:a"), iter(refused)
 
@@ -58,6 +63,7 @@ def poller(
         lambda raw: parse_update(raw, telegram),
         lambda update: taken.append(update.update_id),
         refused=is_refused,
+        remove_webhook=remove_webhook,
         sleep=Pauses() if pauses is None else pauses,
     )
 
@@ -139,6 +145,36 @@ async def test_a_bot_outlives_a_proxy_that_refuses_for_a_moment(
             await ana.send_text("hello")
             assert (await ana.reply()).text
     assert "getUpdates" in caplog.text
+
+
+async def test_a_webhook_that_another_program_sets_is_taken_away_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fakes.bot(tmp_path) as sandbox:
+        ana = sandbox.person("ana")
+        other = Telegram(sandbox.token, base_url=sandbox.bot_api_url)
+        async with other:
+            await other.set_webhook(f"http://127.0.0.1:{fakes.free_port()}/")
+        for _ in range(2):
+            await ana.send_text("hello")
+            assert (await ana.reply()).text
+    assert "another program uses this bot's token" in caplog.text
+
+
+async def test_a_webhook_that_cannot_be_taken_away_ends_nothing() -> None:
+    in_the_way = Conflict("Conflict: can't use getUpdates method while webhook is active")
+    source = Source(in_the_way, in_the_way, in_the_way, [{"update_id": 1}])
+    answers: list[Exception | None] = [TimedOut(), None, None]
+
+    async def remove_webhook() -> None:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    pauses = Pauses()
+    assert await poll(source, pauses=pauses, remove_webhook=remove_webhook) == [1]
+    assert not answers
+    assert pauses == [0.5, 1, 2]
 
 
 async def test_a_fault_that_is_nobody_s_answer_is_logged_and_polling_goes_on(

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from bot.sandbox import Sandbox
-from bot.settings import FIRST_STEP, Settings, SettingsError, load, load_engine_choice, table
+from bot.settings import (
+    FIRST_STEP,
+    Settings,
+    SettingsError,
+    home,
+    load,
+    load_engine_choice,
+    load_store_choice,
+    mistyped,
+    table,
+)
+from tests.bot.fakes import picture
 
 TOKEN = "123456:AAbbCCddEEffGGhhIIjjKKllMMnnOOpp"
 ROOT = Path(__file__).parents[2]
@@ -77,6 +88,62 @@ def test_a_file_fills_in_what_the_environment_does_not_say(
     assert (settings.concurrency, settings.matches) == (6, 7)
 
 
+def test_files_are_in_the_project_wherever_the_bot_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = load_store_choice()
+    assert choice.database == ROOT / "run" / "face-matcher.db"
+    assert choice.ids_key == ROOT / "run" / "secrets" / "ids.key"
+    assert choice.template_keys_file == ROOT / "run" / "secrets" / "template.keys"
+    monkeypatch.setenv("DATABASE", "mine.db")
+    assert load_store_choice().database == tmp_path / "mine.db"
+    # In a container the packages are copied without the project's other files.
+    assert home(Path("/app/bot/settings.py"), {}) == Path("/app")
+    installed = Path("/usr/lib/python3/site-packages/bot/settings.py")
+    assert home(installed, {"XDG_DATA_HOME": "/data"}) == Path("/data/face-matcher")
+    assert home(installed, {}) == Path("~/.local/share/face-matcher").expanduser()
+
+
+def test_a_bom_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text(TOKEN, "utf-8-sig")
+    (tmp_path / ".env").write_text("BOT_TOKEN_FILE=token\n", "utf-8-sig")
+    assert load().bot_token.get_secret_value() == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("utf-16", "BOT_TOKEN=x\n"),
+        ("utf-16-le", "BOT_TOKEN=x\n"),
+        ("latin-1", "BOT_TOKEN=x\n# contraseña\n"),
+    ],
+)
+def test_a_file_of_settings_that_is_no_utf_8_is_told(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
+    (tmp_path / ".env").write_text(text, encoding)
+    with pytest.raises(SettingsError, match=r"\.env is no UTF-8 text.*save it as UTF-8"):
+        load()
+    done = run("run")
+    assert done.returncode == 2
+    assert ".env is no UTF-8 text" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_mistyped_settings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("LOG_LEVLE=debug\nOTHER=1\n")
+    environment = {"BOT_TOKN": TOKEN, "ENGINE_DEVISE": "cpu", "DATABASE_URI": "x", "HOME": "/"}
+    told = list(mistyped(environment))
+    assert told == [
+        "BOT_TOKN is no setting, and ignored: is BOT_TOKEN meant?",
+        "DATABASE_URI is no setting, and ignored: is DATABASE_URL meant?",
+        "ENGINE_DEVISE is no setting, and ignored: is ENGINE_DEVICE meant?",
+        "LOG_LEVLE is no setting, and ignored: is LOG_LEVEL meant?",
+    ]
+    assert list(mistyped({"DATABASE_URI": "x", "DATABASE_URL": "y", "LOG_LEVEL": "info"})) == []
+    assert "is BOT_TOKEN meant?" in run("run", BOT_TOKN=TOKEN).stderr
+
+
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOT_TOKEN", TOKEN)
     settings = load()
@@ -132,12 +199,46 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     clean = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     return subprocess.run(
         [sys.executable, "-m", "bot", *arguments],
-        env={**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment},
+        env={
+            **clean,
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "200",
+            "DATABASE": "bot.db",
+            "IDS_KEY": "ids.key",
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        {"ALL_PROXY": "socks5://ana:hunter2@127.0.0.1:1"},
+        {"https_proxy": "ftp://ana:hunter2@127.0.0.1"},
+        {"HTTP_PROXY": "127.0.0.1:hunter2"},
+        {"NO_PROXY": "[::1],10.0.0.0/8"},
+    ],
+    ids=lambda proxy: next(iter(proxy)),
+)
+def test_proxies_that_cannot_be_used_are_named(proxy: dict[str, str]) -> None:
+    done = run("run", BOT_TOKEN=TOKEN, ENGINE_URL="http://127.0.0.1:1", FACE_LOGIN="false", **proxy)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert next(iter(proxy)) in done.stderr.splitlines()[-1]
+    assert "hunter2" not in done.stderr
+
+
+def test_an_output_that_takes_ascii_only_ends_nothing(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(picture())
+    for words in (["run", "--help"], ["demo", "--once", str(photo)], ["--help"]):
+        done = run(*words, ENGINE_URL="http://127.0.0.1:1", PYTHONIOENCODING="ascii")
+        assert "Traceback" not in done.stderr
+        assert done.stdout, words
 
 
 def test_help_prints_the_table_with_defaults() -> None:

@@ -5,17 +5,26 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
+from telegram import Update
 
-from bot.liveness import Challenge, draw
+from bot.captures import Captures
+from bot.liveness import Challenge, Failure, FailureReason, draw
+from bot.replies import Language
+from bot.request import Request
 from bot.sandbox import Sandbox
+from bot.store import Attempt, Store
 from bot.texts import say
+from bot.verify import Remind, Terms, Verifying
 from engine import errors
 from engine.types import Analysis, Track
 from tests.bot.fakes import picture
 from tests.bot.logins import (
+    CALIBRATION,
     LOT,
     PHOTOS,
     LoginEngine,
@@ -26,6 +35,7 @@ from tests.bot.logins import (
     vector,
     verify,
 )
+from tests.bot.store.places import Place
 from tests.bot.test_liveness import film, path
 
 FAILED, PASSED = say("en", "verify.failed_photo"), say("en", "verify.passed_photo")
@@ -122,6 +132,90 @@ async def test_too_late_is_too_late(tmp_path: Path) -> None:
         # The challenge is over, whatever comes now.
         await ana.send_photo(shots.new(), reply_to=asked)
         assert (await ana.reply()).photo
+
+
+@pytest.mark.parametrize("late_s", [31, 1800])
+async def test_a_selfie_in_reply_that_comes_late_is_told_so(tmp_path: Path, late_s: int) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine(), photo_challenge_s=10) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/verify photo")
+        asked = await ana.reply()
+        await grow_older(tmp_path, 10 + late_s)
+        await ana.send_photo(shots.new(), reply_to=asked, age_s=-10 - late_s)
+        assert (await ana.reply()).text == say("en", "refusal.too_late")
+
+
+async def test_a_photo_in_no_reply_after_the_time_of_a_challenge_is_for_fun(tmp_path: Path) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine(), photo_challenge_s=10) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        await ana.send_text("/verify photo")
+        await ana.reply()
+        await grow_older(tmp_path, 41)
+        await ana.send_photo(shots.new(), age_s=-41)
+        assert (await ana.reply()).photo
+        await ana.send_text("/verify video")
+        await ana.reply()
+        await grow_older(tmp_path, 121)
+        await ana.send_video_note(b"clip" * 500, age_s=-121)
+        assert (await ana.reply()).text == say("en", "verify.no_challenge")
+
+
+async def grow_older(folder: Path, seconds: int) -> None:
+    """As though a conversation had begun earlier."""
+    place = Place(folder, folder / "bot.db")
+    # The question may be out and not written down yet; nobody says when it is.
+    while await place.sql("SELECT revision FROM flows") == [(0,)]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await place.sql(f"UPDATE flows SET deadline = deadline - {seconds} * 1000000")
+
+
+async def test_taking_an_attempt_back_keeps_nobody_waiting_whose_time_is_over() -> None:
+    attempt = Attempt(1, 2, "photo", "", datetime.now(UTC))
+    store = Stuck()
+    verifying = Verifying(
+        store=cast("Store", store),
+        captures=cast("Captures", None),
+        language=cast("Language", None),
+        terms=Terms("photo", 2, 60, 90),
+        remind=cast("Remind", None),
+        chance=random.Random(1),
+        clock=lambda: datetime.now(UTC),
+    )
+    request = Request(Update(1), person=2, kind="photo")
+
+    def failure() -> Failure:
+        return Failure(FailureReason.TOO_SHORT)
+
+    judging = asyncio.create_task(verifying._judge(request, attempt, "en", CALIBRATION, failure))
+    await store.finishing.wait()
+    judging.cancel()
+    await store.voiding.wait()
+    await asyncio.wait([judging])
+    assert judging.cancelled()
+    assert not store.voided.is_set()
+    store.unlock.set()
+    await store.voided.wait()
+
+
+class Stuck:
+    """A store that lets nobody write until it is unlocked."""
+
+    def __init__(self) -> None:
+        self.finishing, self.voiding = asyncio.Event(), asyncio.Event()
+        self.unlock, self.voided = asyncio.Event(), asyncio.Event()
+
+    async def finish_attempt(self, *_: object, **__: object) -> None:
+        self.finishing.set()
+        await self.unlock.wait()
+
+    async def void_attempt(self, *_: object) -> None:
+        self.voiding.set()
+        await self.unlock.wait()
+        self.voided.set()
 
 
 async def test_a_selfie_of_the_enrolment_is_known_again(tmp_path: Path) -> None:

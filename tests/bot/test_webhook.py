@@ -42,9 +42,12 @@ class Door:
     def __init__(self) -> None:
         self.taken: list[Update] = []
         self.healthy = True
-        parse = partial(parse_update, bot=Telegram("1:a"))
-        site = webhook.site(SECRET, parse, self.taken.append, lambda: self.healthy)
-        transport = httpx.ASGITransport(site)
+        self.leads_to = webhook.Door(
+            closed=lambda: None if self.healthy else webhook.STOPPING,
+            parse=partial(parse_update, bot=Telegram("1:a")),
+            put=self.taken.append,
+        )
+        transport = httpx.ASGITransport(webhook.site(SECRET, self.leads_to))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
 
     async def knock(self, body: bytes | AsyncIterator[bytes], secret: str | None = SECRET) -> int:
@@ -119,6 +122,19 @@ async def test_health_tells_when_the_bot_stops() -> None:
     assert (await door.client.get("/healthz")).status_code == 503
     assert await door.knock(json.dumps(TEXT).encode()) == 503
     assert (await door.client.get(webhook.PATH)).status_code == 405
+
+
+async def test_a_bot_that_stands_by_takes_no_update_and_says_why() -> None:
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(webhook.site(SECRET, webhook.Door())), base_url="http://door"
+    )
+    told = await client.get("/healthz")
+    assert (told.status_code, told.json()) == (
+        503,
+        {"status": "standby", "reason": "another bot serves with this database"},
+    )
+    knock = await client.post(webhook.PATH, json=TEXT, headers={HEADER: SECRET})
+    assert knock.status_code == 503
 
 
 async def test_the_bot_answers_through_the_webhook(tmp_path: Path) -> None:
@@ -316,7 +332,16 @@ async def test_the_poller_gets_past_malformed_updates() -> None:
     async def refused() -> bool:
         return False
 
-    poller = Poller(fetch, parse, lambda update: taken.append(update.update_id), refused=refused)
+    async def removed() -> None:
+        raise AssertionError
+
+    poller = Poller(
+        fetch,
+        parse,
+        lambda update: taken.append(update.update_id),
+        refused=refused,
+        remove_webhook=removed,
+    )
     task = asyncio.create_task(poller.run())
     async with asyncio.timeout(5):
         await end.wait()

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.store import Attempt, FlowKind, Store, StoreError
-from bot.store.database import postgresql_url
+from bot.store import Attempt, FlowKind, Store, StoreError, Vault, add_key
 from tests.bot.store.places import (
     ANA,
     BEN,
@@ -105,7 +104,7 @@ async def test_a_server_that_went_away_is_said_and_comes_back(place: Place) -> N
         assert await store.membership(ANA) is not None, "connections are looked after"
     port = str(place.address).rpartition(":")[2].partition("/")[0]
     place.address = str(place.address).replace(port, "1")
-    with pytest.raises(StoreError, match=r"cannot be used") as caught:
+    with pytest.raises(StoreError, match=r"cannot be reached.*DATABASE_URL leads to it") as caught:
         async with place.store():
             pass
     password = str(place.address).partition("//")[2].partition("@")[0].partition(":")[2]
@@ -119,9 +118,16 @@ async def test_a_file_that_takes_no_changes_is_said(sqlite: Place, tmp_path: Pat
         moved = Place(disk, disk / "bot.db", sqlite.clock)
         shutil.copy(sqlite.path, moved.path)
         remount(disk, "ro")
-        with pytest.raises(StoreError, match=r"bot\.db cannot be used"):
+        with pytest.raises(StoreError, match=r"bot\.db cannot be used.*mounted read-only"):
             async with moved.store():
                 pass
+        with pytest.raises(StoreError, match=r"new\.db cannot be used.*mounted read-only"):
+            async with Place(disk, disk / "new.db").store():
+                pass
+        with pytest.raises(StoreError, match=r"ids\.key.*mounted read-only"):
+            Vault.open(disk / "ids.key")
+        with pytest.raises(StoreError, match=r"template\.keys.*mounted read-only"):
+            add_key(disk / "template.keys")
         remount(disk, "rw")
         async with moved.store() as store:
             assert await store.membership(ANA) is not None
@@ -222,14 +228,6 @@ async def test_an_address_that_is_none_is_said_without_its_password(sqlite: Plac
             async with Store(address, sqlite.vault, updates_kept=1):
                 pass
         assert "secret" not in str(caught.value)
-
-
-def test_addresses_are_understood_as_everybody_writes_them() -> None:
-    for scheme in ("postgres", "postgresql", "postgresql+asyncpg"):
-        url = postgresql_url(f"{scheme}://bot:s%40fe@db.example:5433/name?sslmode=require")
-        assert url.drivername == "postgresql+asyncpg"
-        assert (url.username, url.password, url.port) == ("bot", "s@fe", 5433)
-        assert url.query == {"ssl": "require"}
 
 
 async def test_writers_wait_for_each_other(place: Place) -> None:

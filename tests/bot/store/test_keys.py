@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.store import FlowKind, Keyring, StoreError, add_key, retire_key
+from bot.store import FlowKind, Keyring, StoreError, Vault, add_key, retire_key
 from tests.bot.store.places import ANA, BEN, CODE, CODED, Place, enroll, enrolment, vectors
 
 TWO = {"first": b"1" * 32, "second": b"2" * 32}
@@ -56,6 +56,34 @@ def test_a_file_that_is_no_key_file_is_said_and_left_alone(
     with pytest.raises(StoreError):
         add_key(path)
     assert path.read_text("latin-1") == text
+
+
+def test_a_bom_before_a_key_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "template.keys"
+    key_id = add_key(path)
+    path.write_text(path.read_text("ascii"), "utf-8-sig")
+    assert Keyring.load(path).ids == (key_id,)
+
+
+def test_an_empty_key_file_is_to_be_put_back_or_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "template.keys"
+    path.touch()
+    for refused in (Keyring.load, add_key):
+        with pytest.raises(StoreError, match="put its backup back") as caught:
+            refused(path)
+    assert "delete it first" in str(caught.value)
+    path.unlink()
+    key_id = add_key(path)
+    assert Keyring.load(path).ids == (key_id,)
+
+
+def test_a_key_of_the_ids_of_another_length_is_not_said_to_be_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "ids.key"
+    path.write_bytes(b"\xef\xbb\xbf" + b"i" * 32)
+    with pytest.raises(StoreError, match="put its backup back") as caught:
+        Vault.open(path)
+    # A new key opens no database that was made with another one.
+    assert "database" in str(caught.value)
 
 
 def test_no_file_says_how_to_make_one(tmp_path: Path) -> None:

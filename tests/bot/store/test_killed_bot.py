@@ -63,7 +63,9 @@ class Scene:
     def __init__(self, sandbox: Sandbox, place: Place, ana: Person) -> None:
         self._sandbox, self._place = sandbox, place
         self.ana, self.shots = ana, Shots()
-        self._changes = {} if place.is_sqlite else {"database_url": str(place.address)}
+        # A short lease: a bot that was killed is waited for until it has expired.
+        postgresql: dict[str, Any] = {"database_url": str(place.address), "lease_s": 6}
+        self._changes = {} if place.is_sqlite else postgresql
 
     @asynccontextmanager
     async def another_bot(self) -> AsyncIterator[None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot.store import Store, StoreError, Vault
+from tests.bot.store.places import Place
 
 PERSON = 5_812_345_678
 
@@ -31,12 +32,12 @@ async def test_the_newest_updates_are_remembered_in_order(tmp_path: Path) -> Non
     async with store(tmp_path, updates_kept=100) as opened:
         for number in (*range(760, 200, -1), 250, 250):
             await opened.mark_served(number)
-        served = await opened.served_updates()
+        served = await opened.served_updates(1)
     assert served[-3:] == (203, 202, 201)
     assert 100 <= len(served) <= 100 + 500
     async with store(tmp_path, updates_kept=100) as opened:
         await opened.mark_served(5)
-        assert await opened.served_updates() == (*range(299, 200, -1), 5)
+        assert await opened.served_updates(1) == (*range(299, 200, -1), 5)
 
 
 def everything(folder: Path) -> bytes:
@@ -89,3 +90,18 @@ async def test_a_damaged_database_says_which_file_to_mend(tmp_path: Path) -> Non
     with pytest.raises(StoreError, match=r"bot\.db cannot be used"):
         async with Store(database, vault, updates_kept=100):
             pass
+
+
+async def test_numbers_of_another_bot_s_updates_are_forgotten(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with place.store() as store:
+        await store.mark_served(7)
+        assert await store.served_updates(1) == (7,), "those of before bots were told apart"
+        assert await store.served_updates(1) == (7,)
+        assert caplog.text == ""
+        assert await store.served_updates(2) == ()
+        assert "another bot" in caplog.text
+        await store.mark_served(7)
+    async with place.store() as store:
+        assert await store.served_updates(2) == (7,)

@@ -110,8 +110,8 @@ class Settings(BaseModel):
         9,
         ge=2,
         le=600,
-        description="Seconds until the service has stopped; all but the last are for answering what "
-        "was accepted.",
+        description="Seconds until the service has stopped; all but the last are for answering "
+        "what was accepted.",
     )
     engine_watch_s: float = Field(
         2,

@@ -4,8 +4,10 @@ Somebody who is there does a few steps with their head, drawn by lot. What was d
 the track first, without knowing what was asked, and only then compared: whatever somebody does,
 it is one sequence of steps at most, so that a guess is right as often as the lot says.
 
-What this is worth: it resists still photos, photos that are moved, tilted or bent, clips of older
-challenges and crude cuts. It cannot tell a face that a computer draws, nor a changed client.
+What this is worth: it resists still photos, photos that are moved, tilted or bent, photos shown one
+after the other, clips of older challenges and crude cuts. It cannot tell a face that a computer
+draws or gives depth to, films of single steps that are aligned before they are joined, nor a
+changed client.
 Knows poses, places and times; knows nothing about whose face it is (the decision does), about
 files, or about how a challenge is shown.
 """
@@ -22,6 +24,7 @@ from typing import Self
 
 import numpy as np
 
+from engine.align import similarity_transform
 from engine.types import Face, Frame, Track
 
 
@@ -122,6 +125,8 @@ class FailureReason(StrEnum):
     FACE_LOST: the face was out of sight for too long.
     SEVERAL_FACES: somebody else is in the picture.
     JUMP: the face leaps: the clip is cut or the film stutters.
+    STILL: the head never moves between the steps, as no head does: pictures, or a film that is too
+        bad to tell.
     NOT_NEUTRAL_FIRST, NOT_NEUTRAL_LAST: it does not begin, or not end, looking ahead.
     TOO_FEW_STEPS: fewer steps than asked; some may have been too small or too quick.
     WRONG_STEPS: others than asked.
@@ -135,6 +140,7 @@ class FailureReason(StrEnum):
     FACE_LOST = "face_lost"
     SEVERAL_FACES = "several_faces"
     JUMP = "jump"
+    STILL = "still"
     NOT_NEUTRAL_FIRST = "not_neutral_first"
     NOT_NEUTRAL_LAST = "not_neutral_last"
     TOO_FEW_STEPS = "too_few_steps"
@@ -211,6 +217,27 @@ class Limits:
     """Of the face's middle in a tenth, in sizes of the face."""
     size_jump: float = 1.35
     """The larger size over the smaller, in a tenth."""
+    rest: float = 0.3
+    """Share of `turn` and `nod` within which the head rests between two steps."""
+    rest_roll_deg: float = 5.0
+    """That a resting head is tilted, or the phone turned, in a tenth."""
+    rest_growth: float = 0.09
+    """Change of a resting face's size in a tenth, of its size. The two are shares of one limit:
+    honest clips come to 0.76 of it, films that are joined as they are mostly to 1.2 and more."""
+    steady: float = 0.06
+    """Change of yaw and of pitch within four frames, up to which the head seems to hold still."""
+    steady_frames: int = 10
+    """That are looked at in any case, the steadiest: some faces' landmarks flutter."""
+    turned_deg: float = 0.5
+    """Most of `Frame.turned_deg` that counts, of yaw and of pitch, at such a moment."""
+    turned_mean_deg: float = 0.28
+    """Geometric mean of yaw's and pitch's means over those moments: a picture, moved as a whole,
+    does not turn, and one that is morphed into the next turns one way only. Honest clips come to
+    0.33 and more, of heads that move half as much to 0.29, a third as much to 0.24; slide shows to
+    0.24 at most, to 0.32 where they are shaken and morphed at once."""
+    turned_held_deg: float = 0.15
+    """Mean of the larger of the two over those of them away from neutral, against pictures between
+    films of looking ahead. Honest clips come to 0.25 and more."""
     size_px: float = 80.0
     probability: float = 0.99
     blur: float = 0.75
@@ -220,6 +247,9 @@ class Limits:
 
 
 LIMITS = Limits()
+
+_TURNED_SINCE = 3
+"""Frames that `Frame.turned_deg` goes back."""
 
 
 def judge(challenge: Challenge, track: Track, limits: Limits = LIMITS) -> Performance | Failure:
@@ -246,6 +276,8 @@ def judge(challenge: Challenge, track: Track, limits: Limits = LIMITS) -> Perfor
         return neutral
     if not all(reading.turns):
         return Failure(FailureReason.TOO_FEW_STEPS)
+    if reading.still:
+        return Failure(FailureReason.STILL)
     return Performance(neutral, reading.turns, is_mirrored and reading.steps != challenge.steps)
 
 
@@ -260,12 +292,14 @@ class Reading:
         neutral: faces that look ahead, by the times between steps: one tuple before the first
             step, one after each.
         left_open: whether they do not look ahead at the end.
+        still: whether they hold still as pictures do, and no head.
     """
 
     steps: tuple[Step, ...]
     turns: tuple[tuple[Face, ...], ...]
     neutral: tuple[tuple[Face, ...], ...]
     left_open: bool
+    still: bool
 
 
 def read(track: Track, limits: Limits = LIMITS) -> Reading | Failure:
@@ -293,19 +327,26 @@ def read(track: Track, limits: Limits = LIMITS) -> Reading | Failure:
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """A frame in which the face is seen, in plain finite numbers."""
+    """A frame in which the face is seen, in plain finite numbers.
 
+    Attributes:
+        index: of the frame.
+        turned_deg: see `Frame.turned_deg`; zeros where nothing is told, or no number.
+    """
+
+    index: int
     time_s: float
     yaw: float
     pitch: float
     x: float
     y: float
     size: float
+    turned_deg: tuple[float, float]
     face: Face
 
 
 def _sights(frames: Iterable[Frame]) -> Iterable[_Sight]:
-    for frame in frames:
+    for index, frame in enumerate(frames):
         face = frame.face
         if face is None:
             continue
@@ -313,7 +354,9 @@ def _sights(frames: Iterable[Frame]) -> Iterable[_Sight]:
         width, height = x2 - x1, y2 - y1
         values = (face.pose.yaw, face.pose.pitch, (x1 + x2) / 2, (y1 + y2) / 2)
         if all(map(math.isfinite, (*values, width, height))) and width > 0 and height > 0:
-            yield _Sight(frame.time_s, *values, math.sqrt(width) * math.sqrt(height), face)
+            size = math.sqrt(width) * math.sqrt(height)
+            yaw, pitch = (told if told > 0 else 0.0 for told in frame.turned_deg or (0.0, 0.0))
+            yield _Sight(index, frame.time_s, *values, size, (yaw, pitch), face)
 
 
 def _unfit(track: Track, limits: Limits) -> FailureReason | None:
@@ -422,7 +465,7 @@ class _Moment:
         return None
 
 
-def _steps(sights: Sequence[_Sight], limits: Limits) -> Reading:
+def _steps(sights: Sequence[_Sight], limits: Limits) -> Reading | Failure:
     """What is done from a neutral beginning on."""
     beginning = sights[: limits.neutral_frames]
     yaw = _median(beginning, lambda sight: sight.yaw)
@@ -431,6 +474,8 @@ def _steps(sights: Sequence[_Sight], limits: Limits) -> Reading:
         _Moment(sight, (sight.yaw - yaw) / limits.turn, (sight.pitch - pitch) / limits.nod)
         for sight in sights
     ]
+    if any(_is_joint(a, b, limits) for a, b in itertools.pairwise(moments)):
+        return Failure(FailureReason.JUMP)
     steps: list[Step] = []
     turns: list[tuple[Face, ...]] = []
     neutral: list[list[_Sight]] = [[]]
@@ -450,7 +495,70 @@ def _steps(sights: Sequence[_Sight], limits: Limits) -> Reading:
             for part in neutral
         ),
         left_open=len(neutral[-1]) < limits.end_frames,
+        still=_is_still(moments, limits),
     )
+
+
+def _is_joint(a: _Moment, b: _Moment, limits: Limits) -> bool:
+    """Whether another film goes on from one frame to the next, while the head rests.
+
+    Whoever films themselves once more holds the phone a little differently.
+    """
+    if max(a.extent, b.extent) > limits.rest:
+        return False
+    tenths = max(1.0, (b.sight.time_s - a.sight.time_s) / 0.1)
+    try:
+        (c, _, _), (s, _, _) = similarity_transform(a.sight.face.landmarks, b.sight.face.landmarks)
+    except ValueError:
+        return True
+    roll = math.degrees(math.atan2(s, c)) / limits.rest_roll_deg
+    growth = math.log(max(1e-9, math.hypot(c, s))) / limits.rest_growth
+    return not math.hypot(roll, growth) <= tenths  # true for what is no number, too
+
+
+def _is_still(moments: Sequence[_Moment], limits: Limits) -> bool:
+    """Whether a head that seems to hold still does so too well.
+
+    A living head turns by a degree or so all the time, and the phone in the hand moves around it.
+    Pictures that are shown one after the other do not, however they are shaken or faded.
+    """
+    windows = [moments[end - _TURNED_SINCE : end + 1] for end in range(_TURNED_SINCE, len(moments))]
+    spreads = sorted(
+        ((_spread(window), window[-1]) for window in windows if _is_whole(window)),
+        key=lambda entry: entry[0],
+    )
+    steady = [
+        moment
+        for rank, (spread, moment) in enumerate(spreads)
+        if rank < limits.steady_frames or spread <= limits.steady
+    ]
+    if len(steady) < limits.steady_frames:
+        return True
+    turned = [
+        [min(degrees, limits.turned_deg) for degrees in moment.sight.turned_deg]
+        for moment in steady
+    ]
+    yaw, pitch = (statistics.fmean(ways) for ways in zip(*turned, strict=True))
+    held = [
+        max(ways)
+        for moment, ways in zip(steady, turned, strict=True)
+        if moment.extent > limits.release
+    ]
+    return math.sqrt(yaw * pitch) < limits.turned_mean_deg or (
+        bool(held) and statistics.fmean(held) < limits.turned_held_deg
+    )
+
+
+def _is_whole(window: Sequence[_Moment]) -> bool:
+    """Whether the face is seen in all frames from the first to the last."""
+    return window[-1].sight.index - window[0].sight.index == len(window) - 1
+
+
+def _spread(window: Sequence[_Moment]) -> float:
+    """By how much yaw or pitch changes."""
+    yaws = [moment.sight.yaw for moment in window]
+    pitches = [moment.sight.pitch for moment in window]
+    return max(max(yaws) - min(yaws), max(pitches) - min(pitches))
 
 
 def _stretches(

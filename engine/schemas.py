@@ -93,6 +93,10 @@ class FrameSchema(_Part):
     )
     others: int = Field(description="Further faces, of those at least half as large.")
     fingerprint: str = Field(description="A perceptual hash in hexadecimal.")
+    turned_deg: list[float] | None = Field(
+        description="Degrees of yaw and pitch that the head surely turned since three frames "
+        "before, told by depth: about 0 of a flat picture. Null where the face is not seen in both."
+    )
 
 
 class TrackSchema(_Part):

@@ -14,7 +14,8 @@ from PIL import Image
 from engine.batching import Answer, Errand
 from engine.clip import Reel, Still
 from engine.errors import Unavailable
-from engine.follow import Follower
+from engine.follow import Follower, Seen
+from engine.parallax import Parallax
 from engine.submission import FaceToEmbed, FrameToSearch, Submission
 from engine.types import Analysis, Face, Frame, Track
 
@@ -69,7 +70,7 @@ async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: 
         Unavailable: the engine was given another bundle meanwhile.
         EngineError: whatever else the errand's items come to.
     """
-    follower, answers = Follower(), _Answers()
+    follower, parallax, answers = Follower(), Parallax(), _Answers()
     frames: list[Frame] = []
     waiting: list[_ToEmbed] = []
 
@@ -88,11 +89,15 @@ async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: 
     while stills := await reel.take(at_a_time):
         original_px = reel.width_px, reel.height_px
         analyses = await submit([FrameToSearch(still.image, original_px) for still in stills])
-        for still, analysis in zip(stills, analyses, strict=True):
-            seen = follower.see(analysis.faces)
-            if seen.face is not None and len(frames) % EMBEDDED_EVERY == 0:
-                waiting.append(_ToEmbed(len(frames), still.image, seen.face))
-            frames.append(_frame(still, seen.face, seen.others, analysis))
+        seen = [follower.see(analysis.faces) for analysis in analyses]
+        turned = await asyncio.to_thread(_turned, parallax, stills, seen, original_px)
+        for still, one, turned_deg, analysis in zip(stills, seen, turned, analyses, strict=True):
+            if one.face is not None and len(frames) % EMBEDDED_EVERY == 0:
+                waiting.append(_ToEmbed(len(frames), still.image, one.face))
+            assert analysis.fingerprint is not None
+            frames.append(
+                Frame(still.time_s, one.face, one.others, analysis.fingerprint, turned_deg)
+            )
         # Full batches: a face alone takes three times as long.
         while len(waiting) >= at_a_time:
             await embed(waiting[:at_a_time])
@@ -110,9 +115,14 @@ async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: 
     )
 
 
-def _frame(still: Still, face: Face | None, others: int, analysis: Analysis) -> Frame:
-    assert analysis.fingerprint is not None
-    return Frame(still.time_s, face, others, analysis.fingerprint)
+def _turned(
+    parallax: Parallax, stills: Sequence[Still], seen: Sequence[Seen], original_px: tuple[int, int]
+) -> list[tuple[float, float] | None]:
+    """See `Frame.turned_deg`, for each of some frames."""
+    return [
+        parallax.see(still.image, original_px, one.face)
+        for still, one in zip(stills, seen, strict=True)
+    ]
 
 
 async def _gather(

@@ -184,12 +184,17 @@ class Frame:
             frame's carries its embedding.
         others: how many more faces there are, of those at least half as large.
         fingerprint: see `Analysis.fingerprint`.
+        turned_deg: degrees of yaw and pitch, whichever way, that the head surely turned since
+            three frames before, 0 or more, told by depth: about 0 of a picture that is shifted,
+            turned in its plane, scaled or sheared as a whole; see `engine.parallax`. None where the
+            face is not seen in both frames.
     """
 
     time_s: float
     face: Face | None
     others: int
     fingerprint: bytes = field(repr=False)
+    turned_deg: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ def track_to_json(track: Track) -> dict[str, Any]:
                 "face": None if frame.face is None else face_to_json(frame.face),
                 "others": frame.others,
                 "fingerprint": frame.fingerprint.hex(),
+                "turned_deg": frame.turned_deg and list(frame.turned_deg),
             }
             for frame in track.frames
         ],
@@ -218,13 +219,19 @@ def _match_from_json(record: Mapping[str, Any]) -> Match:
 
 
 def _frame_from_json(record: Mapping[str, Any]) -> Frame:
-    face = record["face"]
+    face, turned = record["face"], record["turned_deg"]
     return Frame(
         time_s=_number(record["time_s"]),
         face=None if face is None else _face_from_json(face),
         others=int(_number(record["others"])),
         fingerprint=_fingerprint(record["fingerprint"]),
+        turned_deg=None if turned is None else _turn_from_json(turned),
     )
+
+
+def _turn_from_json(record: Any) -> tuple[float, float]:
+    yaw_deg, pitch_deg = map(_number, _list(record))
+    return yaw_deg, pitch_deg
 
 
 def _face_from_json(record: Mapping[str, Any]) -> Face:

@@ -51,6 +51,7 @@ class Attack(StrEnum):
     RECODED: the same, encoded once more, smaller and worse.
     TWO_FACES: a true clip, with somebody beside.
     CUT: true pieces, one a step, recorded apart and joined where the head looks ahead.
+    CUT_ALIGNED: the same, each piece moved, turned and scaled until it fits the one before.
     GUESS: a challenge by lot, without knowing which was asked.
     ROLLED: the head goes round and round, so that every extreme is there.
     PUMPED: every step is done two or three times over.
@@ -67,6 +68,7 @@ class Attack(StrEnum):
     RECODED = "recoded"
     TWO_FACES = "two_faces"
     CUT = "cut"
+    CUT_ALIGNED = "cut_aligned"
     GUESS = "guess"
     ROLLED = "rolled"
     PUMPED = "pumped"
@@ -363,14 +365,23 @@ def write(
     paper = None
     if attack in _ON_PAPER:
         motion, paper = _faked(attack, motion, times, yaw, pitch, lot)
-    elif attack is Attack.CUT:
-        motion = _joined(motion, times, yaw, pitch, lot)
+    elif attack in (Attack.CUT, Attack.CUT_ALIGNED):
+        aligned = attack is Attack.CUT_ALIGNED
+        motion = _joined(motion, times, yaw, pitch, lot, aligned=aligned)
     elif attack in (Attack.OTHER_TURNS, Attack.OTHER_NEUTRAL):
         # Of what a step asks for: whoever cuts does so early in the turn, while it is small.
         across, along = _shares(yaw, pitch, reach)
         extent = np.maximum(np.abs(across), np.abs(along))
         by_other = (extent > lot.uniform(0.15, 0.6)) == (attack is Attack.OTHER_TURNS)
     return Script(times, motion, paper, by_other, attack is Attack.TWO_FACES)
+
+
+def path(
+    challenge: Challenge, lot: random.Random, reach: Reach, frames_per_s: int, *, brisk: bool
+) -> tuple[Points, Points]:
+    """Yaw and pitch in degrees, (n,), of a head that does the steps and else holds still."""
+    score = _score(challenge.steps, lot, reach, brisk)
+    return score.at(np.arange(0, score.seconds, 1 / frames_per_s))
 
 
 _ON_PAPER = (Attack.STILL, Attack.MOVED, Attack.TILTED, Attack.BENT)
@@ -468,13 +479,27 @@ def bent(lot: random.Random) -> Print:
 
 
 def _joined(
-    motion: Motion, times: Points, yaw: Points, pitch: Points, lot: random.Random
+    motion: Motion,
+    times: Points,
+    yaw: Points,
+    pitch: Points,
+    lot: random.Random,
+    *,
+    aligned: bool,
 ) -> Motion:
     """Pieces recorded apart, joined where the head looks ahead."""
     ahead = (np.abs(yaw) < 1) & (np.abs(pitch) < 1)
     joints = np.flatnonzero(ahead[1:] & ~ahead[:-1]) + 1
     for joint in joints[:-1]:
         piece = _held(times, yaw, pitch, lot, _Placement.by_lot(lot))
+        if aligned:
+            piece = replace(
+                piece,
+                roll=piece.roll + motion.roll[joint - 1] - piece.roll[joint],
+                x=piece.x + motion.x[joint - 1] - piece.x[joint],
+                y=piece.y + motion.y[joint - 1] - piece.y[joint],
+                scale=piece.scale * motion.scale[joint - 1] / piece.scale[joint],
+            )
         motion = Motion(
             *(
                 np.concatenate([getattr(motion, name)[:joint], getattr(piece, name)[joint:]])
@@ -780,6 +805,31 @@ def _look(actor: _Actor, motion: Motion, index: int) -> NDArray[np.float32]:
     return frame
 
 
+def seen_at(portrait: Portrait, motion: Motion, index: int) -> Points:
+    """Where in a frame, in pixels, points of somebody's face and its surroundings are.
+
+    Returns:
+        (n, 2), the same points whatever the motion; those that are hidden are told too.
+    """
+    _, nose = _unfolded(portrait)
+    head = _Head(nose)
+    x, y = (
+        part.ravel() for part in np.meshgrid(np.linspace(-0.9, 0.9, 9), np.linspace(-0.8, 1.6, 11))
+    )
+    pivot = np.array(head.pivot)
+    rotation = _rotation(float(motion.yaw[index]), float(motion.pitch[index]))
+    across, down, near = rotation @ (np.stack([x, y, head.height(x, y)]) - pivot[:, None])
+    shrink = 1.0 - max(0.0, -head.pivot[2]) / _CAMERA
+    u = across / (1 - near / _CAMERA) * shrink + pivot[0]
+    v = down / (1 - near / _CAMERA) * shrink + pivot[1]
+    angle = math.radians(float(motion.roll[index]))
+    x0, y0 = float(motion.x[index]), float(motion.y[index]) - 0.45
+    scale = PER_EYE_DISTANCE_PX * float(motion.scale[index])
+    columns = (math.cos(angle) * u - math.sin(angle) * v + x0) * scale + SIDE_PX / 2
+    rows = (math.sin(angle) * u + math.cos(angle) * v + y0) * scale + SIDE_PX / 2
+    return np.stack([columns, rows], axis=1)
+
+
 def _behind(scenery: Image.Image, x0: float, y0: float, scale: float) -> NDArray[np.float32]:
     """The scenery, which is far away and moves half as much."""
     zoom = min(PER_EYE_DISTANCE_PX / scale, 1.3)
@@ -986,16 +1036,17 @@ def encode(frames: Iterable[Pixels], frames_per_s: int, *, quality: float = 25) 
     return file.getvalue()
 
 
-def transcode(clip: bytes, lot: random.Random) -> bytes:
+def transcode(clip: bytes, lot: random.Random, side: int | None = None) -> bytes:
     """A clip as it comes out of another phone: smaller or larger, and worse.
 
     Args:
         clip: a video file, its first stream is taken.
         lot: draws size and quality.
+        side: in pixels, where the size is given.
     """
     import av
 
-    side = 2 * lot.randint(120, 200)
+    side = 2 * lot.randint(120, 200) if side is None else side
     with av.open(io.BytesIO(clip), "r") as container:
         stream = container.streams.video[0]
         rate = round(float(stream.average_rate or FRAMES_PER_S))

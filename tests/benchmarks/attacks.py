@@ -11,9 +11,11 @@ Genuine tries are filmed frame by frame, half of them as phones film, 30 frames 
 pace. So that two cores can do the rest in an hour, most attacks share frames. Of each photo a stock
 of frames is filmed at known angles (heads, flat and bent prints, two people), encoded, tracked; a
 try is a script (who looks where, ten times a second, drawn anew for each try) that shows for each
-moment a frame of about that angle from the stock, drawn by lot, at the script's place and size.
+moment a frame of about that angle from the stock, drawn by lot, at the script's place, roll and
+size. How far a head surely turned (`engine.parallax`) cannot be measured between such frames: the
+script's own angles are taken, so that a composed attack is never refused for holding still.
 `--whole` of the attacks of each kind are filmed like genuine tries, and are reported by themselves
-as well.
+as well; films that are cut and slide shows (`bot.sandbox.slides`) always are.
 
 Photos that clips can be made from show one face, large, sharp and frontal, and their heads follow
 when they are moved: each is rehearsed first (`bot.sandbox.rehearsal`), to move as far as the engine
@@ -50,7 +52,7 @@ from scipy.stats import beta
 
 from bot import liveness
 from bot.liveness import Failure, Performance, Step
-from bot.sandbox import rehearsal
+from bot.sandbox import rehearsal, slides
 from bot.sandbox.performer import (
     NEEDS_OTHER,
     PER_EYE_DISTANCE_PX,
@@ -67,14 +69,17 @@ from bot.sandbox.performer import (
     transcode,
     write,
 )
-from engine import decision, errors, image
+from engine import decision, errors, image, parallax
 from engine.client import EmbeddedEngine
 from engine.settings import Settings
 from engine.types import Track
 from tests.benchmarks.accuracy import COPY, signature, tiny
 
 GENUINE = "genuine"
-KINDS = (GENUINE, *(attack.value for attack in Attack))
+SHOWS = {f"{count}_stills_{edit}": (count, edit) for edit in slides.Edit for count in slides.COUNTS}
+KINDS = (GENUINE, *(attack.value for attack in Attack), *SHOWS)
+FILMED = frozenset((GENUINE, Attack.CUT, Attack.CUT_ALIGNED, *SHOWS))
+"""Kinds that are filmed frame by frame: they are judged by what changes from frame to frame."""
 FRAMES_PER_S = 10
 ENROLLED = 5
 """Photos of each person that are read, at most."""
@@ -102,12 +107,13 @@ class Stock:
     embedded: np.ndarray  # (n,)
 
     def near(self, angles, lot, embedded):
-        """A frame of about these angles."""
+        """A frame of about these angles, and its roll."""
         apart = (((self.angles - angles) / (5.0, 4.0, 10.0)) ** 2).sum(axis=1)
         if embedded:
             apart = np.where(self.embedded, apart, np.inf)
         best = np.argsort(apart)[:3]
-        return self.frames[lot.choice([k for k in best if apart[k] <= apart[best[0]] + 1.0])]
+        chosen = lot.choice([k for k in best if apart[k] <= apart[best[0]] + 1.0])
+        return self.frames[chosen], float(self.angles[chosen, 2])
 
 
 @dataclass(frozen=True)
@@ -247,13 +253,26 @@ def shoot(portrait, other, script, recoded, seed):
 
 def make(portrait, other, code, kind, seed, as_phones):
     """A whole clip; runs in a process of its own."""
+    asked = liveness.Challenge.parse(code)
+    rate = 30 if as_phones else FRAMES_PER_S
+    if kind in SHOWS:
+        count, edit = SHOWS[kind]
+        return slides.show(
+            portrait,
+            asked,
+            count=count,
+            edit=edit,
+            seed=seed,
+            frames_per_s=rate,
+            brisk=not as_phones,
+        )
     return perform(
         portrait,
-        liveness.Challenge.parse(code),
+        asked,
         seed=seed,
         attack=None if kind == GENUINE else Attack(kind),
         other=other,
-        frames_per_s=30 if as_phones else FRAMES_PER_S,
+        frames_per_s=rate,
         brisk=not as_phones,
     )
 
@@ -342,21 +361,30 @@ def compose(script, own, other, lot):
     for index, time_s in enumerate(script.times):
         angles = (motion.yaw[index], motion.pitch[index], motion.roll[index])
         stock = other if script.by_other[index] else own
-        shown = stock.near(angles, lot, embedded=index % 2 == 0)
-        place = motion.x[index], motion.y[index], motion.scale[index]
+        shown, roll = stock.near(angles, lot, embedded=index % 2 == 0)
+        place = motion.x[index], motion.y[index], motion.roll[index] - roll, motion.scale[index]
         face = shown.face and placed(shown.face, *map(float, place))
         if face and index % 2:
             face = replace(face, embedding=None)
-        frames.append(replace(shown, time_s=float(time_s), face=face))
+        turned = None
+        if index >= parallax.LAG:
+            ways = (motion.yaw, motion.pitch)
+            turned = tuple(abs(float(way[index] - way[index - parallax.LAG])) for way in ways)
+        frames.append(replace(shown, time_s=float(time_s), face=face, turned_deg=turned))
     return Track(tuple(frames), SIDE_PX, SIDE_PX, frames[-1].time_s + 1 / FRAMES_PER_S, "")
 
 
-def placed(face, x, y, scale):
+def placed(face, x, y, roll, scale):
     """A face elsewhere in the picture, and larger or smaller; whose and where it looks stays."""
-    middle, shift = SIDE_PX / 2, np.array([x, y, x, y]) * PER_EYE_DISTANCE_PX * scale
-    box = tuple(((np.array(face.box) - middle) * scale + middle + shift).tolist())
+    middle, shift = SIDE_PX / 2, np.array([x, y]) * PER_EYE_DISTANCE_PX * scale
+    box = tuple(((np.array(face.box) - middle) * scale + middle + np.tile(shift, 2)).tolist())
+    c, s = math.cos(math.radians(roll)), math.sin(math.radians(roll))
+    points = (np.array(face.landmarks) - middle) @ np.array([(c, s), (-s, c)]) * scale
     return replace(
-        face, box=box, quality=replace(face.quality, size_px=face.quality.size_px * scale)
+        face,
+        box=box,
+        landmarks=tuple(map(tuple, (points + middle + shift).tolist())),
+        quality=replace(face.quality, size_px=face.quality.size_px * scale),
     )
 
 
@@ -372,7 +400,7 @@ async def tries_of(engine, subjects, stocks, arguments):
             index = choices[number % len(choices)]
             others = [k for k in filmed if subjects[k].person != subjects[index].person]
             other, asked = lot.choice(others), liveness.draw(lot)
-            if kind == GENUINE or number < arguments.whole:
+            if kind in FILMED or number < arguments.whole:
                 portrait = subjects[other].portrait if kind in NEEDS_OTHER else None
                 seed, as_phones = lot.getrandbits(32), number % 2 == 0
                 own = subjects[index].portrait

@@ -4,7 +4,7 @@ import collections
 import itertools
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,13 +58,14 @@ def face(yaw: float, pitch: float, *, x: float = 192, size: float = 160, **chang
 def film(
     poses: Iterable[tuple[float, float]], *, start_s: float = 0.0, dt: float = TENTH_S
 ) -> Track:
-    """Poses away from neutral, ten a second; every second frame is embedded."""
+    """Poses away from neutral, ten a second, of a living head; every second frame is embedded."""
     frames = []
     for index, (yaw, pitch) in enumerate(poses):
         own = face(YAW + yaw, PITCH + pitch)
         if index % 2 == 0:
             own = replace(own, embedding=np.array([1, index % 7, 0, 0], np.float32))
-        frames.append(Frame(start_s + index * dt, own, 0, bytes(32)))
+        turned_deg = None if index < 3 else (1.5, 0.5)
+        frames.append(Frame(start_s + index * dt, own, 0, bytes(32), turned_deg))
     return track(frames)
 
 
@@ -320,6 +321,65 @@ def test_the_length_is_judged() -> None:
     assert reason(SUDO, film(poses + [(0.0, 0.0)] * 120)) is FailureReason.TOO_LONG
 
 
+def test_a_face_that_never_turns_while_it_holds_still_is_a_picture() -> None:
+    filmed = film(path(SUDO.steps, move=2, hold=7))
+    poses = [(one.face.pose.yaw, one.face.pose.pitch) for one in filmed.frames if one.face]
+
+    def turned(degrees: Callable[[int, bool], tuple[float, float] | None]) -> Track:
+        """With the degrees of a frame, given its number and whether the head moves."""
+        moves = [poses[max(0, index - 3)] != pose for index, pose in enumerate(poses)]
+        changes = {k: {"turned_deg": degrees(k, moves[k])} for k in range(3, len(poses))}
+        return changed(filmed, changes)
+
+    far, some, none = (20.0, 20.0), (0.6, 0.4), (0.0, 0.0)
+    assert reason(SUDO, turned(lambda _, moves: far if moves else some)) is None
+    assert reason(SUDO, turned(lambda k, moves: far if moves else some if k % 5 else none)) is None
+    # Pictures; shaken ones, of which a bad film makes a little movement; morphed ones.
+    for still in (none, (0.2, 0.2), (5.0, 0.1), (math.nan, math.nan), None):
+        shown = turned(lambda _, moves, still=still: far if moves else still)  # type: ignore[misc]
+        assert reason(SUDO, shown) is FailureReason.STILL, still
+    # A film of looking ahead, between pictures of the steps.
+    ahead = turned(lambda k, moves: far if moves else none if poses[k] != poses[0] else far)
+    assert reason(SUDO, ahead) is FailureReason.STILL
+
+
+def test_an_engine_that_does_not_tell_whether_a_head_turns_lets_nobody_pass() -> None:
+    filmed = film(path(SUDO.steps))
+    untold = changed(filmed, {k: {"turned_deg": None} for k in range(len(filmed.frames))})
+    assert reason(SUDO, untold) is FailureReason.STILL
+
+
+@pytest.mark.parametrize(
+    ("roll_deg", "growth", "expected"),
+    [
+        (0.0, 1.0, None),
+        (3.0, 1.03, None),
+        (6.0, 1.0, FailureReason.JUMP),
+        (0.0, 1.1, FailureReason.JUMP),
+        (-4.0, 0.93, FailureReason.JUMP),
+        (math.nan, 1.0, FailureReason.JUMP),
+    ],
+)
+def test_films_that_are_joined_where_the_head_rests_fail(
+    roll_deg: float, growth: float, expected: FailureReason | None
+) -> None:
+    filmed = film(path(SUDO.steps))
+    joint = next(k for k, pose in enumerate(path(SUDO.steps)) if k > 10 and pose == (0.0, 0.0)) + 2
+    angle = math.radians(roll_deg)
+    c, s = growth * math.cos(angle), growth * math.sin(angle)
+    points = tuple((c * x - s * y, s * x + c * y) for x, y in LANDMARKS)
+    changes = {
+        k: {"face": replace(one.face, landmarks=points)}
+        for k, one in enumerate(filmed.frames)
+        if k >= joint and one.face is not None
+    }
+    assert reason(SUDO, changed(filmed, changes)) is expected
+    # While the head turns, its landmarks may do so.
+    held = filmed.frames[13].face
+    assert held is not None
+    assert reason(SUDO, changed(filmed, {13: {"face": replace(held, landmarks=points)}})) is None
+
+
 def test_a_second_face_in_more_than_one_frame_fails() -> None:
     filmed = film(path(SUDO.steps))
     assert reason(SUDO, changed(filmed, {3: {"others": 1}})) is None
@@ -449,6 +509,7 @@ wild_faces = st.builds(
             face=st.one_of(st.none(), wild_faces),
             others=st.integers(-1, 3),
             fingerprint=st.just(bytes(32)),
+            turned_deg=st.one_of(st.none(), st.tuples(numbers, numbers)),
         ),
         max_size=30,
     ),

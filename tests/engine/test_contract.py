@@ -42,6 +42,7 @@ from engine.errors import (
 )
 from engine.fingerprint import fingerprint
 from engine.image import LIMITS, open_photo
+from engine.parallax import Parallax
 from engine.pipeline import Pipeline
 from engine.remote import RemoteEngine
 from engine.request import PhotoRequest
@@ -142,6 +143,7 @@ async def test_all_of_a_track_comes(engine: Engine) -> None:
     assert [frame.time_s for frame in track.frames] == pytest.approx(np.arange(14) / 10)
     async with Decoders(1).open(clip()) as reel:
         stills = await reel.take(20)
+    parallax = Parallax()
     for k, (frame, still) in enumerate(zip(track.frames, stills, strict=True)):
         asked = PhotoRequest(still.image, top_k=0, embed=True, original_px=(96, 64))
         (expected,) = seers.seer().analyze([asked])
@@ -149,6 +151,7 @@ async def test_all_of_a_track_comes(engine: Engine) -> None:
         assert frame.face is not None
         assert frame.others == 0
         assert frame.fingerprint == fingerprint(still.image)
+        assert frame.turned_deg == parallax.see(still.image, (96, 64), frame.face)
         if k % 2:
             assert frame.face.embedding is None
         else:

@@ -80,10 +80,25 @@ def a_track():
     (face,) = analysis.faces
     frames = (
         Frame(0.0, face, 2, bytes(FINGERPRINT_BYTES)),
-        Frame(0.1, replace(face, embedding=None), 0, b"\xff" * FINGERPRINT_BYTES),
+        Frame(0.1, replace(face, embedding=None), 0, b"\xff" * FINGERPRINT_BYTES, (1.25, 0.0)),
         Frame(0.2, None, 0, bytes(range(FINGERPRINT_BYTES))),
     )
     return Track(frames, 120, 80, 0.3, "tests@0", 0.01, 0.02)
+
+
+@pytest.mark.parametrize("turned", [1.0, "12", [1.0], [1.0, 2.0, 3.0], [1.0, "2"], [True, 0.0]])
+def test_no_other_turn_of_a_head_is_taken_for_one(turned):
+    record = through_json(track_to_json(a_track()))
+    record["frames"][1]["turned_deg"] = turned
+    with pytest.raises((TypeError, ValueError)):
+        track_from_json(record)
+
+
+def test_an_engine_that_tells_no_turns_of_heads_is_not_understood():
+    record = through_json(track_to_json(a_track()))
+    del record["frames"][1]["turned_deg"]
+    with pytest.raises(KeyError):
+        track_from_json(record)
 
 
 def test_a_track_comes_back_as_it_was():
@@ -93,6 +108,7 @@ def test_a_track_comes_back_as_it_was():
     for frame, own in zip(restored.frames, track.frames, strict=True):
         assert (frame.time_s, frame.others) == (own.time_s, own.others)
         assert frame.fingerprint == own.fingerprint
+        assert frame.turned_deg == own.turned_deg
     first, second, third = (frame.face for frame in restored.frames)
     np.testing.assert_array_equal(first.embedding, track.frames[0].face.embedding)
     assert first.box == second.box == track.frames[0].face.box

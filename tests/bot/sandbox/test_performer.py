@@ -126,6 +126,19 @@ def test_scripts_go_where_the_steps_say() -> None:
     assert abs(motion.yaw[-1]) < 5
 
 
+def test_aligned_pieces_fit_where_they_are_joined_and_others_do_not() -> None:
+    for seed in range(5):
+        cut, aligned = (
+            write(SUDO, random.Random(seed), attack=attack).motion
+            for attack in (Attack.CUT, Attack.CUT_ALIGNED)
+        )
+        assert max(np.abs(np.diff(cut.roll)).max(), 50 * np.abs(np.diff(cut.scale)).max()) > 2
+        assert np.abs(np.diff(aligned.roll)).max() < 1.5
+        assert np.abs(np.diff(aligned.scale)).max() < 0.02
+        assert np.abs(np.diff(aligned.x)).max() < 0.05
+        np.testing.assert_array_equal(aligned.yaw, cut.yaw)
+
+
 def test_wrong_orders_and_replays_are_never_what_was_asked() -> None:
     lot = random.Random(2)
     for code in ("sudo", "udud", "soso", "sdsu"):

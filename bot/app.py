@@ -6,13 +6,14 @@ Knows nothing about what any of them do.
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from telegram.ext import (
 )
 from telegram.request import HTTPXRequest
 
-from bot import card, enroll, machine, rights, rounds, standby, storing, webhook, who
+from bot import card, enroll, machine, rights, rounds, standby, storing, verify, webhook, who
 from bot.account import LANGUAGE_BUTTON, Account, publish_commands
 from bot.albums import Albums
 from bot.answers import Answers
@@ -54,7 +55,7 @@ from bot.request import Request, current
 from bot.rights import Rights
 from bot.seeing import Eyes
 from bot.settings import Settings
-from bot.store import Store
+from bot.store import LOCK_WINDOW, Store
 from bot.transport import Telegram, parse_update, refused_for_good
 from bot.verify import Terms, Verifying
 from bot.watch import Watch
@@ -228,6 +229,7 @@ def build(
         "audit_days": round(settings.audit_days),
         "idle_days": round(settings.idle_days),
         "notice_days": round(settings.notice_days),
+        "hold_hours": _hold_hours(settings),
     }
     people = People(engine)
     account = Account(store, facts, people, login=settings.face_login)
@@ -334,6 +336,7 @@ def _login_handlers(
         selfies=settings.enroll_selfies,
         lifetime_s=patience_s,
         reset_delay_s=3600 * settings.reset_hours,
+        hold_hours=_hold_hours(settings),
         idle_days=round(settings.idle_days),
         clock=_now,
     )
@@ -343,11 +346,13 @@ def _login_handlers(
         language=account.language,
         terms=Terms(
             level=settings.verify_level,
+            by_photo=settings.photo_verify_allowed,
             photos=settings.verify_photos,
             photo_s=settings.photo_challenge_s,
             video_s=settings.video_challenge_s,
         ),
         remind=enrolling.remind,
+        ask_consent=enrolling.ask_consent,
         chance=chance,
         clock=_now,
     )
@@ -377,8 +382,14 @@ def _login_handlers(
         MessageHandler(_NEW & words, flows.words),
         MessageHandler(_EDITED, flows.edited),
         CallbackQueryHandler(enrolling.button, enroll.BUTTON),
+        CallbackQueryHandler(verifying.button, verify.BUTTON),
         CallbackQueryHandler(own.button, rights.BUTTON),
     ]
+
+
+def _hold_hours(settings: Settings) -> int:
+    """How long the mark of somebody who was erased is kept at most, in whole hours."""
+    return math.ceil(max(settings.reset_hours, LOCK_WINDOW / timedelta(hours=1)))
 
 
 async def _ignore(_update: object, _context: object) -> None:

@@ -23,9 +23,9 @@ from telegram.ext import ContextTypes
 from bot.captures import Captures, embedder_of
 from bot.intake import Occasion, Reason, Refusal
 from bot.packing import pack, unpack
-from bot.replies import Language, refused, reply, settle, toast, working
+from bot.replies import Language, delete, deleting, refused, reply, settle, toast, working
 from bot.request import Request, current
-from bot.store import Enrolment, Flow, FlowKind, Membership, Store, new_recovery_code
+from bot.store import Enrolment, Flow, FlowKind, Right, Store, new_recovery_code
 from bot.texts import LANGUAGES, moment, say, sentences
 from engine import decision
 from engine.decision import LoginCalibration
@@ -33,9 +33,8 @@ from engine.decision import LoginCalibration
 logger = logging.getLogger(__name__)
 
 BUTTON = r"^enroll:"
-
-FRESH_S = 600
-"""Seconds for which a passed /verify allows to enroll anew."""
+REPLACE = "verify:replace"
+"""What the button says that asks for the challenge by video; `bot.verify` sets it."""
 
 OPEN_FOR = timedelta(days=7)
 """How long a face may be replaced once the delay is over."""
@@ -55,6 +54,7 @@ class Enrolling:
         lifetime_s: after how long an unfinished conversation is forgotten.
         reset_delay_s: after how long somebody who can neither verify nor has the code may begin
             anew.
+        hold_hours: how long the mark of somebody who was erased is kept at most, for the consent.
         idle_days: after how many days without use templates are deleted, for the consent.
         clock: tells the time, with a zone.
     """
@@ -68,6 +68,7 @@ class Enrolling:
         selfies: int,
         lifetime_s: float,
         reset_delay_s: float,
+        hold_hours: int,
         idle_days: int,
         clock: Callable[[], datetime],
     ) -> None:
@@ -77,6 +78,7 @@ class Enrolling:
         self._selfies = selfies
         self._lifetime_s = lifetime_s
         self._reset_delay_s = reset_delay_s
+        self._hold_hours = hold_hours
         self._idle_days = idle_days
         self._clock = clock
 
@@ -95,32 +97,45 @@ class Enrolling:
             await reply(message, refused(calibration, language))
             return
         member = await self._store.membership(user.id)
-        if member is None:
-            await self.ask_consent(message, user.id, language, new_code=True)
-        elif self._verified_lately(member):
-            await self.ask_consent(message, user.id, language, new_code=False)
+        held_until = await self._store.held_until(user.id)
+        if held_until is not None:
+            request.outcome = "held"
+            await reply(message, say(language, "enroll.held", when=moment(held_until)))
+        elif member is None:
+            await self.ask_consent(message, user.id, language, Right.FIRST)
+        elif member.locked:
+            request.outcome = "barred_locked"
+            await reply(message, say(language, "verify.barred_locked"))
         else:
             usable = member.embedder == embedder_of(calibration)
             await self._offer_ways(message, user.id, language, usable=usable)
 
     async def ask_consent(
-        self, message: Message, telegram_id: int, language: str, *, new_code: bool
+        self, message: Message, telegram_id: int, language: str, right: Right
     ) -> None:
         """Ask whether a face may be kept; whoever calls has made sure that it may be replaced.
+
+        The right to it is this conversation's, and ends with it.
 
         Args:
             message: what is answered.
             telegram_id: the person.
             language: a key of `bot.texts.LANGUAGES`.
-            new_code: whether a recovery code comes with it.
+            right: what lets them. All but a video bring a new recovery code.
         """
         flow = await self._store.begin_flow(
             telegram_id,
             FlowKind.ENROLL,
-            {"stage": _CONSENT, "new_code": new_code},
+            {"stage": _CONSENT, "right": right.value},
             lifetime_s=self._lifetime_s,
         )
-        text = say(language, "enroll.consent", count=self._selfies, days=self._idle_days)
+        text = say(
+            language,
+            "enroll.consent",
+            count=self._selfies,
+            days=self._idle_days,
+            hours=self._hold_hours,
+        )
         buttons = [
             _button(language, "agree", flow.id),
             _button(language, "decline", flow.id),
@@ -137,12 +152,14 @@ class Enrolling:
             await self._store.cancel_reset(telegram_id)
             due = None
         if due is None:
-            wait = InlineKeyboardMarkup([[_button(language, "wait", 0)]])
+            replace = InlineKeyboardButton(say(language, "buttons.replace"), callback_data=REPLACE)
+            ways = [[replace]] if usable else []
+            ways.append([_button(language, "wait", 0)])
             hours = round(self._reset_delay_s / 3600)
             key = "enroll.already" if usable else "enroll.already_other"
-            await reply(message, say(language, key, hours=hours), wait)
+            await reply(message, say(language, key, hours=hours), InlineKeyboardMarkup(ways))
         elif due <= self._clock():
-            await self.ask_consent(message, telegram_id, language, new_code=True)
+            await self.ask_consent(message, telegram_id, language, Right.WAIT)
         else:
             await self.remind(message, telegram_id, language)
 
@@ -160,12 +177,6 @@ class Enrolling:
             # By a clock that was ahead then: the delay is no longer than it is.
             return await self._store.schedule_reset(telegram_id, delay_s=delay_s)
         return due
-
-    def _verified_lately(self, member: Membership) -> bool:
-        if member.last_used is None:
-            return False
-        # A time to come is of a clock that was ahead, and says nothing.
-        return timedelta(0) <= self._clock() - member.last_used <= timedelta(seconds=FRESH_S)
 
     # Buttons
 
@@ -207,7 +218,7 @@ class Enrolling:
         state = {
             "stage": _CAPTURE,
             "consent": consent_version(),
-            "new_code": flow.state["new_code"],
+            "right": flow.state["right"],
             "asked": query.message.date.isoformat(),
             "vectors": [],
         }
@@ -219,7 +230,8 @@ class Enrolling:
         return None
 
     async def _wait(self, query: CallbackQuery, language: str) -> str | None:
-        if await self._store.membership(query.from_user.id) is None:
+        member = await self._store.membership(query.from_user.id)
+        if member is None or member.locked:
             await settle(query, None)
             return "toast.button_expired"
         due = await self._store.schedule_reset(query.from_user.id, delay_s=self._reset_delay_s)
@@ -250,14 +262,15 @@ class Enrolling:
             request.outcome = "refused_no_consent"
             await reply(message, say(language, "enroll.consent_first"))
             return
-        async with working(bot, message.chat.id, ChatAction.TYPING):
-            said = await self._take(request, message, flow, language)
-        if isinstance(said, Refusal):
-            request.outcome = f"refused_{said.reason.value}"
-            await reply(message, refused(said, language))
+        async with deleting(bot, request.messages):
+            async with working(bot, message.chat.id, ChatAction.TYPING):
+                said = await self._take(request, message, flow, language, bot)
+            if isinstance(said, Refusal):
+                request.outcome = f"refused_{said.reason.value}"
+                await reply(message, refused(said, language))
 
     async def _take(
-        self, request: Request, message: Message, flow: Flow, language: str
+        self, request: Request, message: Message, flow: Flow, language: str, bot: Bot
     ) -> Refusal | None:
         calibration = await self._captures.calibration(request)
         if isinstance(calibration, Refusal):
@@ -285,7 +298,7 @@ class Enrolling:
             hint = say(language, f"enroll.hint_{len(vectors)}")
             await reply(message, f"{text} {hint}")
             return None
-        return await self._finish(request, message, flow, language, calibration, vectors)
+        return await self._finish(request, message, flow, language, calibration, vectors, bot)
 
     async def _finish(
         self,
@@ -295,22 +308,29 @@ class Enrolling:
         language: str,
         calibration: LoginCalibration,
         vectors: list[str],
+        bot: Bot,
     ) -> Refusal | None:
-        code = new_recovery_code() if flow.state["new_code"] else None
+        right = Right(flow.state["right"])
+        code = None if right is Right.VIDEO else new_recovery_code()
         enrolment = Enrolment(
             embedder=embedder_of(calibration),
             vectors=unpack(vectors),
             consent=flow.state["consent"],
             recovery_code=code,
             language=language,
+            right=right,
         )
+        shown = None
+        if code is not None:
+            # Before it is in force: whatever breaks in between, no code is in force unseen.
+            text = say(language, "enroll.code", code=code)
+            shown = await reply(message, text, protected=True)
         if not await self._store.enroll(flow, enrolment):
+            if shown is not None:
+                await delete(bot, shown)
             return Refusal(Reason.OVERTAKEN)
         request.outcome = "enrolled"
         await reply(message, say(language, "enroll.done", days=self._idle_days))
-        if code is not None:
-            text = say(language, "enroll.code", code=code)
-            await reply(message, text, protected=True)
         return None
 
 

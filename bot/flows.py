@@ -13,7 +13,7 @@ from telegram.ext import ContextTypes
 from bot.enroll import Enrolling
 from bot.intake import Reason, Refusal
 from bot.recover import Recovering
-from bot.replies import Language, refused, reply
+from bot.replies import Language, deleting, refused, reply
 from bot.request import Request, current
 from bot.store import Flow, FlowKind, Store, StoreError
 from bot.texts import say
@@ -80,7 +80,8 @@ class Flows:
             await self._hint(update, context)
         else:
             request.outcome = "no_challenge"
-            await self._say(update, request, "verify.no_challenge")
+            async with deleting(context.bot, request.messages):
+                await self._say(update, request, "verify.no_challenge")
 
     async def words(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Words that are no command."""
@@ -104,8 +105,12 @@ class Flows:
             or (flow.kind is FlowKind.VERIFY and self._verifying.waits_for(flow, message))
         ):
             request.outcome = f"refused_{Reason.EDITED.value}"
-            language = await self._language(user)
-            await reply(message, refused(Refusal(Reason.EDITED), language))
+            language, refusal = await self._language(user), Refusal(Reason.EDITED)
+            async with deleting(context.bot, request.messages):
+                if flow.kind is FlowKind.VERIFY:
+                    await self._verifying.refuse(message, flow, refusal, language)
+                else:
+                    await reply(message, refused(refusal, language))
         elif message.video_note is None:
             await self._photo(update, context)
         else:

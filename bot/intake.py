@@ -7,7 +7,7 @@ nothing about faces or words.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -213,13 +213,13 @@ class Occasion:
         clip: whether it is a round video message; else it is a photo.
         asked: Telegram's time of the message that asked for it.
         until: Telegram's time after which it is too late; None where there is time.
-        reply_to: number of the message that it must reply to; None where it need not.
+        reply_to: numbers of the messages of which it must reply to one; None where it need not.
     """
 
     clip: bool
     asked: datetime
     until: datetime | None = None
-    reply_to: int | None = None
+    reply_to: Collection[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ LOGIN_RULES: tuple[LoginRule, ...] = (
             occasion.reply_to is not None
             and (
                 message.reply_to_message is None
-                or message.reply_to_message.message_id != occasion.reply_to
+                or message.reply_to_message.message_id not in occasion.reply_to
             )
         ),
     ),

@@ -148,7 +148,7 @@ def settle() -> None:
 
 
 def unlock(telegram_id: Annotated[int, typer.Argument(help="The person's number.")]) -> None:
-    """Lift a person's lock and delays after failed verifications."""
+    """Lift a person's lock and delays after failed verifications, and the wait after /forget."""
     with _settings() as choice:
         lifted = asyncio.run(_unlock(choice, telegram_id))
         print("They may try again." if lifted else "Nothing keeps them from trying.")

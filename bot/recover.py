@@ -4,13 +4,12 @@ Knows nothing about what a code looks like inside or how failures are counted.
 """
 
 from telegram import Bot, ForceReply, Message, Update
-from telegram.error import BadRequest
 from telegram.ext import ContextTypes
 
 from bot.enroll import Enrolling
-from bot.replies import Language, reply
+from bot.replies import Language, delete, reply
 from bot.request import Request, current
-from bot.store import Flow, FlowKind, Store
+from bot.store import Flow, FlowKind, Right, Store
 from bot.texts import moment, say
 
 
@@ -64,24 +63,17 @@ class Recovering:
     async def _try(
         self, request: Request, message: Message, code: str, language: str, bot: Bot
     ) -> None:
-        # Nobody is to read it over a shoulder; a code that was used is worth nothing any more.
-        await _delete(bot, message)
+        # It is good until the new face is stored: nobody is to find it in the chat.
+        await delete(bot, message)
         barred = await self._store.recovery_barred(request.person)
         if barred is not None:
             request.outcome = f"barred_{barred.reason}"
             when = "" if barred.until is None else moment(barred.until)
             await reply(message, say(language, "recover.barred", when=when))
-        elif await self._store.use_recovery_code(request.person, code):
+        elif await self._store.check_recovery_code(request.person, code):
             request.outcome = "recovered"
             await reply(message, say(language, "recover.done"))
-            await self._enrolling.ask_consent(message, request.person, language, new_code=True)
+            await self._enrolling.ask_consent(message, request.person, language, Right.CODE)
         else:
             request.outcome = "wrong_code"
             await reply(message, say(language, "recover.wrong"))
-
-
-async def _delete(bot: Bot, message: Message) -> None:
-    try:
-        await bot.delete_message(message.chat.id, message.message_id)
-    except BadRequest:  # gone already, or too old
-        return

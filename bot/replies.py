@@ -5,7 +5,7 @@ Knows nothing about photos.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from telegram import (
@@ -18,7 +18,7 @@ from telegram import (
     User,
 )
 from telegram.constants import ChatAction
-from telegram.error import BadRequest, Forbidden, RetryAfter, TelegramError
+from telegram.error import BadRequest, Forbidden, NetworkError, RetryAfter, TelegramError
 from telegram.ext import ContextTypes
 
 from bot import rounds
@@ -82,6 +82,32 @@ async def toast(bot: Bot, query_id: str, text: str | None = None) -> None:
     except BadRequest as error:
         # Telegram takes answers for some minutes only; nobody waits for this one any more.
         logger.info("a button was answered too late: %s", error)
+
+
+async def delete(bot: Bot, *messages: Message) -> None:
+    """Delete messages of a private chat; where Telegram does not, they stay, and the log says so.
+
+    Telegram lets a bot delete what came within the last 48 hours.
+    """
+    for message in messages:
+        try:
+            await bot.delete_message(message.chat.id, message.message_id)
+        except TelegramError as error:
+            logger.info("a message could not be deleted: %s", error)
+
+
+@asynccontextmanager
+async def deleting(bot: Bot, messages: Iterable[Message]) -> AsyncIterator[None]:
+    """Delete what a person sent, once it was answered or could not be.
+
+    Not where the time for an answer is over: that leaves no time for deleting either.
+    """
+    try:
+        yield
+    except Exception:
+        await delete(bot, *messages)
+        raise
+    await delete(bot, *messages)
 
 
 @asynccontextmanager
@@ -184,6 +210,15 @@ class Replies:
             request.outcome = "blocked"
             return
         if isinstance(error, RetryAfter):  # told later, when the chat takes messages again
+            request.late = True
+            return
+        # Such calls are made again as long as there is time (`bot.limiter`), so it is over now:
+        # told with a time of its own, or that might be cut off after it was carried out.
+        if isinstance(error, NetworkError) and not isinstance(error, BadRequest):
+            kind = type(error).__name__
+            logger.warning(
+                "update=%s could not be sent in time: %s", request.update.update_id, kind
+            )
             request.late = True
             return
         code = request_id.short()

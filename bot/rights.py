@@ -100,6 +100,8 @@ class Rights:
             words = say(
                 language, "rights.forgotten", number=receipt.number, when=moment(receipt.when)
             )
+            if receipt.held_until is not None:
+                words += " " + say(language, "rights.held", when=moment(receipt.held_until))
         else:
             await self._store.end_flow(flow)
             words = say(language, "rights.kept")

@@ -161,6 +161,13 @@ class StoreChoice(_Choice):
         365, gt=0, description="After how long without use templates are deleted."
     )
     notice_days: float = Field(30, ge=0, description="How long before that people are told.")
+    reset_hours: float = Field(
+        24,
+        ge=1,
+        le=720,
+        description="Delay before a face may be replaced without a video or the recovery code, and "
+        "before somebody may enroll again whose face was erased with /forget.",
+    )
     template_keys_file: Path = Field(
         Path("run/secrets/template.keys"),
         description="Keys of the faces kept; python -m bot keys new makes it. Back it up, but not "
@@ -300,6 +307,11 @@ class Settings(EngineChoice, StoreChoice):
         description="What /verify asks for by default: a round video with movements drawn by lot, "
         "or selfies, which prove less.",
     )
+    allow_photo_verify: bool | None = Field(
+        None,
+        description="Whether /verify photo is there, too; by default where VERIFY_LEVEL is photo. "
+        "A picture of somebody does not prove that they are there.",
+    )
     enroll_selfies: int = Field(4, ge=3, le=5, description="Selfies that enrolling takes.")
     verify_photos: int = Field(
         2, ge=2, le=3, description="Selfies that verifying by photo takes, all different."
@@ -312,12 +324,6 @@ class Settings(EngineChoice, StoreChoice):
     )
     conversation_minutes: float = Field(
         15, gt=0, le=1440, description="How long an unfinished enrolment or question waits."
-    )
-    reset_hours: float = Field(
-        24,
-        ge=1,
-        le=720,
-        description="Delay before a face may be replaced without /verify or the recovery code.",
     )
     embedder_notice_days: float = Field(
         14,
@@ -371,6 +377,20 @@ class Settings(EngineChoice, StoreChoice):
         if not _WEBHOOK_SECRET.fullmatch(secret.get_secret_value()):
             raise ValueError("must be 1 to 256 letters, digits, _ or -")
         return secret
+
+    @field_validator("allow_photo_verify")
+    @classmethod
+    def _photos_are_asked_for(cls, allowed: bool | None, info: ValidationInfo) -> bool | None:
+        if allowed is False and info.data.get("verify_level") == "photo":
+            raise ValueError("forbids what VERIFY_LEVEL=photo asks for: change one of the two")
+        return allowed
+
+    @property
+    def photo_verify_allowed(self) -> bool:
+        """Whether selfies will do for /verify."""
+        if self.allow_photo_verify is None:
+            return self.verify_level == "photo"
+        return self.allow_photo_verify
 
     @property
     def bot_id(self) -> int:

@@ -38,6 +38,7 @@ def store(settings: StoreChoice, *, close_s: float = CLOSE_S) -> Store:
             audit_days=settings.audit_days,
             idle_days=settings.idle_days,
             notice_days=settings.notice_days,
+            hold_hours=settings.reset_hours,
         ),
         close_s=close_s,
         # With PostgreSQL too: what the server's own backups bring back is erased again.

@@ -22,18 +22,21 @@ from telegram.ext import ContextTypes
 
 from bot import challenge_card, liveness
 from bot.captures import Captures, embedder_of
+from bot.enroll import REPLACE
 from bot.intake import Occasion, Reason, Refusal
 from bot.liveness import Challenge
 from bot.packing import Vectors, pack, unpack
-from bot.replies import Language, refused, reply, replying_to, working
+from bot.replies import Language, deleting, refused, reply, replying_to, toast, working
 from bot.request import Request, current
-from bot.store import Attempt, Barred, Flow, FlowKind, Level, Store
+from bot.store import Attempt, Barred, Flow, FlowKind, Level, Right, Store
 from bot.texts import moment, say
 from engine import decision
 from engine.decision import Decision, LoginCalibration
 from engine.types import Face
 
 logger = logging.getLogger(__name__)
+
+BUTTON = rf"^{REPLACE}$"
 
 _MARGIN_S = 30.0
 """A challenge is waited for this much longer, so that who comes too late is told so."""
@@ -45,6 +48,9 @@ _OTHER_EMBEDDER = "other_embedder"
 
 Remind = Callable[[Message, int, str], Awaitable[None]]
 """Tells a person, known by their id, in a language, what they should know about their login."""
+
+AskConsent = Callable[[Message, int, str, Right], Awaitable[None]]
+"""Asks a person whether another face may be kept; see `Enrolling.ask_consent`."""
 
 _LEVELS: dict[str, Level] = {
     "photo": "photo",
@@ -61,12 +67,14 @@ class Terms:
 
     Attributes:
         level: what is asked for by default.
+        by_photo: whether selfies will do.
         photos: how many selfies it takes by photo.
         photo_s: seconds in which each must come.
         video_s: seconds in which the clip must come.
     """
 
     level: Level
+    by_photo: bool
     photos: int
     photo_s: float
     video_s: float
@@ -94,6 +102,7 @@ class Verifying:
         language: see `replies.Language`.
         terms: how it goes.
         remind: called when somebody passed, or cannot pass any more.
+        ask_consent: called when somebody passed who wants to replace their face.
         chance: draws challenges; not to be foreseen.
         clock: tells the time, with a zone.
     """
@@ -106,6 +115,7 @@ class Verifying:
         language: Language,
         terms: Terms,
         remind: Remind,
+        ask_consent: AskConsent,
         chance: Random,
         clock: Callable[[], datetime],
     ) -> None:
@@ -114,6 +124,7 @@ class Verifying:
         self._language = language
         self._terms = terms
         self._remind = remind
+        self._ask_consent = ask_consent
         self._chance = chance
         self._clock = clock
         self._voiding: set[asyncio.Task[None]] = set()
@@ -132,6 +143,10 @@ class Verifying:
             request.outcome = "unknown_level"
             await reply(message, say(language, "verify.which"))
             return
+        if level == "photo" and not self._terms.by_photo:
+            request.outcome = "no_photo"
+            await reply(message, say(language, "verify.no_photo"))
+            return
         barred = await self._not_now(request, user.id, language)
         if barred is not None:
             await reply(message, barred)
@@ -140,6 +155,21 @@ class Verifying:
                 await self._remind(message, user.id, language)
             return
         await self._challenge(message, user.id, level, language)
+
+    async def button(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Set the challenge by video that it takes to replace a face; the button is answered."""
+        query = update.callback_query
+        assert query is not None
+        language = await self._language(query.from_user)
+        said = None
+        if isinstance(query.message, Message):
+            said = await self._not_now(current.get(), query.from_user.id, language)
+            if said is None:
+                person = query.from_user.id
+                await self._challenge(query.message, person, "video", language, replacing=True)
+        else:
+            said = say(language, "toast.button_expired")
+        await toast(context.bot, query.id, said)
 
     def _level(self, words: Sequence[str] | None) -> Level | None:
         if not words:
@@ -166,27 +196,20 @@ class Verifying:
         return None
 
     async def _challenge(
-        self, message: Message, telegram_id: int, level: Level, language: str
+        self,
+        message: Message,
+        telegram_id: int,
+        level: Level,
+        language: str,
+        *,
+        replacing: bool = False,
     ) -> None:
+        """Set a challenge; what Telegram did not deliver was never set, and is charged to nobody.
+
+        Nor can it be answered: whoever sees it all the same gains nothing.
+        """
         challenge = liveness.draw(self._chance) if level == "video" else None
         lifetime_s = self._terms.lifetime_s(level)
-        nonce = await self._store.new_challenge(
-            telegram_id,
-            level,
-            "" if challenge is None else challenge.code,
-            lifetime_s=self._whole_lifetime_s(level),
-        )
-        state: dict[str, object] = {
-            "level": level,
-            "nonce": base64.b64encode(nonce).decode("ascii"),
-            "challenge": "" if challenge is None else challenge.code,
-            "vectors": [],
-            "message": None,
-            "asked": None,
-        }
-        flow = await self._store.begin_flow(
-            telegram_id, FlowKind.VERIFY, state, lifetime_s=lifetime_s + _TOLD_S
-        )
         if challenge is None:
             text = say(
                 language, "verify.photo", count=self._terms.photos, seconds=round(lifetime_s)
@@ -197,25 +220,38 @@ class Verifying:
             with current.get().timed("send"):
                 asked = await message.reply_photo(
                     card,
-                    caption=say(language, "verify.video", seconds=round(lifetime_s)),
+                    caption=say(
+                        language,
+                        "verify.video_replace" if replacing else "verify.video",
+                        seconds=round(lifetime_s),
+                    ),
                     reply_markup=ForceReply(),
                     reply_parameters=replying_to(message),
                     protect_content=True,
                     filename="steps.png",
                 )
+        nonce = await self._store.new_challenge(
+            telegram_id,
+            level,
+            "" if challenge is None else challenge.code,
+            lifetime_s=self._whole_lifetime_s(level),
+        )
+        state = {
+            "level": level,
+            "replacing": replacing,
+            "nonce": base64.b64encode(nonce).decode("ascii"),
+            "vectors": [],
+            **_awaited(asked),
+        }
+        await self._store.begin_flow(
+            telegram_id, FlowKind.VERIFY, state, lifetime_s=lifetime_s + _TOLD_S
+        )
         current.get().outcome = f"challenged_{level}"
-        await self._await_reply(flow, asked)
 
     def _whole_lifetime_s(self, level: Level) -> float:
         """How long a challenge lives, whose selfies are asked for one after the other."""
         times = self._terms.photos if level == "photo" else 1
         return times * (self._terms.lifetime_s(level) + _MARGIN_S)
-
-    async def _await_reply(self, flow: Flow, asked: Message) -> None:
-        """Note which message is to be replied to, and since when."""
-        state = {**flow.state, "message": asked.message_id, "asked": asked.date.isoformat()}
-        # Where it is overtaken, the person has begun something else.
-        await self._store.advance_flow(flow, state)
 
     # Judging
 
@@ -224,7 +260,7 @@ class Verifying:
         if self._clock() < flow.deadline - timedelta(seconds=_TOLD_S - _MARGIN_S):
             return True
         answered = message.reply_to_message
-        return answered is not None and answered.message_id == flow.state["message"]
+        return answered is not None and answered.message_id in flow.state["messages"]
 
     async def capture(self, request: Request, flow: Flow, language: str, bot: Bot) -> None:
         """Take in what came in reply to a challenge.
@@ -236,23 +272,58 @@ class Verifying:
             bot: the way to Telegram.
         """
         message = request.messages[0]
-        async with working(bot, message.chat.id, ChatAction.TYPING):
-            said = await self._take(request, message, flow, language)
-        if isinstance(said, Refusal):
-            request.outcome = f"refused_{said.reason.value}"
-            if said.reason is Reason.TOO_LATE:
-                await self._store.end_flow(flow)
-            said = refused(said, language)
-        if said is not None:
+        async with deleting(bot, request.messages):
+            async with working(bot, message.chat.id, ChatAction.TYPING):
+                said = await self._take(request, message, flow, language)
+            if isinstance(said, Refusal):
+                request.outcome = f"refused_{said.reason.value}"
+                await self.refuse(message, flow, said, language)
+            elif said is not None:
+                await reply(message, said)
+            if request.outcome.startswith(_PASSED):
+                await self._remind(message, request.person, language)
+                if flow.state["replacing"]:
+                    await self._ask_consent(message, request.person, language, Right.VIDEO)
+
+    async def refuse(self, message: Message, flow: Flow, refusal: Refusal, language: str) -> None:
+        """Say why, and what is left; what says it may be replied to as the challenge may.
+
+        Args:
+            message: what is refused.
+            flow: of the kind VERIFY.
+            refusal: why.
+            language: a key of `bot.texts.LANGUAGES`.
+        """
+        said = refused(refusal, language)
+        if refusal.reason is Reason.TOO_LATE:
+            await self._store.end_flow(flow)
+        live = await self._store.flow(flow.telegram_id)
+        if live is None or live.id != flow.id or live.state["asked"] is None:
             await reply(message, said)
-        if request.outcome.startswith(_PASSED):
-            await self._remind(message, request.person, language)
+            return
+        level: Level = live.state["level"]
+        until = datetime.fromisoformat(live.state["asked"])
+        until += timedelta(seconds=self._terms.lifetime_s(level))
+        left = say(
+            language,
+            f"verify.left_{level}",
+            number=len(live.state["vectors"]),
+            of=self._terms.photos,
+            seconds=max(0, math.floor((until - self._clock()).total_seconds())),
+        )
+        asked = await reply(message, f"{said}\n\n{left}", ForceReply())
+        state = {**live.state, "messages": [*live.state["messages"], asked.message_id]}
+        await self._store.advance_flow(live, state)
 
     async def _take(
         self, request: Request, message: Message, flow: Flow, language: str
     ) -> str | Refusal | None:
         """What to say; None where it was said."""
         level: Level = flow.state["level"]
+        if level == "photo" and not self._terms.by_photo:
+            request.outcome = "no_photo"  # it was forbidden meanwhile
+            await self._store.end_flow(flow)
+            return say(language, "verify.no_photo")
         if flow.state["asked"] is None:  # the challenge never reached the person
             return Refusal(Reason.NOT_A_REPLY)
         asked = datetime.fromisoformat(flow.state["asked"])
@@ -260,7 +331,7 @@ class Verifying:
             clip=level == "video",
             asked=asked,
             until=asked + timedelta(seconds=self._terms.lifetime_s(level)),
-            reply_to=flow.state["message"],
+            reply_to=tuple(flow.state["messages"]),
         )
         calibration = await self._captures.calibration(request)
         if isinstance(calibration, Refusal):
@@ -300,7 +371,7 @@ class Verifying:
     async def _next_photo(
         self, request: Request, message: Message, flow: Flow, language: str, vectors: list[str]
     ) -> Refusal | None:
-        state = {**flow.state, "vectors": vectors, "message": None, "asked": None}
+        state = {**flow.state, "vectors": vectors, "messages": [], "asked": None}
         lifetime_s = self._terms.photo_s + _TOLD_S
         advanced = await self._store.advance_flow(flow, state, lifetime_s=lifetime_s)
         if advanced is None:
@@ -313,7 +384,9 @@ class Verifying:
             of=self._terms.photos,
             seconds=round(self._terms.photo_s),
         )
-        await self._await_reply(advanced, await reply(message, text, ForceReply()))
+        asked = await reply(message, text, ForceReply())
+        # Where it is overtaken, the person has begun something else.
+        await self._store.advance_flow(advanced, {**state, **_awaited(asked)})
         return None
 
     async def _clip(
@@ -366,7 +439,7 @@ class Verifying:
                 request.outcome = f"failed_{found.reason.value}"
                 return say(language, f"liveness.{found.reason.value}")
             decided = await self._decide(attempt, calibration, found)
-            await self._finish(attempt, calibration, decided, decided.reason)
+            reset_ended = await self._finish(attempt, calibration, decided, decided.reason)
         except BaseException as fault:
             # Ours to blame: not charged. Where even that fails it stays charged, and nobody is in.
             voiding = asyncio.create_task(self._void(attempt), name="voiding")
@@ -379,7 +452,8 @@ class Verifying:
             request.outcome = f"failed_{decided.reason}"
             return say(language, f"verify.failed_{attempt.level}")
         request.outcome = f"{_PASSED}{attempt.level}"
-        return say(language, f"verify.passed_{attempt.level}")
+        passed = say(language, f"verify.passed_{attempt.level}")
+        return f"{passed}\n\n{say(language, 'verify.reset_ended')}" if reset_ended else passed
 
     async def _decide(
         self, attempt: Attempt, calibration: LoginCalibration, evidence: _Evidence
@@ -402,8 +476,8 @@ class Verifying:
         calibration: LoginCalibration,
         decided: Decision | None,
         reason: str,
-    ) -> None:
-        await self._store.finish_attempt(
+    ) -> bool:
+        return await self._store.finish_attempt(
             attempt,
             passed=decided is not None and decided.accepted,
             reason=reason,
@@ -424,6 +498,11 @@ class Verifying:
         if left_s < 120:
             return say(language, "verify.barred_delay", count=left_s)
         return say(language, "verify.barred_until", when=moment(barred.until))
+
+
+def _awaited(asked: Message) -> dict[str, object]:
+    """For a conversation's state: which messages may be replied to, and since when."""
+    return {"messages": [asked.message_id], "asked": asked.date.isoformat()}
 
 
 def _vectors(faces: Sequence[Face]) -> Vectors:

@@ -3,6 +3,7 @@
 Erasing a person is this package's work alone: nobody else keeps anything about them.
 """
 
+from bot.store.attempts import LOCK_WINDOW
 from bot.store.backup import back_up, restore
 from bot.store.database import CLOSE_S
 from bot.store.errors import StoreError
@@ -20,6 +21,7 @@ from bot.store.types import (
     Membership,
     Receipt,
     Retention,
+    Right,
     Takeover,
     Templates,
     Tidied,
@@ -28,6 +30,7 @@ from bot.store.vault import Vault
 
 __all__ = [
     "CLOSE_S",
+    "LOCK_WINDOW",
     "Attempt",
     "Barred",
     "Enrolment",
@@ -39,6 +42,7 @@ __all__ = [
     "Membership",
     "Receipt",
     "Retention",
+    "Right",
     "Store",
     "StoreError",
     "Takeover",

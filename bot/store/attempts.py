@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
 
-from bot.store import audit, faces, flows, people
+from bot.store import audit, faces, flows, holds, people, resets
 from bot.store.errors import StoreError
 from bot.store.people import Person
 from bot.store.schema import attempts, challenges
@@ -142,7 +142,7 @@ async def begin(work: Work, flow: Flow, level: Level, nonce: bytes) -> Attempt |
 
 async def finish(
     work: Work, attempt: Attempt, passed: bool, reason: str, version: str, bucket: int
-) -> None:
+) -> bool:
     """See `Store.finish_attempt`."""
     person = await people.find(work, attempt.telegram_id)
     condition = _open(person, attempt.id)
@@ -157,6 +157,8 @@ async def finish(
     await _leave_lock(work, person, attempt.id, charged=not passed)
     if passed:
         await faces.note_use(work, person)
+    # Whoever shows that they are there wants no other face. A picture shows no such thing.
+    reset_ended = passed and attempt.level == "video" and await resets.end(work, person)
     await audit.append(
         work,
         "verified" if passed else "refused",
@@ -167,6 +169,7 @@ async def finish(
         reason=reason,
         version=version,
     )
+    return reset_ended
 
 
 async def void(work: Work, attempt: Attempt, reason: str) -> None:
@@ -201,6 +204,8 @@ async def finish_recovery(
 ) -> bool:
     """Write down how a try of the recovery code ended; whether it is accepted.
 
+    It is not used up, and a lock stays, until a face is stored by it: see `faces.enroll`.
+
     Args:
         work: a transaction that writes.
         telegram_id: whose it is.
@@ -210,12 +215,9 @@ async def finish_recovery(
     """
     person = await people.find(work, telegram_id)
     if person is None or person.recovery != digest:
-        return False  # erased, or the code was replaced or spent in the meantime
+        return False  # erased, or the code was replaced in the meantime
     if not await _end(work, _open(person, attempt_id), "passed" if right else "failed", _RECOVERY):
         return False
-    if right:
-        await people.set_recovery(work, person, None)
-        await _forgive(work, person)
     await audit.append(work, "recovered" if right else "recovery_refused", person)
     return right
 
@@ -223,13 +225,16 @@ async def finish_recovery(
 async def unlock(work: Work, telegram_id: int) -> bool:
     """See `Store.unlock`."""
     person = await people.find(work, telegram_id)
+    if await holds.lift(work, telegram_id):
+        await audit.append(work, "hold_lifted")
+        return True
     if person is None:
         return False
     now = work.clock()
     bars = (await standing(work, person)).barred(now), await _recovery_barred(work, person)
     if bars == (None, None):
         return False
-    await _forgive(work, person)
+    await people.forgive(work, person)
     await audit.append(work, "unlocked", person)
     return True
 
@@ -257,14 +262,25 @@ async def _delayed_until(work: Work, person: Person, which: ColumnElement[bool])
     return known_by_now + timedelta(seconds=wait_s)
 
 
+async def failures_count_until(work: Work, person: Person) -> datetime | None:
+    """When the last of a person's failures leaves the window in which they bring a lock."""
+    query = select(func.max(attempts.c.begun)).where(_of_late(work, person))
+    newest: datetime | None = (await work.connection.execute(query)).scalar_one()
+    return None if newest is None else newest + LOCK_WINDOW
+
+
 async def _failures_of_late(work: Work, person: Person) -> int:
-    query = select(func.count()).where(
+    query = select(func.count()).where(_of_late(work, person))
+    return (await work.connection.execute(query)).scalar_one()
+
+
+def _of_late(work: Work, person: Person) -> ColumnElement[bool]:
+    return and_(
         attempts.c.person == person.code,
         _CHARGED_VERIFICATION,
         work.lately(attempts.c.begun, LOCK_WINDOW),
         attempts.c.id > person.row["cleared_through"],
     )
-    return (await work.connection.execute(query)).scalar_one()
 
 
 async def _recovery_barred(work: Work, person: Person) -> Barred | None:
@@ -322,14 +338,6 @@ async def _leave_lock(work: Work, person: Person, attempt_id: int, *, charged: b
         await people.change(work, person, locked_by=None, **locked)
         if not charged:
             await audit.append(work, "lock_lifted", person, attempt=attempt_id)
-
-
-async def _forgive(work: Work, person: Person) -> None:
-    newest = select(func.coalesce(func.max(attempts.c.id), 0))
-    newest = newest.where(attempts.c.person == person.code)
-    await people.change(
-        work, person, cleared_through=newest.scalar_subquery(), locked=None, locked_by=None
-    )
 
 
 def _hash(nonce: bytes) -> bytes:

@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import RowMapping, delete, func, select, update
+from sqlalchemy import RowMapping, delete, select, update
 
-from bot.store import audit, flows, people, recovery
+from bot.store import audit, flows, holds, people, recovery
 from bot.store.disguise import SEED_BYTES, rotation
 from bot.store.people import Person, template_row
-from bot.store.schema import attempts, challenges, consents, enrolments, templates
+from bot.store.schema import challenges, consents, enrolments, templates
 from bot.store.schema import flows as flows_table
 from bot.store.schema import people as people_table
-from bot.store.types import Enrolment, Flow, FlowKind, Retention, Templates
+from bot.store.types import Enrolment, Flow, FlowKind, Retention, Right, Templates
 from bot.store.work import CLOCKS_DIFFER, Work
 
 _STORED = np.dtype("<f8")
@@ -90,6 +90,8 @@ async def enroll(work: Work, flow: Flow, prepared: Prepared) -> bool:
     now = work.clock()
     enrolment = prepared.enrolment
     again = await row_of(work, person) is not None
+    if not await _may(work, person, enrolment.right, again=again):
+        return False
     for table in (templates, enrolments, flows_table):
         await work.connection.execute(delete(table).where(table.c.person == person.code))
     await work.connection.execute(
@@ -98,19 +100,11 @@ async def enroll(work: Work, flow: Flow, prepared: Prepared) -> bool:
         .values(spent=now)
     )
     person = await people.renew_key(work, person)
-    if prepared.recovery is not None:
+    if prepared.recovery is not None or enrolment.right is Right.CODE:
         await people.set_recovery(work, person, prepared.recovery)
-    newest = select(func.coalesce(func.max(attempts.c.id), 0))
-    newest = newest.where(attempts.c.person == person.code)
-    await people.change(
-        work,
-        person,
-        enrolments=people_table.c.enrolments + 1,
-        cleared_through=newest.scalar_subquery(),
-        locked=None,
-        locked_by=None,
-        reset_due=None,
-    )
+    await people.change(work, person, enrolments=people_table.c.enrolments + 1, reset_due=None)
+    if enrolment.right is Right.CODE:
+        await people.forgive(work, person)
     await _insert(work, person, prepared, now)
     await work.connection.execute(
         consents.insert().values(
@@ -128,6 +122,7 @@ async def enroll(work: Work, flow: Flow, prepared: Prepared) -> bool:
         consent=enrolment.consent,
         embedder=enrolment.embedder,
         recovery_code=prepared.recovery is not None,
+        right=enrolment.right.value,
         templates=len(prepared.vectors) - 1,
     )
     return True
@@ -193,6 +188,22 @@ async def row_of(work: Work, person: Person) -> RowMapping | None:
     """A person's row in `enrolments`, if they are enrolled."""
     query = select(enrolments).where(enrolments.c.person == person.code)
     return (await work.connection.execute(query)).mappings().one_or_none()
+
+
+async def _may(work: Work, person: Person, right: Right, *, again: bool) -> bool:
+    """Whether a person may store a face now, for what they say lets them."""
+    if not again:
+        return await holds.until(work, person.telegram_id) is None
+    match right:
+        case Right.FIRST:
+            return False
+        case Right.CODE:
+            return person.recovery is not None
+        case Right.VIDEO:
+            return person.row["locked"] is None
+        case Right.WAIT:
+            due = person.row["reset_due"]
+            return person.row["locked"] is None and due is not None and due <= work.clock()
 
 
 async def _insert(work: Work, person: Person, prepared: Prepared, now: datetime) -> None:

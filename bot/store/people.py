@@ -135,6 +135,15 @@ async def set_recovery(work: Work, person: Person, digest: bytes | None) -> None
     await change(work, person, recovery=sealed)
 
 
+async def forgive(work: Work, person: Person) -> None:
+    """Lift a person's lock and delays, and count none of their failures any more."""
+    newest = select(func.coalesce(func.max(attempts.c.id), 0))
+    newest = newest.where(attempts.c.person == person.code)
+    await change(
+        work, person, cleared_through=newest.scalar_subquery(), locked=None, locked_by=None
+    )
+
+
 async def renew_key(work: Work, person: Person) -> Person:
     """Give a person a new data key, under the newest template key, and seal what is theirs anew.
 

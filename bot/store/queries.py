@@ -21,6 +21,7 @@ from bot.store import (
     captures,
     faces,
     flows,
+    holds,
     keymarks,
     people,
     preferences,
@@ -209,17 +210,19 @@ class Store:
         return await self._read(rights.membership, telegram_id, self._retention)
 
     async def enroll(self, flow: Flow, enrolment: Enrolment) -> bool:
-        """Store a person's templates and consent, forget their failures, and end the flow.
+        """Store a person's templates and consent, and end the flow.
 
-        Templates that were there before are replaced, and the person gets a new data key. All of
-        it happens or nothing.
+        Templates that were there before are replaced, where the person has the right to, and the
+        person gets a new data key. The recovery code, where it is the right, is used up, and lifts
+        a lock and all delays. All of it happens or nothing.
 
         Args:
             flow: of kind `ENROLL`, as it was read.
             enrolment: what to keep.
 
         Returns:
-            Whether it happened: False where the flow was overtaken, has ended or expired.
+            Whether it happened: False where the flow was overtaken, has ended or expired, or the
+            person has not the right that the enrolment names, or not any more.
 
         Raises:
             ValueError: the vectors are not (k, d), or not finite.
@@ -314,8 +317,10 @@ class Store:
 
     async def finish_attempt(
         self, attempt: Attempt, *, passed: bool, reason: str, version: str, bucket: int
-    ) -> None:
+    ) -> bool:
         """Write down how an attempt ended; nobody is to be told that they passed before it.
+
+        One by video that succeeded ends the wait after which the face might be replaced.
 
         Args:
             attempt: begun, and neither finished nor voided.
@@ -324,11 +329,14 @@ class Store:
             version: of the calibration that decided.
             bucket: coarse, 0 to 9; never the score.
 
+        Returns:
+            Whether a wait was ended.
+
         Raises:
             StoreError: the attempt is not open any more, or its person was erased or enrolled anew
                 in the meantime: it did not succeed then.
         """
-        await self._write(attempts.finish, attempt, passed, reason, version, bucket)
+        return await self._write(attempts.finish, attempt, passed, reason, version, bucket)
 
     async def void_attempt(self, attempt: Attempt, reason: str) -> None:
         """Something of ours broke: the attempt is not charged. Its challenge stays spent.
@@ -343,8 +351,8 @@ class Store:
         """Why a person may not try a recovery code now ("delay"); None when they may."""
         return await self._read(attempts.recovery_barred, telegram_id)
 
-    async def use_recovery_code(self, telegram_id: int, code: str) -> bool:
-        """Spend a person's recovery code: a lock and all delays are lifted.
+    async def check_recovery_code(self, telegram_id: int, code: str) -> bool:
+        """Whether a code is a person's; it is used up by the face that is stored by its right.
 
         Failures are counted and delayed as attempts are (see `recovery_barred`), but never lock.
 
@@ -353,7 +361,7 @@ class Store:
             code: as it was typed.
 
         Returns:
-            Whether it was right; False, too, while the person is barred from trying.
+            Whether it is; False, too, while the person is barred from trying.
         """
         if not recovery.is_recovery_code(code):
             return False
@@ -365,7 +373,7 @@ class Store:
         return await self._write(attempts.finish_recovery, telegram_id, attempt_id, digest, right)
 
     async def unlock(self, telegram_id: int) -> bool:
-        """Lift a person's lock and delays, on an operator's word; whether there were any."""
+        """Lift a person's lock, delays and hold, on an operator's word; whether there were any."""
         return await self._write(attempts.unlock, telegram_id)
 
     async def schedule_reset(self, telegram_id: int, *, delay_s: float) -> datetime:
@@ -380,7 +388,7 @@ class Store:
         return await self._read(resets.due, telegram_id)
 
     async def cancel_reset(self, telegram_id: int) -> bool:
-        """Take `schedule_reset` back; whether there was one."""
+        """Take `schedule_reset` back, and the enrolment that it opened; whether there was one."""
         return await self._write(resets.cancel, telegram_id)
 
     # A person's rights, and the operator's duties
@@ -400,12 +408,17 @@ class Store:
     async def forget(self, telegram_id: int) -> Receipt:
         """Erase a person: templates, keys, flows, captures, language, link to the audit trail.
 
-        A restored backup does not bring them back (see `bot.store.tombstones`).
+        Whoever had a face stored may not enroll again for a while: see `held_until`. A restored
+        backup does not bring them back: see `bot.store.tombstones`.
         """
-        receipt = await self._write(rights.forget, telegram_id)
+        receipt = await self._write(rights.forget, telegram_id, self._retention)
         await self._bury()
         await self._database.wipe(*people.ERASED)
         return receipt
+
+    async def held_until(self, telegram_id: int) -> datetime | None:
+        """From when on somebody who was erased may enroll again; None where they may now."""
+        return await self._read(holds.until, telegram_id)
 
     async def tidy(self) -> Tidied:
         """Delete what has been kept long enough; to be called now and then, by any replica."""
@@ -417,6 +430,7 @@ class Store:
             "captures": await self._write_many(tidying.old_captures, kept),
             "attempts": await self._write_many(tidying.old_attempts, kept),
             "audit": await self._write_many(tidying.old_audit, kept),
+            "holds": await self._write_many(holds.drop_old),
         }
         leaving, notices = await self._read(tidying.idle, kept)
         announcements = await self._read(takeovers.notices)
@@ -435,7 +449,7 @@ class Store:
         days: either nobody ran the bot, or the clock has leapt. None: the clock is believed, and
         moments of the past that are later than it says are set to now.
         """
-        return await self._write_many(tidying.clock_doubted_until)
+        return await self._write_many(tidying.clock_doubted_until, self._retention)
 
     async def confirm_clock(self) -> None:
         """Believe the clock for three days, on an operator's word."""

@@ -2,7 +2,12 @@
 
 from datetime import datetime, timedelta
 
+from sqlalchemy import delete
+
 from bot.store import audit, people
+from bot.store.people import Person
+from bot.store.schema import flows
+from bot.store.types import FlowKind
 from bot.store.work import Work
 
 
@@ -27,8 +32,16 @@ async def due(work: Work, telegram_id: int) -> datetime | None:
 async def cancel(work: Work, telegram_id: int) -> bool:
     """See `Store.cancel_reset`."""
     person = await people.find(work, telegram_id)
-    if person is None or person.row["reset_due"] is None:
+    return person is not None and await end(work, person)
+
+
+async def end(work: Work, person: Person) -> bool:
+    """End a person's wait, and the enrolment that it has opened; whether there was a wait."""
+    if person.row["reset_due"] is None:
         return False
     await people.change(work, person, reset_due=None)
+    await work.connection.execute(
+        delete(flows).where(flows.c.person == person.code, flows.c.kind == FlowKind.ENROLL.value)
+    )
     await audit.append(work, "reset_cancelled", person)
     return True

@@ -4,19 +4,20 @@ Knows nothing about how the answers are shown.
 """
 
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 
-from bot.store import audit, faces, flows, people
-from bot.store.attempts import standing
+from bot.store import audit, faces, flows, holds, people
+from bot.store.attempts import failures_count_until, standing
 from bot.store.people import Person
 from bot.store.schema import attempts, captures, challenges, consents, preferences
 from bot.store.types import Membership, Receipt, Retention
 from bot.store.work import Work
 
 _RECEIPT_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
+_UNTOLD = ("bucket", "reason")
 
 
 async def membership(work: Work, telegram_id: int, retention: Retention) -> Membership | None:
@@ -36,7 +37,10 @@ async def membership(work: Work, telegram_id: int, retention: Retention) -> Memb
 
 
 async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str, Any]:
-    """See `Store.export`; all but the templates."""
+    """See `Store.export`; all but the templates.
+
+    Neither scores nor reasons: whoever has the account would learn from them what comes near.
+    """
     person = await people.find(work, telegram_id)
     query = select(preferences.c.language)
     query = query.where(preferences.c.person == work.vault.code(telegram_id))
@@ -46,6 +50,7 @@ async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str
         "consents": [],
         "recovery_code": False,
         "reset_due": None,
+        "held_until": _text(await holds.until(work, telegram_id)),
         "flow": None,
         "attempts": [],
         "challenges": 0,
@@ -64,19 +69,32 @@ async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str
         "attempts": await _attempts(work, person),
         "challenges": await _challenges(work, person),
         "captures": await _captures(work, person),
-        "audit": await audit.of_person(work, person),
+        "audit": [
+            {name: value for name, value in entry.items() if name not in _UNTOLD}
+            for entry in await audit.of_person(work, person)
+        ],
     }
     return exported
 
 
-async def forget(work: Work, telegram_id: int) -> Receipt:
+async def forget(work: Work, telegram_id: int, retention: Retention) -> Receipt:
     """See `Store.forget`."""
     code = work.vault.code(telegram_id)
     # Locked, and not opened: who is to be forgotten is forgotten even when a key is lost.
-    await people.find(work, telegram_id)
-    receipt = Receipt(_new_number(), work.clock(), await people.erase(work, code))
+    person = await people.find(work, telegram_id)
+    held_until = await holds.until(work, telegram_id)
+    if person is not None and await faces.row_of(work, person) is not None:
+        held_until = await _to_be_held_until(work, person, retention)
+        await holds.leave(work, telegram_id, held_until)
+    receipt = Receipt(_new_number(), work.clock(), await people.erase(work, code), held_until)
     await audit.append(work, "forgotten", receipt=receipt.number)
     return receipt
+
+
+async def _to_be_held_until(work: Work, person: Person, retention: Retention) -> datetime:
+    """Not before their failures count no more: they are erased, and must not be so for free."""
+    until = work.clock() + timedelta(hours=retention.hold_hours)
+    return max(until, await failures_count_until(work, person) or until)
 
 
 async def note_export(work: Work, telegram_id: int) -> None:
@@ -123,7 +141,6 @@ async def _attempts(work: Work, person: Person) -> list[dict[str, Any]]:
         {
             "level": row.level,
             "outcome": row.outcome,
-            "reason": row.reason,
             "begun": _text(row.begun),
             "ended": _text(row.ended),
         }

@@ -241,6 +241,13 @@ tombstones = Table(
     Column("mark", LargeBinary(32), primary_key=True, doc="of a row that must not come back"),
 )
 
+holds = Table(
+    "holds",
+    metadata,
+    Column("mark", LargeBinary(32), primary_key=True, doc="HMAC of the id of who was erased"),
+    Column("until", Instant, nullable=False, index=True, doc="before then they may not enroll"),
+)
+
 lease = Table(
     "lease",
     metadata,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, RowMapping, Table, delete, func, select, update
 
-from bot.store import audit, faces, people
+from bot.store import audit, faces, holds, people
 from bot.store.attempts import LOCK_WINDOW
 from bot.store.flows import LONGEST
 from bot.store.schema import (
@@ -46,7 +46,7 @@ _PAST = (
 """Moments that are never to come."""
 
 
-async def clock_doubted_until(work: Work) -> datetime | None:
+async def clock_doubted_until(work: Work, retention: Retention) -> datetime | None:
     """See `Store.erasing_waits`.
 
     The audit trail is what tells: it has an entry a day, and cannot be written into by others. The
@@ -64,6 +64,7 @@ async def clock_doubted_until(work: Work) -> datetime | None:
     confirmed = await _any(work, of_late, audit_table.c.event == _CONFIRMED)
     if believed or confirmed or not await _any(work, ~by_now | (at <= before)):
         await _forget_what_is_to_come(work, now)
+        await holds.shorten(work, max(timedelta(hours=retention.hold_hours), LOCK_WINDOW))
         return None
     first: datetime = (
         await work.connection.execute(select(func.min(at)).where(of_late))
@@ -89,7 +90,7 @@ async def _forget_what_is_to_come(work: Work, now: datetime) -> None:
             update(moment.table).where(moment > latest).values({moment: now})
         )
     await work.connection.execute(
-        # Not to now: whoever was verified lately may do more than others.
+        # Not to now: nobody knows when it was.
         update(enrolments).where(enrolments.c.last_used > latest).values(last_used=None)
     )
     await _delete(work, challenges, challenges.c.drawn > latest)

@@ -24,6 +24,21 @@ class FlowKind(StrEnum):
     RESET = "reset"
 
 
+class Right(StrEnum):
+    """What lets a person store a face.
+
+    FIRST: there is none yet.
+    VIDEO: they passed a challenge by video that was drawn for replacing it.
+    CODE: they have the recovery code, which is used up by it.
+    WAIT: they asked for it, and the delay is over.
+    """
+
+    FIRST = "first"
+    VIDEO = "video"
+    CODE = "code"
+    WAIT = "wait"
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """A conversation of several messages, as it was when it was read.
@@ -77,6 +92,7 @@ class Enrolment:
         recovery_code: to be valid from now on, as `new_recovery_code` makes it; None keeps the one
             that there is.
         language: in which the text of the consent was shown.
+        right: what lets the person store a face.
     """
 
     embedder: str
@@ -84,6 +100,7 @@ class Enrolment:
     consent: str
     recovery_code: str | None
     language: str
+    right: Right = Right.FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +159,13 @@ class Receipt:
         number: to quote to the operator; it is in the audit trail, and says nothing about whom.
         when: when it happened.
         counts: how many of each kind of thing were erased, by name of the kind.
+        held_until: from when on the person may enroll again; None where they may at once.
     """
 
     number: str
     when: datetime
     counts: Mapping[str, int]
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +210,7 @@ class Retention:
         audit_days: entries of the audit trail, and attempts.
         idle_days: templates that nobody uses.
         notice_days: how long before that the person is told.
+        hold_hours: marks of those who were erased, who may not enroll again meanwhile.
     """
 
     challenges_hours: float = 24
@@ -198,3 +218,4 @@ class Retention:
     audit_days: float = 180
     idle_days: float = 365
     notice_days: float = 30
+    hold_hours: float = 24

@@ -30,6 +30,7 @@ async def test_commands_answer_in_the_persons_language(
         "audit_days": 180,
         "idle_days": 365,
         "notice_days": 30,
+        "hold_hours": 24,
         "people": say(language, "account.people", count=len(fakes.NAMES)),
     }
     said = {

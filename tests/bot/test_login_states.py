@@ -16,12 +16,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from bot.sandbox import Fault, FaultKind, Person, Sandbox
+from bot.sandbox import Fault, FaultKind, Sandbox
 from bot.sandbox.client import Message
 from bot.texts import say
 from tests.bot.logins import (
     PHOTOS,
-    SELFIES,
     LoginEngine,
     Shots,
     english,
@@ -29,6 +28,7 @@ from tests.bot.logins import (
     login_bot,
     vector,
 )
+from tests.bot.store.places import Place
 
 PASSED, FAILED = say("en", "verify.passed_photo"), say("en", "verify.failed_photo")
 NAMES, FACES = ("ana", "ben"), (0, 1)
@@ -46,7 +46,7 @@ class Logins(RuleBasedStateMachine):
         self.running = AsyncExitStack()
         self.owner: dict[str, int | None] = dict.fromkeys(NAMES)
         self.failures = dict.fromkeys(NAMES, 0)
-        self.verified = dict.fromkeys(NAMES, False)
+        self.held = dict.fromkeys(NAMES, False)
         self.old: list[tuple[str, Message]] = []
 
     @initialize()
@@ -127,25 +127,19 @@ class Logins(RuleBasedStateMachine):
 
     async def _enroll(self, name: str, face: int) -> None:
         person = self.people[name]
-        if self.owner[name] is None:
+        if self.held[name]:
+            await person.send_text("/enroll")
+            before, _ = say("en", "enroll.held", when="\0").split("\0")
+            assert (await person.reply()).text.startswith(before)
+            place = Place(self.folder, self.folder / "bot.db")
+            await place.sql("UPDATE holds SET until = 0")  # as though a day had gone by
+            self.held = dict.fromkeys(NAMES, False)
+        elif self.owner[name] is None:
             await enroll(person, self.shots)
             self.owner[name], self.failures[name] = face, 0
-        elif self.verified[name]:
-            await self._replace(person, face)
-            self.owner[name], self.failures[name] = face, 0
-            self.verified[name] = False
         else:
             await person.send_text("/enroll")
             assert (await person.reply()).text == say("en", "enroll.already", hours=24)
-
-    async def _replace(self, person: Person, face: int) -> None:
-        await person.send_text("/enroll")
-        await person.press(await person.reply(), say("en", "buttons.agree"))
-        await person.reply()
-        for _ in range(SELFIES):
-            await person.send_photo(self.shots.new())
-            said = await person.reply()
-        assert said.text == say("en", "enroll.done", days=365)
 
     async def _challenge(self, name: str) -> Message:
         person = self.people[name]
@@ -171,7 +165,6 @@ class Logins(RuleBasedStateMachine):
         await person.send_photo(self.shots.new(), reply_to=asked)
         assert (await person.reply()).text == (PASSED if right else FAILED)
         self.failures[name] = 0 if right else self.failures[name] + 1
-        self.verified[name] = self.verified[name] or right
 
     async def _answer_too_late(self, name: str, asked: Message) -> None:
         """The newest challenge may be live still; every older one is not."""
@@ -195,7 +188,7 @@ class Logins(RuleBasedStateMachine):
         )
         said = [(await person.reply()).text for _ in photos]
         assert said.count(PASSED) == 1
-        self.failures[name], self.verified[name] = 0, True
+        self.failures[name] = 0
 
     async def _forget(self, name: str) -> None:
         person = self.people[name]
@@ -204,7 +197,8 @@ class Logins(RuleBasedStateMachine):
         asked = await person.reply()
         await person.press(asked, say("en", "buttons.forget_yes"))
         await person.edited(asked)
-        self.owner[name], self.failures[name], self.verified[name] = None, 0, False
+        self.owner[name], self.failures[name] = None, 0
+        self.held[name] |= face is not None
         telegram_id = str(asked.raw["chat"]["id"]).encode()
         self._assert_absent([telegram_id])
         if face is not None:
@@ -216,6 +210,9 @@ class Logins(RuleBasedStateMachine):
         for path in self.folder.rglob("*"):
             if path.is_file():
                 content = path.read_bytes()
+                if path.suffix == ".tombstones":
+                    # Random digits: some are those of a short id now and then.
+                    content = bytes.fromhex(content.decode("ascii"))
                 assert not [canary for canary in canaries if canary in content], path.name
 
     def _do(self, what: Coroutine[Any, Any, None]) -> None:

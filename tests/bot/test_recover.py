@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bot.sandbox import Person
 from bot.texts import say
-from tests.bot.logins import SELFIES, LoginEngine, Shots, code_of, english, enroll, login_bot
+from tests.bot.logins import LoginEngine, Shots, capture_all, english, enroll, login_bot
 
 
 async def take_selfies(person: Person, shots: Shots) -> str:
@@ -12,10 +12,9 @@ async def take_selfies(person: Person, shots: Shots) -> str:
     asked = await person.reply()
     await person.press(asked, say("en", "buttons.agree"))
     await person.reply()
-    for _ in range(SELFIES):
-        await person.send_photo(shots.new())
-        await person.reply()
-    return code_of(await person.reply())
+    code = await capture_all(person, shots)
+    assert code is not None
+    return code
 
 
 async def test_the_code_replaces_a_face_once(tmp_path: Path) -> None:

@@ -341,3 +341,24 @@ def test_the_settings_of_an_engine_elsewhere_are_not_read() -> None:
     done = run("run", BOT_TOKEN="none", ENGINE_URL="http://127.0.0.1:1", ENGINE_DEVICE="tpu")
     assert done.returncode == 2
     assert "ENGINE_DEVICE" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("level", "allowed", "expected"),
+    [("video", "", False), ("video", "true", True), ("photo", "", True), ("photo", "true", True)],
+)
+def test_photos_verify_where_they_are_asked_for_or_allowed(
+    monkeypatch: pytest.MonkeyPatch, level: str, allowed: str, expected: bool
+) -> None:
+    monkeypatch.setenv("BOT_TOKEN", TOKEN)
+    monkeypatch.setenv("VERIFY_LEVEL", level)
+    monkeypatch.setenv("ALLOW_PHOTO_VERIFY", allowed)
+    assert load().photo_verify_allowed is expected
+
+
+def test_photos_that_are_asked_for_and_forbidden_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = problems(monkeypatch, BOT_TOKEN=TOKEN, VERIFY_LEVEL="photo", ALLOW_PHOTO_VERIFY="false")
+    assert told == (
+        "ALLOW_PHOTO_VERIFY forbids what VERIFY_LEVEL=photo asks for: change one of the two "
+        "(now 'false').",
+    )

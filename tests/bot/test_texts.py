@@ -30,6 +30,7 @@ FAMILIES = {
     "enroll.hint_": {"1", "2", "3", "4"},
     "verify.passed_": {"photo", "video"},
     "verify.failed_": {"photo", "video"},
+    "verify.left_": {"photo", "video"},
     "verify.barred_": {"delay", "locked", "spent", "expired"},
     "buttons.": {"agree", "decline", "wait", "keep"},
     "buttons.forget_": {"yes", "no"},

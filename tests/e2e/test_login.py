@@ -74,7 +74,7 @@ async def test_a_login_from_the_consent_to_its_end(
         def scenario() -> None:
             visit = Visit(browser, sandbox.url, language)
             visit.say("/enroll")
-            visit.hears("enroll.consent", count=SELFIES, days=365)
+            visit.hears("enroll.consent", count=SELFIES, days=365, hours=24)
             visit.keeps("consent")
             visit.presses("buttons.agree")
             visit.hears("enroll.first", count=SELFIES)

@@ -18,6 +18,7 @@ from bot.store import (
     Keyring,
     Level,
     Retention,
+    Right,
     Store,
     Vault,
 )
@@ -115,14 +116,19 @@ def vectors(count: int = 3, dimension: int = 128, *, seed: int = 0) -> NDArray[n
 
 
 def enrolment(
-    given: NDArray[np.float32] | None = None, *, recovery_code: str | None = None
+    given: NDArray[np.float32] | None = None,
+    *,
+    recovery_code: str | None = None,
+    right: Right = Right.VIDEO,
 ) -> Enrolment:
+    """Of somebody who may replace a face that is there, unless a test says otherwise."""
     return Enrolment(
         embedder=EMBEDDER,
         vectors=vectors() if given is None else given,
         consent="2026-11",
         recovery_code=recovery_code,
         language="es",
+        right=right,
     )
 
 

@@ -10,6 +10,7 @@ from bot.store import (
     Barred,
     Enrolment,
     FlowKind,
+    Right,
     Store,
     StoreError,
     is_recovery_code,
@@ -25,6 +26,7 @@ from tests.bot.store.places import (
     begin,
     challenged,
     enroll,
+    enrolment,
     fail,
     finish,
 )
@@ -96,8 +98,7 @@ async def test_who_lets_challenges_lapse_until_one_suits_them_is_charged(place: 
         flow, nonce = await challenged(store, ANA, "video")
         until = place.clock.now + timedelta(seconds=30)
         assert await store.begin_attempt(flow, "video", nonce) == Barred("delay", until)
-        reasons = [attempt["reason"] for attempt in (await store.export(ANA))["attempts"]]
-        assert reasons == ["unanswered"] * 5
+        assert await place.sql("SELECT reason FROM attempts") == [("unanswered",)] * 5
         await enroll(store, BEN)
         for _ in range(6):
             await challenged(store, BEN, "photo")  # there is nothing to choose from
@@ -171,9 +172,8 @@ async def test_two_replicas_never_begin_more_than_is_allowed(place: Place) -> No
         begun = await asyncio.gather(*(device(store) for store in (one, other, one, other)))
         # Devices replace each other's challenges, so that fewer than five may come through.
         assert sum(begun) <= 5
-        attempts = (await one.export(ANA))["attempts"]
-        answered = [attempt for attempt in attempts if attempt["reason"] != "unanswered"]
-        assert len(answered) == sum(begun)
+        answered = "SELECT id FROM attempts WHERE reason IS NULL OR reason <> 'unanswered'"
+        assert len(await place.sql(answered)) == sum(begun)
 
 
 async def test_twenty_failures_in_a_day_lock_for_good(place: Place) -> None:
@@ -266,17 +266,24 @@ async def test_nobody_succeeds_who_was_erased_or_enrolled_anew_meanwhile(store: 
     await store.forget(ANA)
     with pytest.raises(StoreError, match="not open any more"):
         await finish(store, attempt, passed=True)
+    assert await store.unlock(ANA)
     await enroll(store)
     with pytest.raises(StoreError, match="not open any more"):
         await finish(store, attempt, passed=True)
 
 
-async def test_enrolling_forgives_all_failures(store: Store) -> None:
-    await enroll(store)
-    await fail(store, times=5)
-    assert await store.barred(ANA) is not None
-    await enroll(store)
-    assert await store.barred(ANA) is None
+@pytest.mark.parametrize("right", [Right.VIDEO, Right.WAIT, Right.CODE])
+async def test_of_all_enrolments_that_by_the_code_alone_forgives_failures(
+    place: Place, right: Right
+) -> None:
+    async with place.store() as store:
+        await enroll(store, ANA, CODED)
+        await fail(store, times=5)
+        bar = await store.barred(ANA)
+        assert bar is not None
+        await store.schedule_reset(ANA, delay_s=0)
+        await enroll(store, ANA, enrolment(right=right))
+        assert await store.barred(ANA) == (None if right is Right.CODE else bar)
 
 
 def test_recovery_codes_are_strong_and_easy_to_copy() -> None:
@@ -289,20 +296,36 @@ def test_recovery_codes_are_strong_and_easy_to_copy() -> None:
 
 
 @pytest.mark.parametrize("typed", [CODE, CODE.lower(), CODE.replace("-", " ").replace("0", "O")])
-async def test_a_recovery_code_works_once_however_it_is_typed(store: Store, typed: str) -> None:
+async def test_a_recovery_code_is_right_however_it_is_typed(store: Store, typed: str) -> None:
+    await enroll(store, ANA, CODED)
+    assert not await store.check_recovery_code(BEN, typed)
+    assert await store.check_recovery_code(ANA, typed)
+
+
+async def test_a_recovery_code_is_used_up_by_the_face_that_it_stores(store: Store) -> None:
     await enroll(store, ANA, CODED)
     await fail(store, times=5)
-    assert not await store.use_recovery_code(BEN, typed)
-    assert await store.use_recovery_code(ANA, typed)
+    for _ in range(2):
+        assert await store.check_recovery_code(ANA, CODE)
+        assert await store.barred(ANA) is not None, "a code that is right changes nothing yet"
+    await enroll(store, ANA, enrolment(right=Right.CODE))
     assert await store.barred(ANA) is None, "delays are lifted"
-    assert not await store.use_recovery_code(ANA, typed)
+    assert not await store.check_recovery_code(ANA, CODE)
+    flow = await store.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
+    assert not await store.enroll(flow, enrolment(right=Right.CODE)), "there is no code any more"
 
 
-async def test_a_recovery_code_lifts_a_lock(place: Place, store: Store) -> None:
+async def test_a_recovery_code_lifts_a_lock_and_nothing_else_does(
+    place: Place, store: Store
+) -> None:
     await nearly_locked(place, store, CODED)
     await fail(store)
-    assert await store.barred(ANA) == Barred("locked")
-    assert await store.use_recovery_code(ANA, CODE)
+    await store.schedule_reset(ANA, delay_s=0)
+    for right in (Right.FIRST, Right.VIDEO, Right.WAIT):
+        flow = await store.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
+        assert not await store.enroll(flow, enrolment(right=right))
+        assert await store.barred(ANA) == Barred("locked")
+    await enroll(store, ANA, enrolment(right=Right.CODE))
     assert await store.barred(ANA) is None
 
 
@@ -310,30 +333,32 @@ async def test_wrong_recovery_codes_are_delayed_but_never_lock(place: Place) -> 
     wrong = new_recovery_code()
     async with place.store() as store:
         await enroll(store, ANA, CODED)
-        assert not await store.use_recovery_code(ANA, "hello")
+        assert not await store.check_recovery_code(ANA, "hello")
         for _ in range(5):
-            assert not await store.use_recovery_code(ANA, wrong)
+            assert not await store.check_recovery_code(ANA, wrong)
         until = place.clock.now + timedelta(seconds=30)
         assert await store.recovery_barred(ANA) == Barred("delay", until)
-        assert not await store.use_recovery_code(ANA, CODE), "not even the right one"
+        assert not await store.check_recovery_code(ANA, CODE), "not even the right one"
         assert await store.barred(ANA) is None, "verifying is another matter"
         place.clock.advance(seconds=30)
-        assert await store.use_recovery_code(ANA, CODE)
+        assert await store.check_recovery_code(ANA, CODE)
         assert await store.recovery_barred(ANA) is None
 
 
-async def test_a_recovery_code_works_on_one_of_two_devices(place: Place) -> None:
+async def test_a_recovery_code_stores_one_face_of_two_devices(place: Place) -> None:
     async with place.store() as one, place.store() as other:
         await enroll(one, ANA, CODED)
+        by_code = enrolment(right=Right.CODE)
+        flow = await one.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
         used = await asyncio.gather(
-            *(store.use_recovery_code(ANA, CODE) for store in (one, other, one, other))
+            *(store.enroll(flow, by_code) for store in (one, other, one, other))
         )
         assert sorted(used) == [False, False, False, True]
 
 
 async def test_without_a_recovery_code_none_is_right(store: Store) -> None:
     await enroll(store)
-    assert not await store.use_recovery_code(ANA, CODE)
+    assert not await store.check_recovery_code(ANA, CODE)
     assert await store.recovery_barred(BEN) is None
 
 

@@ -112,6 +112,7 @@ async def test_erasing_cuts_the_link_and_not_the_chain(place: Place) -> None:
         await store.forget(ANA)
         assert await store.check_audit() is None
         assert len(await place.sql("SELECT * FROM audit WHERE subject IS NOT NULL")) >= 8
+        place.clock.advance(hours=24)
         await enroll(store, ANA)
         after = (await store.export(ANA))["audit"]
         assert [entry["event"] for entry in after] == ["enrolled"], "nobody knows any more"

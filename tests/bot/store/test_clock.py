@@ -54,7 +54,7 @@ async def test_wrong_codes_of_a_clock_that_was_ahead_delay_nobody_after_its_repa
     await enroll(store, ANA, CODED)
     place.clock.advance(days=3)
     for _ in range(5):
-        assert not await store.use_recovery_code(ANA, CODE[:-1] + "B")
+        assert not await store.check_recovery_code(ANA, CODE[:-1] + "B")
     assert await store.recovery_barred(ANA) is not None
     place.clock.advance(days=-3)
     assert await store.recovery_barred(ANA) is None

@@ -11,7 +11,7 @@ from itertools import count
 
 import numpy as np
 
-from bot.store import Attempt, Barred, FlowKind, Keyring, Store
+from bot.store import Attempt, Barred, FlowKind, Keyring, Right, Store
 from tests.bot.store.crash import Verb, killed
 from tests.bot.store.places import (
     CODE,
@@ -217,7 +217,7 @@ async def test_a_rotation_goes_on_where_it_was_killed(place: Place) -> None:
 
 
 async def recovers(store: Store, _place: Place, person: int) -> None:
-    assert await store.use_recovery_code(person, CODE)
+    await enroll(store, person, enrolment(right=Right.CODE))
 
 
 async def failed_often(store: Store, person: int) -> None:
@@ -225,15 +225,15 @@ async def failed_often(store: Store, person: int) -> None:
     await fail(store, person, times=5)
 
 
-async def test_a_recovery_code_that_was_cut_short_works_at_most_once_more(place: Place) -> None:
+async def test_a_recovery_code_is_used_up_with_the_face_or_not_at_all(place: Place) -> None:
     outcomes = set()
     async with place.store() as store:
         async for person in kills(store, place, recovers, failed_often):
             spent = not (await store.export(person))["recovery_code"]
             outcomes.add(spent)
             assert (await store.barred(person) is None) == spent
-            assert await store.use_recovery_code(person, CODE) != spent
-            assert not await store.use_recovery_code(person, CODE)
+            for _ in range(2):
+                assert await store.check_recovery_code(person, CODE) != spent
     assert outcomes == {True, False}
 
 

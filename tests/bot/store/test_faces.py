@@ -84,7 +84,7 @@ async def test_enrolling_anew_replaces_the_templates_and_the_data_key(place: Pla
         found = await store.templates(ANA)
         assert found is not None
         np.testing.assert_allclose(found.vectors, vectors(5, seed=1), atol=1e-7)
-        assert await store.use_recovery_code(ANA, CODE), "the code stays where none is given"
+        assert await store.check_recovery_code(ANA, CODE), "the code stays where none is given"
         events = [entry["event"] for entry in (await store.export(ANA))["audit"]]
         assert events.count("enrolled") == 2, "the trail goes on under the new key"
 

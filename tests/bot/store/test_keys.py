@@ -114,7 +114,7 @@ async def test_rotation_moves_everybody_and_all_that_is_theirs(place: Place) -> 
             assert (await store.export(person))["audit"]
         assert await store.flow(BEN) == flow
         assert not await store.claim_capture(ANA, "file 2", b"other", [b"\x0f" * 32])
-        assert await store.use_recovery_code(ANA, CODE)
+        assert await store.check_recovery_code(ANA, CODE)
 
 
 async def test_a_rotation_goes_on_while_flows_are_advanced(place: Place) -> None:

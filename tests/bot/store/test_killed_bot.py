@@ -39,7 +39,12 @@ def _bot(url: str, token: str, folder: Path, changes: dict[str, Any], fuse: Fuse
     """A bot in a process of its own, until it is killed."""
     sandbox: Any = SimpleNamespace(url=url, token=token)
     settings = fakes.settings(
-        sandbox, folder, enroll_selfies=SELFIES, verify_photos=PHOTOS, **changes
+        sandbox,
+        folder,
+        enroll_selfies=SELFIES,
+        verify_photos=PHOTOS,
+        allow_photo_verify=True,
+        **changes,
     )
 
     async def child() -> None:
@@ -144,6 +149,7 @@ async def kills(scene: Scene, prepare: Talk, talk: Talk) -> AsyncIterator[int]:
             yield number
             async with scene.store() as (store, ana):
                 await store.forget(ana)
+                await store.unlock(ana)
                 assert await store.check_audit() is None
         if not died:
             assert number > 0, "it was killed often enough to mean something"

@@ -80,6 +80,7 @@ async def test_a_database_of_before_takeovers_keeps_its_people(place: Place) -> 
     async with place.store() as store:
         await enroll(store)
     for statement in (
+        "DROP TABLE holds",
         "DROP TABLE lease",
         "DROP TABLE takeover",
         "ALTER TABLE enrolments DROP COLUMN claimed",

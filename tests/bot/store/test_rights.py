@@ -4,11 +4,12 @@ import json
 import logging
 import re
 import shutil
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
-from bot.store import FlowKind, Store, StoreError
+from bot.store import FlowKind, Retention, Right, Store, StoreError
 from tests.bot.store.places import (
     ANA,
     BEN,
@@ -154,6 +155,7 @@ async def test_forgetting_on_either_database(place: Place) -> None:
         exported = await store.export(ANA)
         assert exported["enrolled"] is exported["templates"] is exported["language"] is None
         assert exported["audit"] == exported["attempts"] == exported["consents"] == []
+        place.clock.advance(hours=24)
         await live(store, ANA)  # and they may come back
         assert await store.membership(ANA) is not None
 
@@ -177,6 +179,62 @@ async def test_the_export_is_all_that_is_kept_and_json(place: Place) -> None:
         assert (await store.export(BEN))["enrolled"] is None
 
 
+async def test_who_is_erased_is_held_by_a_mark_that_goes(place: Place) -> None:
+    async with place.store(retention=Retention(hold_hours=2)) as store:
+        await live(store, ANA)
+        code = place.vault.code(ANA)
+        failed = place.clock.now
+        place.clock.advance(hours=23, minutes=30)
+        receipt = await store.forget(ANA)
+        # For its time, and not before the failures count no more: whichever is later.
+        until = max(place.clock.now + timedelta(hours=2), failed + timedelta(hours=24))
+        assert receipt.held_until == until
+        assert (await store.export(ANA))["held_until"] == until.isoformat()
+        ((mark,),) = await place.sql("SELECT mark FROM holds")
+        assert bytes(mark) != code
+        assert (await store.forget(ANA)).held_until == until, "nothing renews it"
+        flow = await store.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
+        assert not await store.enroll(flow, enrolment(right=Right.FIRST))
+        assert await store.held_until(BEN) is None
+        place.clock.advance(hours=2)
+        assert await store.held_until(ANA) is None
+        assert (await store.tidy()).counts["holds"] == 1
+        assert await place.sql("SELECT mark FROM holds") == []
+        await enroll(store, ANA, enrolment(right=Right.FIRST))
+
+
+async def test_failures_are_not_forgotten_by_being_erased(place: Place) -> None:
+    async with place.store(retention=Retention(hold_hours=1)) as store:
+        await enroll(store)
+        await fail(store, times=4)
+        until = place.clock.now + timedelta(hours=24)
+        assert (await store.forget(ANA)).held_until == until
+
+
+async def test_a_mark_of_a_clock_that_was_ahead_is_shortened(place: Place) -> None:
+    async with place.store() as store:
+        await enroll(store)
+        place.clock.advance(days=30)
+        await store.forget(ANA)
+        place.clock.advance(days=-30)
+        await store.confirm_clock()
+        await store.erasing_waits()
+        assert await store.held_until(ANA) == place.clock.now + timedelta(hours=24)
+
+
+async def test_whoever_had_no_face_is_not_held(store: Store) -> None:
+    await store.choose_language(ANA, "es")
+    assert (await store.forget(ANA)).held_until is None
+
+
+async def test_the_export_shows_neither_scores_nor_reasons(store: Store) -> None:
+    await live(store, ANA)
+    exported = await store.export(ANA)
+    assert {"verified", "refused"} <= {entry["event"] for entry in exported["audit"]}
+    for entry in exported["audit"] + exported["attempts"]:
+        assert not {"bucket", "reason", "score"} & entry.keys()
+
+
 async def test_a_restored_older_database_does_not_bring_the_erased_back(sqlite: Place) -> None:
     kept = sqlite.folder / "kept.db"
     async with sqlite.store() as store:
@@ -185,6 +243,7 @@ async def test_a_restored_older_database_does_not_bring_the_erased_back(sqlite: 
     shutil.copy(sqlite.path, kept)  # by hand, without a word to the bot
     async with sqlite.store() as store:
         await store.forget(ANA)
+        assert await store.unlock(ANA)
         await live(store, ANA)
         await store.forget(BEN)
     shutil.copy(kept, sqlite.path)

@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from bot.store import Attempt, Flow, FlowKind, Store, StoreError
+from bot.store import Attempt, Barred, Flow, FlowKind, Store, StoreError
 from tests.bot.store.places import Place, enrolment, vectors
 
 PEOPLE = st.sampled_from([7_000_000_001, 7_000_000_002])
 DEVICES = st.sampled_from([0, 1])
 LIFETIME_S = 60
+LOCKED = Barred("locked")
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Known:
     open: list[tuple[Attempt, int]] = field(default_factory=list)
     begun: int = 0
     files: set[str] = field(default_factory=set)
+    held_until: float = 0.0
 
 
 class Login(RuleBasedStateMachine):
@@ -68,7 +70,7 @@ class Login(RuleBasedStateMachine):
         self.stores[device] = self.place.store()
         self.runner.run(self.stores[device].__aenter__())
 
-    @rule(seconds=st.sampled_from([1.0, 59.0, 61.0, 7200.0]))
+    @rule(seconds=st.sampled_from([1.0, 59.0, 61.0, 7200.0, 86_400.0]))
     def wait(self, seconds: float) -> None:
         self.place.clock.advance(seconds=seconds)
 
@@ -80,7 +82,11 @@ class Login(RuleBasedStateMachine):
             flow = await store.begin_flow(person, FlowKind.ENROLL, {}, lifetime_s=LIFETIME_S)
             return await store.enroll(flow, enrolment(vectors(1, 8, seed=face)))
 
-        assert self.runner.run(verb())
+        held = known.face is None and self.now() < known.held_until
+        locked = known.face is not None and self.runner.run(store.barred(person)) == LOCKED
+        assert self.runner.run(verb()) == (not held and not locked)
+        if held or locked:
+            return
         known.face = face
         known.enrolled += 1
         self.spent += [(person, nonce) for nonce in known.live]
@@ -183,11 +189,14 @@ class Login(RuleBasedStateMachine):
 
     @rule(person=PEOPLE, device=DEVICES)
     def forget(self, person: int, device: int) -> None:
-        self.runner.run(self.stores[device].forget(person))
+        receipt = self.runner.run(self.stores[device].forget(person))
         known = self.known(person)
+        held_until = receipt.held_until
+        held = known.face is not None or self.now() < known.held_until
+        assert (held_until is not None) == held
         self.spent += [(person, nonce) for nonce in known.live]
         stale = known.open
-        self.people[person] = Known()
+        self.people[person] = Known(held_until=held_until.timestamp() if held_until else 0.0)
         for attempt, _ in stale:
             try:
                 verb = self.stores[device].finish_attempt(

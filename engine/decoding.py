@@ -42,9 +42,10 @@ less."""
 SLOW_FILES = 4
 """That may be at hand besides, most of them stopped; one more keeps its place."""
 
-_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**27)}
-"""A decoder's whole environment. glibc's malloc (mallopt(3)) keeps up to 128 MiB for the next file:
-getting a large photo's memory from the kernel page by page takes as long as decoding it."""
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+"""A decoder's whole environment. glibc's malloc (mallopt(3)) keeps memory for the next file, until
+none comes for a while: getting a large photo's from the kernel page by page takes as long as
+decoding it."""
 
 _REPLACED_AFTER_S = photo_decoder.LIFETIME_CPU_S / 2
 _LOOK_EVERY_S = 0.02
@@ -545,7 +546,7 @@ def _started(command: Sequence[str], shared: int | None) -> "subprocess.Popen[by
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             cwd="/",
             # Ctrl+C is for whoever started this, who then ends it. In a session of its own, a
             # process that is stopped would outlive its parent; of a group that loses its last

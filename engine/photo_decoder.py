@@ -12,12 +12,15 @@ This process may be made to say anything by a file that breaks into it: `engine.
 what it says.
 """
 
+import ctypes
 import json
 import mmap
 import os
+import select
 import struct
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +40,8 @@ READY = b"R"
 """Said once, when requests are welcome; then comes a line of JSON, a list of what is in force."""
 DECODED, REFUSED = 0, 1
 
+MEMORY_KEPT_S = 2.0
+"""For how long memory is kept for the next file (see `engine.decoding.ENVIRONMENT`)."""
 LIFETIME_CPU_S = 120
 """Of processor time in all. A decoder is replaced long before; this one stops it where its parent
 is gone."""
@@ -64,13 +69,21 @@ def main(limits_json: str, descriptor: str = "") -> None:
     _load_all()
     confinement.limit(_address_space_bytes() + limits.memory_bytes, LIFETIME_CPU_S)
     in_force = confinement.close()
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sink.write(READY + json.dumps(in_force).encode("ascii") + b"\n")
     sink.flush()
-    while head := source.read(REQUEST.size):
+    while head := _next(source, give_back):
         size, at_least_px = REQUEST.unpack(head)
         _answer(source.read(size), at_least_px or None, limits, sink, shared)
         sink.flush()
+
+
+def _next(source: BinaryIO, give_back: Callable[[int], object]) -> bytes:
+    """The next request; what `malloc` keeps is given back where it does not come soon."""
+    if not select.select([source], [], [], MEMORY_KEPT_S)[0]:
+        give_back(0)
+    return source.read(REQUEST.size)
 
 
 def _mapped(descriptor: int) -> mmap.mmap:
@@ -89,7 +102,7 @@ def _load_all() -> None:
     try:
         import pillow_heif
     except ImportError:
-        pass
+        give_back(0)
     else:
         # Each thread would take address space; one file at a time has the processor to itself.
         pillow_heif.options.DECODE_THREADS = 1

@@ -91,6 +91,18 @@ def test_a_stream_larger_than_its_header_costs_the_process_and_nobody_else(
     assert decoders.open(encode("JPEG")).width_px == 96
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_an_idle_decoder_gives_memory_back() -> None:
+    others = set(children())
+    with PhotoDecoders(1) as decoders:
+        decoders.open(encode("PNG"))
+        (pid,) = set(children()) - others
+        decoder = psutil.Process(pid)
+        small = decoder.memory_info().rss
+        decoders.open(encode("PNG", (5000, 5000)))
+        until(lambda: decoder.memory_info().rss - decoder.memory_info().shared < small + 2**24)
+
+
 def test_too_little_memory_is_told() -> None:
     with PhotoDecoders(1, limits=Limits(memory_bytes=8 * 2**20)) as small:
         with pytest.raises(errors.ImageError) as caught:

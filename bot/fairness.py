@@ -227,7 +227,8 @@ class Lanes(BaseUpdateProcessor):
                     finally:
                         del self._limits[limit]
             except TimeoutError:
-                turned = Turned.STOPPING if self._stopping else Turned.LATE
+                if not request.told:
+                    turned = Turned.STOPPING if self._stopping else Turned.LATE
         elif request.album is not None:
             self._albums.dismiss((request.person, request.album))
         if turned is not None:

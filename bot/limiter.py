@@ -27,6 +27,9 @@ _LONGEST_PAUSE_S = 4.0
 _CHAT_BURST_S = 10.0
 """A chat may get the messages of so many seconds at once; Telegram allows "short bursts"."""
 _ACTION = "sendChatAction"
+_TELLING = ("send", "copy", "forward", "answerCallbackQuery")
+_UNDER_WAY_S = 1.0
+"""How long a call that is under way has when its request is cut off."""
 _KEPT = 1000
 
 
@@ -93,11 +96,9 @@ class Limiter(BaseRateLimiter[None]):
         while True:
             await self._turn(place, deadline_s)
             try:
-                return await callback(*args, **kwargs)
+                return await self._whole(callback(*args, **kwargs), place, endpoint)
             except RetryAfter as error:
-                halted_s = retry_after_s(error)
-                logger.warning("throttled endpoint=%s retry_after_s=%g", endpoint, halted_s)
-                self._halt(place, self._clock() + halted_s)
+                self._halt(place, endpoint, error)
             except BadRequest:  # a NetworkError by inheritance only
                 raise
             except NetworkError as error:
@@ -106,6 +107,31 @@ class Limiter(BaseRateLimiter[None]):
                 logger.warning("retry endpoint=%s reason=%s", endpoint, type(error).__name__)
                 await self._sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _whole(
+        self, call: Coroutine[Any, Any, Payload], place: Place, endpoint: str
+    ) -> Payload:
+        """Make a call; where its request is cut off meanwhile, wait a moment for its answer.
+
+        Telegram may have carried it out already, and nobody is to be told then that there was no
+        time for an answer.
+        """
+        if endpoint == _ACTION or not endpoint.startswith(_TELLING):
+            return await call
+        task = asyncio.ensure_future(call)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task], timeout=_UNDER_WAY_S)
+            request = current.get(None)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            elif isinstance(error := task.exception(), RetryAfter):
+                self._halt(place, endpoint, error)
+            elif error is None and request is not None:
+                request.told = True
+            raise
 
     def _deadline_s(self, endpoint: str) -> float:
         now = self._clock()
@@ -129,7 +155,10 @@ class Limiter(BaseRateLimiter[None]):
         while (end_s := self._halts.get(place, 0.0)) > (now := self._clock()):
             await self._sleep(_in_time(end_s, now, deadline_s))
 
-    def _halt(self, place: Place, until_s: float) -> None:
+    def _halt(self, place: Place, endpoint: str, error: RetryAfter) -> None:
+        halted_s = retry_after_s(error)
+        logger.warning("throttled endpoint=%s retry_after_s=%g", endpoint, halted_s)
+        until_s = self._clock() + halted_s
         if len(self._halts) >= _KEPT:
             now = self._clock()
             self._halts = {each: end for each, end in self._halts.items() if end > now}

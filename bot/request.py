@@ -31,6 +31,7 @@ class Request:
         cut_off_s: the event loop's time at which work on it ends.
         language: in which the person is spoken to, once that is known.
         late: whether Telegram takes no answer before then.
+        told: whether a call that tells the person something was under way then, and carried out.
         outcome: what became of it, for the log.
         stages_ms: milliseconds by stage, for the log.
     """
@@ -44,6 +45,7 @@ class Request:
     cut_off_s: float = 0.0
     language: str | None = None
     late: bool = False
+    told: bool = False
     outcome: str = "answered"
     stages_ms: dict[str, float] = field(default_factory=dict)
 

@@ -209,6 +209,17 @@ def test_only_the_newest_numbers_are_kept() -> None:
     assert seen.add(1)
 
 
+async def test_whose_answer_came_through_when_time_was_over_is_told_nothing_else() -> None:
+    scene = Scene(answer_timeout_s=0.2)
+    scene.send(1, person=1)
+    await scene.until_started(1)
+    scene.requests[1].told = True
+    async with asyncio.timeout(10):
+        await asyncio.gather(*scene.tasks)
+    assert scene.turned == []
+    assert scene.requests[1].outcome == "answered"
+
+
 async def test_work_stops_at_the_deadline_with_an_answer() -> None:
     scene = Scene(answer_timeout_s=0.2, slots=1)
     scene.send(1, person=1)

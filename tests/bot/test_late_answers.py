@@ -1,4 +1,4 @@
-"""A pressed button whose answer Telegram no longer takes: what it asks for is done all the same."""
+"""Answers that come too late, or that Telegram does not take in time."""
 
 import asyncio
 import logging
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bot import app
-from bot.sandbox import Lifetimes, Sandbox
+from bot.sandbox import Fault, FaultKind, Lifetimes, Sandbox
+from bot.texts import say
 from tests.bot import fakes
 from tests.bot.fakes import FakeEngine, analysis, face, picture
 
@@ -28,3 +29,18 @@ async def test_a_button_answered_too_late_still_does_what_it_says(
             pressing.cancel()
             await asyncio.wait([pressing])
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+async def test_who_cannot_be_answered_while_there_is_time_is_told_once_and_afterwards(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fakes.bot(tmp_path, answer_timeout_s=2) as sandbox:
+        sandbox.faults.add(Fault(FaultKind.RESET, 1000, "sendPhoto"))
+        ana = sandbox.person("ana")
+        photo = await ana.send_photo(picture())
+        told = await ana.reply()
+        assert (told.text, told.reply_to) == (say("es", "turned.deadline"), photo.message_id)
+        await ana.send_text("/start")
+        assert (await ana.reply()).text.startswith(say("es", "account.start", people="")[:20])
+    assert "could not be sent in time: NetworkError" in caplog.text
+    assert "Traceback" not in caplog.text

@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -33,13 +34,14 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Event]] = []
+        self._numbers = itertools.count()
 
     def __call__(self) -> float:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
         awake = asyncio.Event()
-        heapq.heappush(self._sleepers, (self.now + seconds, len(self._sleepers), awake))
+        heapq.heappush(self._sleepers, (self.now + seconds, next(self._numbers), awake))
         await awake.wait()
 
     async def run(self, *work: Awaitable[Any]) -> list[Any]:
@@ -126,8 +128,8 @@ async def test_a_429_without_a_chat_halts_its_method_alone(endpoint: str) -> Non
 async def test_a_halt_lasts_also_where_who_met_it_is_gone() -> None:
     scene = Scene()
     first = asyncio.create_task(scene.call("sendMessage", ANA, [RetryAfter(15)]))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    for _ in range(10):  # until it waits
+        await asyncio.sleep(0)
     first.cancel()
     await scene.clock.run(scene.call("sendMessage", ANA))
     assert [when for when, _, _ in scene.made] == [0, 15]
@@ -270,3 +272,47 @@ async def test_what_telegram_takes_too_late_holds_no_slot(tmp_path: Path) -> Non
                 assert (await finished.get()).outcome == "deadline_unsent"
             await ben.send_photo(picture(1))
             assert (await ben.reply()).photo
+
+
+class Held:
+    """A call that is carried out, and whose answer comes when it is let."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self) -> bool:
+        self.begun.set()
+        await self.go_on.wait()
+        return True
+
+    async def cut_off(self, endpoint: str, *, answered: bool) -> Request:
+        """The request that the call served, which was cut off while it was under way."""
+        served = Request(Update(1), ANA, "photo", cut_off_s=asyncio.get_running_loop().time() + 60)
+        current.set(served)
+        limiter = Limiter(rate=30, patience_s=30)
+        work = limiter.process_request(self, (), {}, endpoint, {"chat_id": ANA}, None)
+        task = asyncio.create_task(work)
+        await self.begun.wait()
+        task.cancel()
+        if answered:
+            await asyncio.sleep(0)
+            self.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return served
+
+
+@pytest.mark.parametrize("endpoint", ["sendMessage", "sendPhoto", "answerCallbackQuery"])
+async def test_a_call_under_way_when_time_is_over_is_known_to_have_been_carried_out(
+    endpoint: str,
+) -> None:
+    assert (await Held().cut_off(endpoint, answered=True)).told
+
+
+async def test_a_call_that_tells_nobody_anything_is_cut_off_at_once() -> None:
+    assert not (await Held().cut_off("sendChatAction", answered=False)).told
+
+
+async def test_a_call_whose_answer_does_not_come_is_cut_off_in_the_end() -> None:
+    assert not (await Held().cut_off("sendMessage", answered=False)).told

@@ -66,10 +66,11 @@ async def clock_doubted_until(work: Work, retention: Retention) -> datetime | No
         await _forget_what_is_to_come(work, now)
         await holds.shorten(work, max(timedelta(hours=retention.hold_hours), LOCK_WINDOW))
         return None
-    first: datetime = (
+    first: datetime | None = (
         await work.connection.execute(select(func.min(at)).where(of_late))
     ).scalar_one()
-    return first + _DOUBTED
+    # None where the clock was set while this looked at it, so that the new entry is yet to come.
+    return (first or now) + _DOUBTED
 
 
 async def confirm_clock(work: Work) -> None:

@@ -5,7 +5,18 @@ from datetime import datetime, timedelta
 import pytest
 
 from bot.store import Attempt, Barred, FlowKind, Store
-from tests.bot.store.places import ANA, CODE, CODED, Place, begin, challenged, enroll, fail, finish
+from tests.bot.store.places import (
+    ANA,
+    CODE,
+    CODED,
+    Clock,
+    Place,
+    begin,
+    challenged,
+    enroll,
+    fail,
+    finish,
+)
 
 FAR = timedelta(days=26_000)
 
@@ -215,3 +226,17 @@ async def test_the_audit_trail_goes_on_losing_its_oldest_after_a_clock_was_ahead
     pruned = (await store.tidy()).counts["audit"]
     assert pruned == before - 2, "all but the two of two days ago"
     assert await store.check_audit() is None
+
+
+class Leaping(Clock):
+    """A clock that is set two hours ahead whenever somebody looked at it."""
+
+    def __call__(self) -> datetime:
+        self.advance(hours=2)
+        return self.now
+
+
+async def test_a_clock_that_is_set_while_it_is_looked_at_is_doubted(place: Place) -> None:
+    place.clock = Leaping()
+    async with place.store() as store:
+        assert await store.erasing_waits() is not None

@@ -102,7 +102,7 @@ def _load_all() -> None:
     try:
         import pillow_heif
     except ImportError:
-        give_back(0)
+        pass
     else:
         # Each thread would take address space; one file at a time has the processor to itself.
         pillow_heif.options.DECODE_THREADS = 1

@@ -52,7 +52,7 @@ from scipy.stats import beta
 
 from bot import liveness
 from bot.liveness import Failure, Performance, Step
-from bot.sandbox import rehearsal, slides
+from bot.sandbox import rehearsal
 from bot.sandbox.performer import (
     NEEDS_OTHER,
     PER_EYE_DISTANCE_PX,
@@ -74,6 +74,7 @@ from engine.client import EmbeddedEngine
 from engine.settings import Settings
 from engine.types import Track
 from tests.benchmarks.accuracy import COPY, signature, tiny
+from tests.bot import slides
 
 GENUINE = "genuine"
 SHOWS = {f"{count}_stills_{edit}": (count, edit) for edit in slides.Edit for count in slides.COUNTS}

@@ -19,11 +19,11 @@ from bot.liveness import (
     read,
 )
 from bot.sandbox.performer import SIDE_PX, Attack, Portrait, perform
-from bot.sandbox.slides import COUNTS, Edit, show
 from engine.client import EmbeddedEngine
 from engine.settings import Settings
 from engine.types import Track
 from tests.bot.sandbox.test_performer import LANDMARKS, frames_of
+from tests.bot.slides import COUNTS, Edit, show
 
 FRAMES_PER_S = 10
 ANY_CUT = replace(

@@ -116,7 +116,7 @@ def show(
     """
     if count not in COUNTS:
         raise ValueError(f"a show has {COUNTS} pictures")
-    lot = random.Random(seed)  # noqa: S311 - not to keep a secret: to draw the same again
+    lot = random.Random(seed)
     pictures = _take(portrait, (count - 1) // len(Step), lot)
     begun = lot.getstate()
     yaw, pitch = path(challenge, lot, portrait.reach, frames_per_s, brisk=brisk)

@@ -73,15 +73,7 @@ class Stranger:
                 async with self.arrived:
                     self.arrived.notify_all()
                 says = self.script[min(len(self.heard), len(self.script)) - 1]
-                saying = asyncio.create_task(_awaited(says(heard, writer)))
-                leaving = asyncio.create_task(reader.read(1))  # nobody pipelines here
-                await asyncio.wait({saying, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                if not saying.done():
-                    saying.cancel()
-                    raise ConnectionError
-                leaving.cancel()
-                await asyncio.gather(saying, leaving, return_exceptions=True)
-                if saying.exception():
+                if not await _said(says(heard, writer), reader):
                     raise ConnectionError
                 if writer.is_closing():
                     return
@@ -93,8 +85,16 @@ class Stranger:
                 await writer.wait_closed()
 
 
-async def _awaited(saying: Awaitable[None]) -> None:
-    await saying
+async def _said(saying: Awaitable[None], reader: asyncio.StreamReader) -> bool:
+    """Whether all was said before the caller left. No task outlives this, however it ends."""
+    tasks = [asyncio.ensure_future(saying), asyncio.create_task(reader.read(1))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].done() and not tasks[0].exception()
+    finally:
+        for task in tasks:  # nobody pipelines here: what is read is the end
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _hear(reader: asyncio.StreamReader, connection: int) -> Heard:

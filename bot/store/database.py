@@ -1,8 +1,9 @@
 """The connection to SQLite or PostgreSQL: transactions that are whole or not at all, and faults.
 
-Reading sees one moment. Writing is serial where it must be: SQLite has one writer at a time, who
-says so at the beginning (BEGIN IMMEDIATE, because a reader who becomes a writer cannot wait); with
-PostgreSQL, whose writers are many, whoever changes something of a person locks their row first
+Reading sees one moment. Writing is serial where it must be. SQLite has one writer at a time, who
+says so at the beginning (BEGIN IMMEDIATE, because a reader who becomes a writer cannot wait). Where
+another program writes, the event loop waits: a thread in which SQLite waits cannot be cancelled.
+With PostgreSQL, whose writers are many, whoever changes something of a person locks their row first
 (`bot.store.people`). A transaction that began goes on to its end even when its caller is cancelled,
 because one that hangs between write and commit keeps every other writer out; but no transaction,
 and so no caller, waits longer than its limit for a server that says nothing. Knows nothing about
@@ -47,7 +48,9 @@ _PROGRAM = "face-matcher"
 # Of PostgreSQL: a transaction whose client hangs is ended after this.
 _IDLE_LIMIT_MS = 60_000
 _WAL_PATIENCE_S = 5.0
-_WAL_PAUSE_S = 0.02
+_BUSY_PAUSE_S = 0.02
+_IN_SQLITE_S = 0.1
+"""How long SQLite itself waits for others, in its thread: as long may a cancelled call go on."""
 
 
 class Database:
@@ -224,8 +227,23 @@ class Database:
 
     async def _transact(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         with self._faults():
-            async with self._turn_to_write(), self._writing.begin() as connection:
+            async with self._turn_to_write(), self._begun() as connection:
                 return await work(connection)
+
+    @asynccontextmanager
+    async def _begun(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes; where another program has SQLite's lock it is waited for."""
+        end_s = time.monotonic() + self._busy_timeout_s
+        async with contextlib.AsyncExitStack() as stack:
+            while True:
+                try:
+                    connection = await stack.enter_async_context(self._writing.begin())
+                    break
+                except DBAPIError as error:
+                    if not _is_busy(error.orig) or time.monotonic() > end_s:
+                        raise
+                await asyncio.sleep(_BUSY_PAUSE_S)
+            yield connection
 
     @asynccontextmanager
     async def _turn_to_write(self) -> AsyncIterator[None]:
@@ -275,7 +293,7 @@ class Database:
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(path)),
             hide_parameters=True,  # in faults, which are logged
-            connect_args={"timeout": self._busy_timeout_s},
+            connect_args={"timeout": min(self._busy_timeout_s, _IN_SQLITE_S)},
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -376,10 +394,14 @@ def _enter_wal(path: Path, patience_s: float) -> None:
                 connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+            if not _is_busy(error) or time.monotonic() > end:
                 return
-        time.sleep(_WAL_PAUSE_S)
+        time.sleep(_BUSY_PAUSE_S)
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    """Whether another program has SQLite's lock."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

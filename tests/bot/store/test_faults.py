@@ -1,6 +1,7 @@
 """Databases that are locked, full, damaged or out of reach: said clearly, and nothing is lost."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -74,6 +75,27 @@ async def test_a_lock_denies_after_a_while_and_loses_nothing(sqlite: Place) -> N
         await finish(store, attempt, passed=True)
         assert isinstance(await store.begin_attempt(flow, "video", nonce), Attempt)
         assert await store.check_audit() is None
+
+
+async def test_closing_ends_who_waits_for_a_lock(sqlite: Place) -> None:
+    before = asyncio.all_tasks()
+    async with contextlib.AsyncExitStack() as closing_late:
+        async with sqlite.store(busy_timeout_s=60, close_s=2) as store:
+            await enroll(store)
+            other = closing_late.enter_context(closing(sqlite3.connect(sqlite.path)))
+            other.execute("BEGIN IMMEDIATE")
+            verbs = (
+                store.begin_flow(who, FlowKind.ENROLL, {}, lifetime_s=60) for who in (ANA, BEN)
+            )
+            waiting = [asyncio.create_task(verb) for verb in verbs]
+            await asyncio.wait(waiting, timeout=0.5)
+        for task in waiting:
+            with pytest.raises(StoreError):
+                await task
+        # asyncio.run waits for tasks without end, so that the process would not end either.
+        if left := asyncio.all_tasks() - before:
+            await asyncio.wait(left, timeout=20)
+        assert not asyncio.all_tasks() - before
 
 
 async def test_a_lock_on_postgresql_denies_after_a_while(place: Place) -> None:

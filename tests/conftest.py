@@ -1,15 +1,19 @@
 """Threads are set up before anything loads torch, and PTB's durations, as every command does.
 
-The suite's processes use the bundle that is always there, whatever weights a machine has.
+The suite's processes use the bundle that is always there, whatever weights a machine has. They keep
+compiled bytecode also where a machine says otherwise: each of hundreds would compile torch anew.
 """
 
 import os
+import sys
 
 import pytest
 
 from engine import threads
 
 threads.configure()
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("ENGINE_BUNDLE", "celebrities")
 os.environ.setdefault("PTB_TIMEDELTA", "1")
 

@@ -45,6 +45,7 @@ main = typer.Typer(
 main.add_typer(operators.keys, name="keys")
 main.add_typer(operators.db, name="db")
 main.command()(operators.unlock)
+main.command()(operators.export)
 
 _WRONG = 2
 _FAILED = 1

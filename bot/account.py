@@ -28,7 +28,7 @@ from bot.texts import LANGUAGES, language_of, say
 logger = logging.getLogger(__name__)
 
 COMMANDS = ("start", "who", "help", "privacy", "language")
-LOGIN_COMMANDS = ("enroll", "verify", "recover", "mydata", "forget", "cancel")
+LOGIN_COMMANDS = ("enroll", "verify", "recover", "alerts", "move", "mydata", "forget", "cancel")
 LANGUAGE_BUTTON = r"^language:[a-z]{2}$"
 
 _ASKING_S = 1.0

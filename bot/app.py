@@ -33,9 +33,24 @@ from telegram.ext import (
 )
 from telegram.request import HTTPXRequest
 
-from bot import card, enroll, machine, rights, rounds, standby, storing, verify, webhook, who
+from bot import (
+    alerts,
+    card,
+    enroll,
+    machine,
+    move,
+    notices,
+    rights,
+    rounds,
+    standby,
+    storing,
+    verify,
+    webhook,
+    who,
+)
 from bot.account import LANGUAGE_BUTTON, Account, publish_commands
 from bot.albums import Albums
+from bot.alerts import Alerts
 from bot.answers import Answers
 from bot.bodies import bounded
 from bot.captures import Captures
@@ -47,6 +62,7 @@ from bot.housekeeping import keep_house
 from bot.intake import ALLOWED_UPDATES, FILE_MAX_BYTES, Intake, route
 from bot.limiter import Limiter
 from bot.lookalike import Draw, Lookalike
+from bot.move import Moving
 from bot.people import People
 from bot.polling import Poller
 from bot.recover import Recovering
@@ -55,7 +71,7 @@ from bot.request import Request, current
 from bot.rights import Rights
 from bot.seeing import Eyes
 from bot.settings import Settings
-from bot.store import LOCK_WINDOW, Store
+from bot.store import ATTEMPTS_COUNT, LOCK_WINDOW, Store
 from bot.transport import Telegram, parse_update, refused_for_good
 from bot.verify import Terms, Verifying
 from bot.watch import Watch
@@ -226,7 +242,7 @@ def build(
         "updates_kept": settings.updates_kept,
         "selfies": settings.enroll_selfies,
         "capture_days": round(settings.capture_days),
-        "audit_days": round(settings.audit_days),
+        "audit_days": round(max(settings.audit_days, ATTEMPTS_COUNT / timedelta(days=1))),
         "idle_days": round(settings.idle_days),
         "notice_days": round(settings.notice_days),
         "hold_hours": _hold_hours(settings),
@@ -272,6 +288,7 @@ def build(
         app.add_handlers(
             _login_handlers(
                 settings,
+                telegram,
                 store,
                 Captures(intake, eyes, store),
                 account,
@@ -321,6 +338,7 @@ def _handlers(
 
 def _login_handlers(
     settings: Settings,
+    telegram: Telegram,
     store: Store,
     captures: Captures,
     account: Account,
@@ -340,6 +358,12 @@ def _login_handlers(
         idle_days=round(settings.idle_days),
         clock=_now,
     )
+    alerting = Alerts(
+        store=store,
+        language=account.language,
+        lifetime_s=patience_s,
+        delay_s=3600 * settings.reset_hours,
+    )
     verifying = Verifying(
         store=store,
         captures=captures,
@@ -352,12 +376,24 @@ def _login_handlers(
             video_s=settings.video_challenge_s,
         ),
         remind=enrolling.remind,
-        ask_consent=enrolling.ask_consent,
+        alarm=partial(notices.alarm_at_once, telegram, store),
+        then={
+            "replace": enrolling.after_video,
+            "alerts": alerting.after_video,
+            "move": partial(move.finish, store),
+        },
         chance=chance,
         clock=_now,
     )
     recovering = Recovering(
-        store=store, enrolling=enrolling, language=account.language, lifetime_s=patience_s
+        store=store,
+        enrolling=enrolling,
+        alerts=alerting,
+        language=account.language,
+        lifetime_s=patience_s,
+    )
+    moving = Moving(
+        store=store, verifying=verifying, language=account.language, lifetime_s=patience_s
     )
     own = Rights(store=store, language=account.language, lifetime_s=patience_s)
     flows = Flows(
@@ -366,11 +402,15 @@ def _login_handlers(
         enrolling=enrolling,
         verifying=verifying,
         recovering=recovering,
+        moving=moving,
         photo=lookalike.photo,
         hint=account.hint,
     )
     words = filters.TEXT & ~filters.COMMAND
     return [
+        CommandHandler("start", alerting.opened, _NEW, has_args=1),
+        CommandHandler("alerts", alerting.command, _NEW),
+        CommandHandler("move", moving.command, _NEW),
         CommandHandler("enroll", enrolling.command, _NEW),
         CommandHandler("verify", verifying.command, _NEW),
         CommandHandler("recover", recovering.command, _NEW),
@@ -384,6 +424,7 @@ def _login_handlers(
         CallbackQueryHandler(enrolling.button, enroll.BUTTON),
         CallbackQueryHandler(verifying.button, verify.BUTTON),
         CallbackQueryHandler(own.button, rights.BUTTON),
+        CallbackQueryHandler(alerting.button, alerts.BUTTON),
     ]
 
 

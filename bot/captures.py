@@ -3,6 +3,7 @@
 The same for enrolling and verifying. Knows nothing about whose face it should be.
 """
 
+import numpy as np
 from telegram import Message
 
 from bot.gates import gate
@@ -13,8 +14,8 @@ from bot.store import Store
 from engine.decision import LoginCalibration
 from engine.types import Face, Track
 
-_PRINT_EVERY_S = 1.0
-"""Between the frames of a clip by which it is known again."""
+_CLIP_PATTERNS = 12
+"""Frames of a clip by which it is known again, at most."""
 
 
 class Captures:
@@ -37,7 +38,7 @@ class Captures:
 
     async def selfie(
         self, request: Request, message: Message, occasion: Occasion
-    ) -> Face | Refusal:
+    ) -> tuple[Face, LoginCalibration] | Refusal:
         """The one good face, with its embedding, of a photo that nobody has sent before.
 
         A photo that was seen is never new again, whatever is wrong with it; one that could not be
@@ -47,6 +48,10 @@ class Captures:
             request: whom it is for.
             message: what came.
             occasion: what it must be.
+
+        Returns:
+            The face, and the calibration of the very bundle that saw it: during a rollout the one
+            that was asked before may have been another's.
         """
         capture = await self._fetch(request, message, occasion)
         if isinstance(capture, Refusal):
@@ -55,22 +60,43 @@ class Captures:
         seen = await self._eyes.look(request, capture.content, within_s, embed=True)
         if isinstance(seen, Refusal):
             return seen
-        prints = () if seen.fingerprint is None else (seen.fingerprint,)
-        if not await self._is_new(request, capture, prints):
+        calibration = await self._calibration_of(request, seen.bundle)
+        if isinstance(calibration, Refusal):
+            return calibration
+        # Of the largest face, which is the one that is compared.
+        patterns = tuple(face.pattern for face in seen.faces[:1] if face.pattern)
+        if not await self._is_new(request.person, capture, patterns):
             return Refusal(Reason.SEEN_BEFORE)
-        return gate(seen)
+        face = gate(seen)
+        return face if isinstance(face, Refusal) else (face, calibration)
 
-    async def clip(self, request: Request, message: Message, occasion: Occasion) -> Track | Refusal:
-        """What is seen in a clip that nobody has sent before: arguments as in `selfie`."""
+    async def clip(
+        self, request: Request, message: Message, occasion: Occasion, subject: int
+    ) -> tuple[Track, LoginCalibration] | Refusal:
+        """What is seen in a clip that nobody has sent before: as `selfie`.
+
+        Args:
+            request: whom it is for.
+            message: what came.
+            occasion: what it must be.
+            subject: Telegram id of whose face it is to be: none that is like an earlier one of
+                theirs is new.
+        """
         capture = await self._fetch(request, message, occasion)
         if isinstance(capture, Refusal):
             return capture
         seen = await self._eyes.watch(request, capture.content, request.before_sending_s())
         if isinstance(seen, Refusal):
             return seen
-        if not await self._is_new(request, capture, _prints(seen)):
+        calibration = await self._calibration_of(request, seen.bundle)
+        if isinstance(calibration, Refusal):
+            return calibration
+        if not await self._is_new(subject, capture, patterns_of(seen)):
             return Refusal(Reason.SEEN_BEFORE)
-        return seen
+        return seen, calibration
+
+    async def _calibration_of(self, request: Request, bundle: str) -> LoginCalibration | Refusal:
+        return await self._eyes.calibration(request.before_sending_s(), bundle=bundle)
 
     async def _fetch(
         self, request: Request, message: Message, occasion: Occasion
@@ -80,21 +106,18 @@ class Captures:
             return await self._intake.login_capture(message, occasion, within_s)
 
     async def _is_new(
-        self, request: Request, capture: LoginCapture, prints: tuple[bytes, ...]
+        self, telegram_id: int, capture: LoginCapture, patterns: tuple[bytes, ...]
     ) -> bool:
         return await self._store.claim_capture(
-            request.person, capture.file_unique_id, capture.content, prints
+            telegram_id, capture.file_unique_id, capture.content, patterns
         )
 
 
-def _prints(track: Track) -> tuple[bytes, ...]:
-    """Fingerprints of frames at equal distances in time."""
-    chosen, due_s = [], 0.0
-    for frame in track.frames:
-        if frame.time_s >= due_s:
-            chosen.append(frame.fingerprint)
-            due_s += _PRINT_EVERY_S
-    return tuple(chosen)
+def patterns_of(track: Track) -> tuple[bytes, ...]:
+    """Of some frames at equal distances, a bounded number, that show the face."""
+    found = [f.face.pattern for f in track.frames if f.face is not None and f.face.pattern]
+    places = np.linspace(0, len(found) - 1, min(len(found), _CLIP_PATTERNS)).round()
+    return tuple(found[int(place)] for place in places)
 
 
 def embedder_of(calibration: LoginCalibration) -> str:

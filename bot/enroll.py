@@ -6,7 +6,7 @@ nothing about how faces are found, how templates are kept, or how they are compa
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from telegram import (
@@ -20,12 +20,13 @@ from telegram import (
 from telegram.constants import ChatAction
 from telegram.ext import ContextTypes
 
+from bot import alerts, notices
 from bot.captures import Captures, embedder_of
 from bot.intake import Occasion, Reason, Refusal
-from bot.packing import pack, unpack
+from bot.packing import label, of_embedder, unlabel
 from bot.replies import Language, delete, deleting, refused, reply, settle, toast, working
 from bot.request import Request, current
-from bot.store import Enrolment, Flow, FlowKind, Right, Store, new_recovery_code
+from bot.store import Attempt, Enrolment, Flow, FlowKind, Right, Store, new_recovery_code
 from bot.texts import LANGUAGES, moment, say, sentences
 from engine import decision
 from engine.decision import LoginCalibration
@@ -33,7 +34,7 @@ from engine.decision import LoginCalibration
 logger = logging.getLogger(__name__)
 
 BUTTON = r"^enroll:"
-REPLACE = "verify:replace"
+_REPLACE = "verify:replace"
 """What the button says that asks for the challenge by video; `bot.verify` sets it."""
 
 OPEN_FOR = timedelta(days=7)
@@ -142,6 +143,12 @@ class Enrolling:
         ]
         await reply(message, text, InlineKeyboardMarkup([[button] for button in buttons]))
 
+    async def after_video(
+        self, message: Message, _attempt: Attempt, flow: Flow, language: str
+    ) -> None:
+        """Go on after the challenge by video that it takes to replace a face was passed."""
+        await self.ask_consent(message, flow.telegram_id, language, Right.VIDEO)
+
     async def _offer_ways(
         self, message: Message, telegram_id: int, language: str, *, usable: bool
     ) -> None:
@@ -152,7 +159,7 @@ class Enrolling:
             await self._store.cancel_reset(telegram_id)
             due = None
         if due is None:
-            replace = InlineKeyboardButton(say(language, "buttons.replace"), callback_data=REPLACE)
+            replace = InlineKeyboardButton(say(language, "buttons.replace"), callback_data=_REPLACE)
             ways = [[replace]] if usable else []
             ways.append([_button(language, "wait", 0)])
             hours = round(self._reset_delay_s / 3600)
@@ -234,8 +241,17 @@ class Enrolling:
         if member is None or member.locked:
             await settle(query, None)
             return "toast.button_expired"
-        due = await self._store.schedule_reset(query.from_user.id, delay_s=self._reset_delay_s)
+        person = query.from_user.id
+        due = await self._store.schedule_reset(person, delay_s=self._reset_delay_s)
         await settle(query, *_notice(due, language))
+        await notices.pass_on(
+            query.get_bot(),
+            self._store,
+            person,
+            "alerts.waiting_there",
+            {"when": moment(due)},
+            stoppable=True,
+        )
         return None
 
     async def _keep(self, query: CallbackQuery, language: str) -> str | None:
@@ -275,28 +291,27 @@ class Enrolling:
         calibration = await self._captures.calibration(request)
         if isinstance(calibration, Refusal):
             return calibration
-        embedder = embedder_of(calibration)
-        if flow.state.get("embedder", embedder) != embedder:
-            request.outcome = "other_embedder"  # it took over meanwhile
-            await self._store.end_flow(flow)
-            await reply(message, say(language, "enroll.changed"))
-            return None
         occasion = Occasion(clip=False, asked=datetime.fromisoformat(flow.state["asked"]))
-        face = await self._captures.selfie(request, message, occasion)
-        if isinstance(face, Refusal):
-            return face
+        seen = await self._captures.selfie(request, message, occasion)
+        if isinstance(seen, Refusal):
+            return seen
+        face, calibration = seen
         assert face.embedding is not None
-        vectors = [*flow.state["vectors"], pack(face.embedding)]
-        if not decision.agree(calibration, unpack(vectors)):
+        embedder = embedder_of(calibration)
+        kept = of_embedder(flow.state["vectors"], embedder)
+        dropped = len(flow.state["vectors"]) - len(kept)  # another embedder took over meanwhile
+        vectors = [*kept, label(embedder, face.embedding)]
+        if not decision.agree(calibration, unlabel(vectors)):
             return Refusal(Reason.SOMEBODY_ELSE)
         if len(vectors) < self._selfies:
-            state = {**flow.state, "vectors": vectors, "embedder": embedder}
+            state = {**flow.state, "vectors": vectors}
             if await self._store.advance_flow(flow, state, lifetime_s=self._lifetime_s) is None:
                 return Refusal(Reason.OVERTAKEN)
             request.outcome = f"captured_{len(vectors)}"
             text = say(language, "enroll.next", number=len(vectors), of=self._selfies)
             hint = say(language, f"enroll.hint_{len(vectors)}")
-            await reply(message, f"{text} {hint}")
+            changed = f"{say(language, 'enroll.changed', count=dropped)}\n\n" if dropped else ""
+            await reply(message, f"{changed}{text} {hint}")
             return None
         return await self._finish(request, message, flow, language, calibration, vectors, bot)
 
@@ -307,14 +322,14 @@ class Enrolling:
         flow: Flow,
         language: str,
         calibration: LoginCalibration,
-        vectors: list[str],
+        vectors: Sequence[Sequence[str]],
         bot: Bot,
     ) -> Refusal | None:
         right = Right(flow.state["right"])
         code = None if right is Right.VIDEO else new_recovery_code()
         enrolment = Enrolment(
             embedder=embedder_of(calibration),
-            vectors=unpack(vectors),
+            vectors=unlabel(vectors),
             consent=flow.state["consent"],
             recovery_code=code,
             language=language,
@@ -330,7 +345,10 @@ class Enrolling:
                 await delete(bot, shown)
             return Refusal(Reason.OVERTAKEN)
         request.outcome = "enrolled"
-        await reply(message, say(language, "enroll.done", days=self._idle_days))
+        done = say(language, "enroll.done", days=self._idle_days)
+        await reply(message, done, alerts.offer(language))
+        if right is not Right.FIRST:
+            await notices.pass_on(bot, self._store, request.person, "alerts.replaced_there")
         return None
 
 

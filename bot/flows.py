@@ -12,6 +12,7 @@ from telegram.ext import ContextTypes
 
 from bot.enroll import Enrolling
 from bot.intake import Reason, Refusal
+from bot.move import Moving
 from bot.recover import Recovering
 from bot.replies import Language, deleting, refused, reply
 from bot.request import Request, current
@@ -33,6 +34,7 @@ class Flows:
         enrolling: /enroll.
         verifying: /verify.
         recovering: /recover.
+        moving: /move.
         photo: answers pictures that no login waits for.
         hint: answers everything else.
     """
@@ -45,6 +47,7 @@ class Flows:
         enrolling: Enrolling,
         verifying: Verifying,
         recovering: Recovering,
+        moving: Moving,
         photo: Handler,
         hint: Handler,
     ) -> None:
@@ -53,6 +56,7 @@ class Flows:
         self._enrolling = enrolling
         self._verifying = verifying
         self._recovering = recovering
+        self._moving = moving
         self._photo = photo
         self._hint = hint
 
@@ -88,10 +92,11 @@ class Flows:
         request = current.get()
         flow = await self._store.flow(request.person)
         user = update.effective_user
-        if flow is None or flow.kind is not FlowKind.RESET or user is None:
+        takers = {FlowKind.RESET: self._recovering.code, FlowKind.MOVE: self._moving.code}
+        if flow is None or flow.kind not in takers or user is None:
             await self._hint(update, context)
         else:
-            await self._recovering.code(request, flow, await self._language(user), context.bot)
+            await takers[flow.kind](request, flow, await self._language(user), context.bot)
 
     async def edited(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """A picture put in another's place: no login takes it; else it is a new one."""

@@ -1,6 +1,7 @@
 """Deletes what was kept long enough, every hour, and tells people what becomes of their templates.
 
-That they will go, where nobody uses them, and that another embedder will take over from theirs.
+That they will go, where nobody uses them, and that another embedder will take over from theirs; and
+of attempts that they may not have made, where they were not told at once.
 
 Any replica may do it; what one has done the others find done, and who is to tell a person something
 claims it in the database first. Knows nothing about what is kept.
@@ -11,19 +12,14 @@ import logging
 from functools import partial
 
 from telegram import Bot
-from telegram.error import BadRequest, Forbidden, TelegramError
 
-from bot import rounds
+from bot import notices, rounds
 from bot.store import Store, StoreError
 from bot.texts import DEFAULT, moment, say
 
 logger = logging.getLogger(__name__)
 
 EVERY_S = 3600.0
-_SENDING_S = 300.0
-"""For how long a notice may be on its way."""
-_LEASE_S = 2 * _SENDING_S
-"""For how long no other replica sends it: longer than it is on its way, shorter than a round."""
 
 
 async def keep_house(store: Store, bot: Bot, pause: rounds.Pause = asyncio.sleep) -> None:
@@ -58,11 +54,11 @@ async def tidy(store: Store, bot: Bot) -> None:
         logger.info(
             "tidied %s", " ".join(f"{name}={count}" for name, count in done.counts.items() if count)
         )
-    notices = [
+    about_faces = [
         (person, "rights.idle", when, partial(store.claim_notice, person), store.mark_noticed)
         for person, when in done.notices
     ]
-    notices += [
+    about_faces += [
         (
             person,
             "verify.takeover",
@@ -72,26 +68,20 @@ async def tidy(store: Store, bot: Bot) -> None:
         )
         for person, due in done.announcements
     ]
-    for person, key, when, claim, mark in notices:
+    for person, key, when, claim, mark in about_faces:
         try:
-            if await claim(lease_s=_LEASE_S):
+            if await claim(lease_s=notices.LEASE_S):
                 language = await store.writing_language(person) or DEFAULT
-                if await _told(bot, person, say(language, key, when=moment(when))):
+                if await notices.told(bot, person, say(language, key, when=moment(when))):
                     await mark(person)
         except StoreError:
             raise
         except Exception:  # the others are told all the same
             logger.exception("a notice was not sent, and will be")
-
-
-async def _told(bot: Bot, telegram_id: int, text: str) -> bool:
-    """Write to a person; False where it is to be tried again."""
-    try:
-        async with asyncio.timeout(_SENDING_S):
-            await bot.send_message(telegram_id, text)
-    except (Forbidden, BadRequest):
-        pass  # whoever blocked the bot or left Telegram cannot be told
-    except (TelegramError, TimeoutError) as error:
-        logger.warning("a notice was not sent, and will be: %s", type(error).__name__)
-        return False
-    return True
+    for person in done.alarms:
+        try:
+            await notices.alarm(bot, store, person)
+        except StoreError:
+            raise
+        except Exception:
+            logger.exception("a notice was not sent, and will be")

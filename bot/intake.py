@@ -60,6 +60,7 @@ class Reason(StrEnum):
     DEADLINE = "deadline"
     DOWNLOAD_FAILED = "download_failed"
     INTERNAL = "internal"
+    MODEL_CHANGED = "model_changed"
 
     # The login's: where a capture comes from,
     FORWARDED = "forwarded"
@@ -106,6 +107,20 @@ PHOTO_IS_TO_BLAME = frozenset(
     }
 )
 """Reasons that another photo mends; with the others, this one may do later."""
+
+OURS = frozenset(
+    {
+        Reason.BUSY,
+        Reason.ENGINE_DOWN,
+        Reason.MISCONFIGURED,
+        Reason.DEADLINE,
+        Reason.DOWNLOAD_FAILED,
+        Reason.INTERNAL,
+        Reason.MODEL_CHANGED,
+        Reason.NO_LOGIN,
+    }
+)
+"""Reasons that are not in what came, or that somebody may have brought about: nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Turns options into calls and faults into sentences; knows nothing about how anyt
 """
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from rich.progress import Progress
 from bot import settings as bot_settings
 from bot import storing
 from bot.settings import SettingsError, StoreChoice
-from bot.store import StoreError, Vault, add_key, back_up, restore, retire_key
+from bot.store import Ended, StoreError, Vault, add_key, back_up, restore, retire_key
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that protect the faces kept.")
 db = typer.Typer(no_args_is_help=True, help="The database.")
@@ -63,15 +64,15 @@ def listed() -> None:
 
 @keys.command()
 def retire(key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")]) -> None:
-    """Destroy a key that protects nobody any more: older backups that need it become unreadable."""
+    """Destroy a key that protects nobody any more: older backups that need it become unreadable.
+
+    A bot that runs learns of it before it protects anybody with that key.
+    """
     with _settings() as choice:
-        people = asyncio.run(_keys_in_use(choice)).get(key_id, 0)
-        if people:
-            raise StoreError(
-                f"Key {key_id} still protects {people} people: move them first, with: python -m "
-                "bot keys rotate"
-            )
-        retire_key(_key_file(choice), key_id)
+        path = _key_file(choice)
+        if key_id in storing.keyring(choice).ids[:-1]:
+            asyncio.run(_give_up(choice, key_id))
+        retire_key(path, key_id)
         print(f"Key {key_id} is gone.")
 
 
@@ -85,15 +86,19 @@ def migrate() -> None:
 
 @db.command()
 def check() -> None:
-    """Look whether the audit trail is whole."""
+    """Look whether audit trail and logins are as the bot left them."""
     with _settings() as choice:
-        broken = asyncio.run(_check(choice))
+        broken, changed = asyncio.run(_check(choice))
         if broken is not None:
-            raise StoreError(
-                f"Entry {broken} of the audit trail was changed, or one before it is missing: "
-                "compare with a backup, and find out who can write to the database."
+            changed.insert(
+                0,
+                f"Entry {broken} of the audit trail was changed, or one before it, or the one "
+                "after it is missing.",
             )
-        print("The audit trail is whole.")
+        if changed:
+            changed.append("Compare with a backup, and find out who can write to the database.")
+            raise StoreError("\n".join(changed))
+        print("The audit trail is whole, and all logins are as the bot left them.")
 
 
 @db.command()
@@ -114,14 +119,17 @@ def backup(
 
 @db.command("restore")
 def put_back(file: Annotated[Path, typer.Argument(help="As `db backup` made it.")]) -> None:
-    """Put a backup in the database's place, without those who were erased since.
+    """Put a backup in the database's place, without what has ended since.
 
     The bot must not be running.
     """
     with _settings() as choice:
         vault = Vault.open(choice.ids_key, storing.keyring(choice) if choice.face_login else None)
-        asyncio.run(restore(file, storing.address(choice), vault))
-        print(f"{file} is in place. Whoever was erased since it was made stays erased.")
+        ended = asyncio.run(
+            restore(file, storing.address(choice), vault, retention=storing.retention(choice))
+        )
+        print(f"{file} is in place.")
+        _tell(ended)
 
 
 @db.command()
@@ -138,13 +146,13 @@ def clock() -> None:
 
 @db.command()
 def settle() -> None:
-    """After pg_restore: whatever was under way when the backup was made ends.
+    """After pg_restore: what was under way when the backup was made ends, and what ended since.
 
-    `db restore` does it by itself, and the erased stay erased at every start.
+    `db restore` does it by itself. Rows of an older version, which have no seals, are sealed: give
+    it only when you have put a backup of yours in place.
     """
     with _settings() as choice:
-        asyncio.run(_settle(choice))
-        print("Nothing of the backup goes on. Whoever was erased since it was made stays erased.")
+        _tell(asyncio.run(_settle(choice)))
 
 
 def unlock(telegram_id: Annotated[int, typer.Argument(help="The person's number.")]) -> None:
@@ -152,6 +160,22 @@ def unlock(telegram_id: Annotated[int, typer.Argument(help="The person's number.
     with _settings() as choice:
         lifted = asyncio.run(_unlock(choice, telegram_id))
         print("They may try again." if lifted else "Nothing keeps them from trying.")
+
+
+def export(
+    telegram_id: Annotated[int, typer.Argument(help="The person's number.")],
+    file: Annotated[Path, typer.Argument(help="What to make.")],
+) -> None:
+    """Write all that is kept about a person into a file, for them alone: their templates too.
+
+    A face can be rebuilt from it: hand it over as you would hand over their photos.
+    """
+    with _settings() as choice:
+        content = asyncio.run(_export(choice, telegram_id))
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as made:
+            made.write(content)
+        print(f"{file} is made.")
 
 
 async def _open(choice: StoreChoice) -> None:
@@ -173,14 +197,35 @@ async def _keys_in_use(choice: StoreChoice) -> dict[str, int]:
         return await store.keys_in_use()
 
 
-async def _check(choice: StoreChoice) -> int | None:
+async def _check(choice: StoreChoice) -> tuple[int | None, list[str]]:
     async with storing.store(choice) as store:
-        return await store.check_audit()
+        return await store.check_audit(), await store.check_seals()
 
 
-async def _settle(choice: StoreChoice) -> None:
+async def _give_up(choice: StoreChoice, key_id: str) -> None:
     async with storing.store(choice) as store:
-        await store.settle_restored()
+        await store.give_up_key(key_id)
+
+
+async def _export(choice: StoreChoice, telegram_id: int) -> str:
+    async with storing.store(choice) as store:
+        exported = await store.export(telegram_id, vectors=True)
+    return json.dumps(exported, indent=1, ensure_ascii=False)
+
+
+async def _settle(choice: StoreChoice) -> Ended:
+    async with storing.store(choice, restored=True) as store:
+        return store.ended
+
+
+def _tell(ended: Ended) -> None:
+    """Say what was ended of a backup."""
+    print("Conversations, challenges and waits of the backup have ended. Ended since it was made:")
+    print(f"  {ended.erased} rows of people who were erased: erased again")
+    print(f"  {ended.faces} faces that were replaced: their people enroll again")
+    print(f"  {ended.codes} recovery codes that were used or replaced: not good any more")
+    print(f"  {ended.locks} locks that were in force: in force")
+    print("Failed attempts since the backup are forgotten.")
 
 
 async def _confirm_clock(choice: StoreChoice) -> None:

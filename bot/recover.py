@@ -3,9 +3,15 @@
 Knows nothing about what a code looks like inside or how failures are counted.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from telegram import Bot, ForceReply, Message, Update
 from telegram.ext import ContextTypes
 
+from bot import notices
+from bot.alerts import Alerts
 from bot.enroll import Enrolling
 from bot.replies import Language, delete, reply
 from bot.request import Request, current
@@ -19,15 +25,23 @@ class Recovering:
     Args:
         store: checks them.
         enrolling: goes on from there.
+        alerts: goes on where the code is to end a contact.
         language: see `replies.Language`.
         lifetime_s: seconds in which the code must come.
     """
 
     def __init__(
-        self, *, store: Store, enrolling: Enrolling, language: Language, lifetime_s: float
+        self,
+        *,
+        store: Store,
+        enrolling: Enrolling,
+        alerts: Alerts,
+        language: Language,
+        lifetime_s: float,
     ) -> None:
         self._store = store
         self._enrolling = enrolling
+        self._alerts = alerts
         self._language = language
         self._lifetime_s = lifetime_s
 
@@ -58,10 +72,16 @@ class Recovering:
         """
         await self._store.end_flow(flow)
         message = request.messages[0]
-        await self._try(request, message, message.text or "", language, bot)
+        await self._try(request, message, message.text or "", language, bot, flow.state)
 
     async def _try(
-        self, request: Request, message: Message, code: str, language: str, bot: Bot
+        self,
+        request: Request,
+        message: Message,
+        code: str,
+        language: str,
+        bot: Bot,
+        state: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         # It is good until the new face is stored: nobody is to find it in the chat.
         await delete(bot, message)
@@ -72,6 +92,10 @@ class Recovering:
             await reply(message, say(language, "recover.barred", when=when))
         elif await self._store.check_recovery_code(request.person, code):
             request.outcome = "recovered"
+            await notices.pass_on(bot, self._store, request.person, "alerts.recovered_there")
+            if state.get("purpose") == "alerts":
+                await self._alerts.end_by_right(message, request.person, language)
+                return
             await reply(message, say(language, "recover.done"))
             await self._enrolling.ask_consent(message, request.person, language, Right.CODE)
         else:

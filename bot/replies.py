@@ -25,6 +25,7 @@ from bot import rounds
 from bot.fairness import Turned
 from bot.intake import Refusal
 from bot.request import Request, current
+from bot.store import Tampered
 from bot.texts import say
 from engine import request_id
 
@@ -100,14 +101,21 @@ async def delete(bot: Bot, *messages: Message) -> None:
 async def deleting(bot: Bot, messages: Iterable[Message]) -> AsyncIterator[None]:
     """Delete what a person sent, once it was answered or could not be.
 
-    Not where the time for an answer is over: that leaves no time for deleting either.
+    Where the time for an answer is over, it is deleted once that was said: see `turn_away`.
     """
+    request = current.get()
+    request.to_delete = tuple(messages)
     try:
         yield
     except Exception:
-        await delete(bot, *messages)
+        await _delete_now(bot, request)
         raise
-    await delete(bot, *messages)
+    await _delete_now(bot, request)
+
+
+async def _delete_now(bot: Bot, request: Request) -> None:
+    await delete(bot, *request.to_delete)
+    request.to_delete = ()
 
 
 @asynccontextmanager
@@ -197,7 +205,10 @@ class Replies:
 
     async def turn_away(self, request: Request, turned: Turned) -> None:
         """Tell a person why their request gets no answer of its own."""
-        await self._tell(request, f"turned.{turned.value}")
+        try:
+            await self._tell(request, f"turned.{turned.value}")
+        finally:
+            await delete(self._bot, *request.to_delete)
 
     async def report(self, _update: object, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Log a fault and tell whoever waits its request's id, shortened; PTB's error handler."""
@@ -225,7 +236,8 @@ class Replies:
         request.outcome = "error"
         logger.error("error=%s update=%s", code, request.update.update_id, exc_info=error or True)
         try:
-            await self._tell(request, "turned.error", code=code)
+            key = "turned.tampered" if isinstance(error, Tampered) else "turned.error"
+            await self._tell(request, key, code=code)
         except TelegramError as second:
             request.outcome = "error_unsent"
             logger.error("error=%s could not be told: %s", code, type(second).__name__)

@@ -32,6 +32,7 @@ class Request:
         language: in which the person is spoken to, once that is known.
         late: whether Telegram takes no answer before then.
         told: whether a call that tells the person something was under way then, and carried out.
+        to_delete: captures for the login, to be deleted from the chat also where time is over.
         outcome: what became of it, for the log.
         stages_ms: milliseconds by stage, for the log.
     """
@@ -46,6 +47,7 @@ class Request:
     language: str | None = None
     late: bool = False
     told: bool = False
+    to_delete: tuple[Message, ...] = ()
     outcome: str = "answered"
     stages_ms: dict[str, float] = field(default_factory=dict)
 

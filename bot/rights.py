@@ -5,13 +5,14 @@ Knows nothing about where things are kept: erasing is the store's work alone.
 
 import json
 
-from telegram import InlineKeyboardButton, InlineKeyboardMarkup, Update
+from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, Update
 from telegram.ext import ContextTypes
 
+from bot import notices
 from bot.replies import Language, reply, replying_to, settle, toast
 from bot.request import current
-from bot.store import FlowKind, Store
-from bot.texts import moment, say
+from bot.store import FlowKind, Receipt, Store
+from bot.texts import DEFAULT, moment, say
 
 BUTTON = r"^forget:"
 
@@ -91,7 +92,7 @@ class Rights:
         language = await self._language(query.from_user)
         _, verb, number = ((query.data or "") + "::").split(":")[:3]
         flow = await self._store.flow(query.from_user.id)
-        said = None
+        said, receipt = None, None
         if flow is None or flow.kind is not FlowKind.FORGET or str(flow.id) != number:
             said, words = say(language, "toast.button_expired"), None
         elif verb == "yes":
@@ -107,3 +108,15 @@ class Rights:
             words = say(language, "rights.kept")
         await settle(query, words)
         await toast(context.bot, query.id, said)
+        if receipt is not None:
+            await self._tell_others(context.bot, query.from_user.id, receipt)
+
+    async def _tell_others(self, bot: Bot, telegram_id: int, receipt: Receipt) -> None:
+        """Whoever was told of the login hears that it is over, and whom it told, that it left."""
+        if receipt.contact is not None:
+            await notices.pass_on(
+                bot, self._store, telegram_id, "alerts.forgotten_there", contact=receipt.contact
+            )
+        for owner in receipt.left:
+            language = await self._store.writing_language(owner) or DEFAULT
+            await notices.told(bot, owner, say(language, "alerts.leave_there"))

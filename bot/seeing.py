@@ -85,16 +85,25 @@ class Eyes:
         """What is in a clip: arguments as in `look`."""
         return await _ask(request, self._engine.track(clip, timeout_s=within_s), within_s)
 
-    async def calibration(self, within_s: float) -> LoginCalibration | Refusal:
-        """What a likeness of two faces is worth to the engine; refused where it does not know."""
+    async def calibration(
+        self, within_s: float, *, bundle: str | None = None
+    ) -> LoginCalibration | Refusal:
+        """What a likeness of two faces is worth to the engine; refused where it does not know.
+
+        Args:
+            within_s: seconds that there are.
+            bundle: which one saw the faces; where another one answers now, it cannot say.
+        """
         try:
             async with asyncio.timeout(within_s):
-                found = (await self._engine.info()).login
+                info = await self._engine.info()
         except TimeoutError:
             return Refusal(Reason.ENGINE_DOWN)
         except errors.EngineError as error:
             return _refusal_for(error)
-        return Refusal(Reason.NO_LOGIN) if found is None else found
+        if bundle is not None and info.bundle != bundle:
+            return Refusal(Reason.MODEL_CHANGED)
+        return Refusal(Reason.NO_LOGIN) if info.login is None else info.login
 
 
 async def _ask(request: Request, asked: Awaitable[_Answer], within_s: float) -> _Answer | Refusal:

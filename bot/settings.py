@@ -154,7 +154,10 @@ class StoreChoice(_Choice):
     )
     challenge_hours: float = Field(24, gt=0, description="How long spent challenges are kept.")
     capture_days: float = Field(
-        30, gt=0, description="How long it is remembered which photos and videos came."
+        30,
+        gt=0,
+        description="How long it is remembered which photos and videos came of who has no face "
+        "set up; of others, as long as they have one.",
     )
     audit_days: float = Field(180, gt=0, description="How long the audit trail is kept.")
     idle_days: float = Field(

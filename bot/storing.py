@@ -14,12 +14,13 @@ from bot.store import CLOSE_S, Keyring, Retention, Store, StoreError, Vault, tom
 logger = logging.getLogger(__name__)
 
 
-def store(settings: StoreChoice, *, close_s: float = CLOSE_S) -> Store:
+def store(settings: StoreChoice, *, close_s: float = CLOSE_S, restored: bool = False) -> Store:
     """The store, to be entered.
 
     Args:
         settings: where it is, and how long things are kept.
         close_s: how long leaving it may take.
+        restored: whether the operator says that the database came from a backup.
 
     Raises:
         StoreError: a key is missing or none; the message says how to make one. Or the database is
@@ -32,17 +33,23 @@ def store(settings: StoreChoice, *, close_s: float = CLOSE_S) -> Store:
         place,
         Vault.open(settings.ids_key, keyring(settings) if settings.face_login else None),
         updates_kept=settings.updates_kept,
-        retention=Retention(
-            challenges_hours=settings.challenge_hours,
-            captures_days=settings.capture_days,
-            audit_days=settings.audit_days,
-            idle_days=settings.idle_days,
-            notice_days=settings.notice_days,
-            hold_hours=settings.reset_hours,
-        ),
+        retention=retention(settings),
         close_s=close_s,
+        restored=restored,
         # With PostgreSQL too: what the server's own backups bring back is erased again.
         tombstones=tombstones_beside(settings.database),
+    )
+
+
+def retention(settings: StoreChoice) -> Retention:
+    """How long things are kept."""
+    return Retention(
+        challenges_hours=settings.challenge_hours,
+        captures_days=settings.capture_days,
+        audit_days=settings.audit_days,
+        idle_days=settings.idle_days,
+        notice_days=settings.notice_days,
+        hold_hours=settings.reset_hours,
     )
 
 

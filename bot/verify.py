@@ -2,18 +2,24 @@
 
 By photo: two or three different selfies, each in reply to a message and in time; a low assurance,
 because a picture cannot prove that somebody is there. By video: a round video message in which
-the person turns the head as drawn. Whatever breaks, nobody is let in. Knows nothing about how
-likeness is measured, movements are judged or attempts are counted.
+the person turns the head as drawn. Whatever breaks, nobody is let in.
+
+What somebody refused to answer counts as a failure; what a fault of ours kept from being judged
+after it was shown counts as a draw only (`bot.store.limits` says why). They are told apart by what
+the bot saw: the engine, the download or the time for an answer failed while it had an answer at
+hand that keeps all rules of the chat. Knows nothing about how likeness is measured, movements are
+judged or attempts are counted.
 """
 
 import asyncio
 import base64
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
+from typing import Any
 
 import numpy as np
 from telegram import Bot, ForceReply, Message, Update
@@ -22,13 +28,12 @@ from telegram.ext import ContextTypes
 
 from bot import challenge_card, liveness
 from bot.captures import Captures, embedder_of
-from bot.enroll import REPLACE
-from bot.intake import Occasion, Reason, Refusal
+from bot.intake import OURS, Occasion, Reason, Refusal, login_attachment
 from bot.liveness import Challenge
-from bot.packing import Vectors, pack, unpack
+from bot.packing import Vectors, label, of_embedder, unlabel
 from bot.replies import Language, deleting, refused, reply, replying_to, toast, working
 from bot.request import Request, current
-from bot.store import Attempt, Barred, Flow, FlowKind, Level, Right, Store
+from bot.store import Attempt, Barred, Flow, FlowKind, Level, Store
 from bot.texts import moment, say
 from engine import decision
 from engine.decision import Decision, LoginCalibration
@@ -36,21 +41,23 @@ from engine.types import Face
 
 logger = logging.getLogger(__name__)
 
-BUTTON = rf"^{REPLACE}$"
+BUTTON = r"^verify:(replace|alerts)$"
 
 _MARGIN_S = 30.0
 """A challenge is waited for this much longer, so that who comes too late is told so."""
 _TOLD_S = 3600.0
 """For so long after a challenge's time whoever replies to it is told so."""
 
-_PASSED = "passed_"
 _OTHER_EMBEDDER = "other_embedder"
 
 Remind = Callable[[Message, int, str], Awaitable[None]]
 """Tells a person, known by their id, in a language, what they should know about their login."""
 
-AskConsent = Callable[[Message, int, str, Right], Awaitable[None]]
-"""Asks a person whether another face may be kept; see `Enrolling.ask_consent`."""
+Alarm = Callable[[int], Awaitable[None]]
+"""Tells a person, known by their id, of attempts that they may not have made."""
+
+Then = Callable[[Message, Attempt, Flow, str], Awaitable[None]]
+"""Does what a challenge was set for: what is answered, the pass, its flow, the language."""
 
 _LEVELS: dict[str, Level] = {
     "photo": "photo",
@@ -85,6 +92,14 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class _Pass:
+    """That somebody passed, and what to say."""
+
+    text: str
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
 class _Evidence:
     """What is to be compared with the templates."""
 
@@ -102,7 +117,8 @@ class Verifying:
         language: see `replies.Language`.
         terms: how it goes.
         remind: called when somebody passed, or cannot pass any more.
-        ask_consent: called when somebody passed who wants to replace their face.
+        alarm: called when somebody's failures or draws were counted.
+        then: called when somebody passed a challenge that was set for a purpose, by its name.
         chance: draws challenges; not to be foreseen.
         clock: tells the time, with a zone.
     """
@@ -115,7 +131,8 @@ class Verifying:
         language: Language,
         terms: Terms,
         remind: Remind,
-        ask_consent: AskConsent,
+        alarm: Alarm,
+        then: Mapping[str, Then],
         chance: Random,
         clock: Callable[[], datetime],
     ) -> None:
@@ -124,10 +141,11 @@ class Verifying:
         self._language = language
         self._terms = terms
         self._remind = remind
-        self._ask_consent = ask_consent
+        self._alarm = alarm
+        self._then = then
         self._chance = chance
         self._clock = clock
-        self._voiding: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
 
     # Asking
 
@@ -147,7 +165,7 @@ class Verifying:
             request.outcome = "no_photo"
             await reply(message, say(language, "verify.no_photo"))
             return
-        barred = await self._not_now(request, user.id, language)
+        barred = await self._not_now(request, user.id, level, language)
         if barred is not None:
             await reply(message, barred)
             if request.outcome == _OTHER_EMBEDDER:
@@ -157,26 +175,50 @@ class Verifying:
         await self._challenge(message, user.id, level, language)
 
     async def button(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
-        """Set the challenge by video that it takes to replace a face; the button is answered."""
+        """Set the challenge by video that the button's purpose takes; the button is answered."""
         query = update.callback_query
         assert query is not None
         language = await self._language(query.from_user)
         said = None
         if isinstance(query.message, Message):
-            said = await self._not_now(current.get(), query.from_user.id, language)
+            said = await self._not_now(current.get(), query.from_user.id, "video", language)
             if said is None:
                 person = query.from_user.id
-                await self._challenge(query.message, person, "video", language, replacing=True)
+                purpose = (query.data or "").partition(":")[2]
+                await self._challenge(query.message, person, "video", language, purpose)
         else:
             said = say(language, "toast.button_expired")
         await toast(context.bot, query.id, said)
+
+    async def challenge_for_move(
+        self, request: Request, message: Message, language: str, *, subject: int, used: bytes
+    ) -> None:
+        """Set a challenge for the face of somebody else's account, by whose code this one came.
+
+        It counts for that account, as whatever comes of it does.
+
+        Args:
+            request: of the account that is to take over.
+            message: what is answered.
+            language: a key of `bot.texts.LANGUAGES`.
+            subject: Telegram id of the account whose face it is to be.
+            used: the mark of its recovery code.
+        """
+        barred = await self._not_now(request, subject, "video", language)
+        if barred is not None:
+            await reply(message, barred)
+            return
+        whose = {"subject": subject, "used": used.hex()}
+        await self._challenge(message, request.person, "video", language, "move", whose)
 
     def _level(self, words: Sequence[str] | None) -> Level | None:
         if not words:
             return self._terms.level
         return _LEVELS.get(words[0].lower()) if len(words) == 1 else None
 
-    async def _not_now(self, request: Request, telegram_id: int, language: str) -> str | None:
+    async def _not_now(
+        self, request: Request, telegram_id: int, level: Level, language: str
+    ) -> str | None:
         """What to say to somebody who cannot verify now."""
         calibration = await self._captures.calibration(request)
         if isinstance(calibration, Refusal):
@@ -189,7 +231,7 @@ class Verifying:
         if member.embedder != embedder_of(calibration):
             request.outcome = _OTHER_EMBEDDER
             return say(language, "verify.other_embedder")
-        barred = await self._store.barred(telegram_id)
+        barred = await self._store.barred(telegram_id, drawing=level == "video")
         if barred is not None:
             request.outcome = f"barred_{barred.reason}"
             return self._barred(barred, language)
@@ -201,8 +243,8 @@ class Verifying:
         telegram_id: int,
         level: Level,
         language: str,
-        *,
-        replacing: bool = False,
+        purpose: str = "",
+        whose: Mapping[str, Any] | None = None,
     ) -> None:
         """Set a challenge; what Telegram did not deliver was never set, and is charged to nobody.
 
@@ -222,7 +264,7 @@ class Verifying:
                     card,
                     caption=say(
                         language,
-                        "verify.video_replace" if replacing else "verify.video",
+                        f"verify.video_{purpose}" if purpose else "verify.video",
                         seconds=round(lifetime_s),
                     ),
                     reply_markup=ForceReply(),
@@ -230,15 +272,16 @@ class Verifying:
                     protect_content=True,
                     filename="steps.png",
                 )
+        state: dict[str, Any] = {"subject": telegram_id, **(whose or {})}
         nonce = await self._store.new_challenge(
-            telegram_id,
+            state["subject"],
             level,
             "" if challenge is None else challenge.code,
             lifetime_s=self._whole_lifetime_s(level),
         )
-        state = {
+        state |= {
             "level": level,
-            "replacing": replacing,
+            "purpose": purpose,
             "nonce": base64.b64encode(nonce).decode("ascii"),
             "vectors": [],
             **_awaited(asked),
@@ -247,6 +290,7 @@ class Verifying:
             telegram_id, FlowKind.VERIFY, state, lifetime_s=lifetime_s + _TOLD_S
         )
         current.get().outcome = f"challenged_{level}"
+        await self._alarm(state["subject"])
 
     def _whole_lifetime_s(self, level: Level) -> float:
         """How long a challenge lives, whose selfies are asked for one after the other."""
@@ -274,16 +318,21 @@ class Verifying:
         message = request.messages[0]
         async with deleting(bot, request.messages):
             async with working(bot, message.chat.id, ChatAction.TYPING):
-                said = await self._take(request, message, flow, language)
+                said = await self._taken(request, message, flow, language)
             if isinstance(said, Refusal):
                 request.outcome = f"refused_{said.reason.value}"
                 await self.refuse(message, flow, said, language)
-            elif said is not None:
-                await reply(message, said)
-            if request.outcome.startswith(_PASSED):
+            elif isinstance(said, _Pass):
+                await reply(message, said.text)
                 await self._remind(message, request.person, language)
-                if flow.state["replacing"]:
-                    await self._ask_consent(message, request.person, language, Right.VIDEO)
+                if flow.state["purpose"]:
+                    then = self._then[flow.state["purpose"]]
+                    await then(message, said.attempt, flow, language)
+            elif said is not None:
+                moving = flow.state["purpose"] == "move"
+                again = f"\n\n{say(language, 'move.again')}" if moving else ""
+                await reply(message, said + again)
+            await self._alarm(_subject(flow))
 
     async def refuse(self, message: Message, flow: Flow, refusal: Refusal, language: str) -> None:
         """Say why, and what is left; what says it may be replied to as the challenge may.
@@ -295,10 +344,9 @@ class Verifying:
             language: a key of `bot.texts.LANGUAGES`.
         """
         said = refused(refusal, language)
-        if refusal.reason is Reason.TOO_LATE:
-            await self._store.end_flow(flow)
         live = await self._store.flow(flow.telegram_id)
-        if live is None or live.id != flow.id or live.state["asked"] is None:
+        over = refusal.reason is Reason.TOO_LATE  # also for what comes later, until it is forgotten
+        if over or live is None or live.id != flow.id or live.state["asked"] is None:
             await reply(message, said)
             return
         level: Level = live.state["level"]
@@ -315,9 +363,34 @@ class Verifying:
         state = {**live.state, "messages": [*live.state["messages"], asked.message_id]}
         await self._store.advance_flow(live, state)
 
+    async def _taken(
+        self, request: Request, message: Message, flow: Flow, language: str
+    ) -> str | _Pass | Refusal | None:
+        """As `_take`; a fault of ours is noted for the challenge."""
+        try:
+            said = await self._take(request, message, flow, language)
+        except BaseException as fault:
+            await self._see_to(fault, self._excuse(flow))
+            raise
+        if isinstance(said, Refusal) and said.reason in OURS:
+            await self._excuse(flow)
+        return said
+
+    async def _excuse(self, flow: Flow) -> None:
+        if flow.state["level"] == "video":  # there is nothing to draw by photo
+            await self._store.excuse_challenge(_subject(flow), _nonce(flow))
+
+    async def _see_to(self, fault: BaseException, work: Coroutine[Any, Any, None]) -> None:
+        """Have something written down after a fault; where even that fails it is logged."""
+        seeing = asyncio.create_task(_or_log(work), name="after a fault")
+        self._beside.add(seeing)
+        seeing.add_done_callback(self._beside.discard)
+        if isinstance(fault, Exception):  # else the time is over, also for waiting
+            await asyncio.shield(seeing)
+
     async def _take(
         self, request: Request, message: Message, flow: Flow, language: str
-    ) -> str | Refusal | None:
+    ) -> str | _Pass | Refusal | None:
         """What to say; None where it was said."""
         level: Level = flow.state["level"]
         if level == "photo" and not self._terms.by_photo:
@@ -333,17 +406,30 @@ class Verifying:
             until=asked + timedelta(seconds=self._terms.lifetime_s(level)),
             reply_to=tuple(flow.state["messages"]),
         )
+        source = login_attachment(message, occasion)
+        if isinstance(source, Refusal):  # before anything of ours can fail
+            return source
         calibration = await self._captures.calibration(request)
         if isinstance(calibration, Refusal):
             return calibration
-        member = await self._store.membership(request.person)
-        if member is not None and member.embedder != embedder_of(calibration):
-            request.outcome = _OTHER_EMBEDDER  # it took over meanwhile
-            await self._store.end_flow(flow)
-            return say(language, "verify.other_embedder")
+        changed = await self._changed(request, flow, language, calibration)
+        if changed is not None:
+            return changed
         if level == "video":
-            return await self._clip(request, message, flow, language, calibration, occasion)
-        return await self._photo(request, message, flow, language, calibration, occasion)
+            return await self._clip(request, message, flow, language, occasion)
+        return await self._photo(request, message, flow, language, occasion)
+
+    async def _changed(
+        self, request: Request, flow: Flow, language: str, calibration: LoginCalibration
+    ) -> str | None:
+        """What to say where another embedder took over meanwhile, which nobody is charged for."""
+        member = await self._store.membership(_subject(flow))
+        if member is None or member.embedder == embedder_of(calibration):
+            return None
+        request.outcome = _OTHER_EMBEDDER
+        await self._excuse(flow)
+        await self._store.end_flow(flow)
+        return say(language, "verify.other_embedder")
 
     async def _photo(
         self,
@@ -351,25 +437,35 @@ class Verifying:
         message: Message,
         flow: Flow,
         language: str,
-        calibration: LoginCalibration,
         occasion: Occasion,
-    ) -> str | Refusal | None:
-        face = await self._captures.selfie(request, message, occasion)
-        if isinstance(face, Refusal):
-            return face
+    ) -> str | _Pass | Refusal | None:
+        seen = await self._captures.selfie(request, message, occasion)
+        if isinstance(seen, Refusal):
+            return seen
+        face, calibration = seen
+        changed = await self._changed(request, flow, language, calibration)
+        if changed is not None:
+            return changed
         assert face.embedding is not None
-        vectors = [*flow.state["vectors"], pack(face.embedding)]
+        embedder = embedder_of(calibration)
+        kept = of_embedder(flow.state["vectors"], embedder)
+        vectors = [*kept, label(embedder, face.embedding)]
         if len(vectors) < self._terms.photos:
             return await self._next_photo(request, message, flow, language, vectors)
         begun = await self._begin(request, flow, language)
         if not isinstance(begun, Attempt):
             return begun
         return await self._judge(
-            request, begun, language, calibration, lambda: _Evidence("photo", unpack(vectors))
+            request, begun, language, calibration, lambda: _Evidence("photo", unlabel(vectors))
         )
 
     async def _next_photo(
-        self, request: Request, message: Message, flow: Flow, language: str, vectors: list[str]
+        self,
+        request: Request,
+        message: Message,
+        flow: Flow,
+        language: str,
+        vectors: Sequence[Sequence[str]],
     ) -> Refusal | None:
         state = {**flow.state, "vectors": vectors, "messages": [], "asked": None}
         lifetime_s = self._terms.photo_s + _TOLD_S
@@ -395,12 +491,15 @@ class Verifying:
         message: Message,
         flow: Flow,
         language: str,
-        calibration: LoginCalibration,
         occasion: Occasion,
-    ) -> str | Refusal | None:
-        track = await self._captures.clip(request, message, occasion)
-        if isinstance(track, Refusal):
-            return track
+    ) -> str | _Pass | Refusal | None:
+        seen = await self._captures.clip(request, message, occasion, _subject(flow))
+        if isinstance(seen, Refusal):
+            return seen
+        track, calibration = seen
+        changed = await self._changed(request, flow, language, calibration)
+        if changed is not None:
+            return changed
         begun = await self._begin(request, flow, language)
         if not isinstance(begun, Attempt):
             return begun
@@ -416,10 +515,13 @@ class Verifying:
 
     async def _begin(self, request: Request, flow: Flow, language: str) -> Attempt | str:
         """Commit an attempt before anything is compared, or what to say instead."""
-        nonce = base64.b64decode(flow.state["nonce"])
-        begun = await self._store.begin_attempt(flow, flow.state["level"], nonce)
+        begun = await self._store.begin_attempt(
+            flow, flow.state["level"], _nonce(flow), subject=_subject(flow)
+        )
         if isinstance(begun, Attempt):
             return begun
+        if begun.reason == "expired":  # while it was looked at: it had come in time
+            await self._excuse(flow)
         request.outcome = f"barred_{begun.reason}"
         return self._barred(begun, language)
 
@@ -430,7 +532,7 @@ class Verifying:
         language: str,
         calibration: LoginCalibration,
         evidence: Callable[[], "_Evidence | liveness.Failure"],
-    ) -> str:
+    ) -> str | _Pass:
         """Compare, write down, and only then say."""
         try:
             found = await asyncio.to_thread(evidence)
@@ -441,19 +543,17 @@ class Verifying:
             decided = await self._decide(attempt, calibration, found)
             reset_ended = await self._finish(attempt, calibration, decided, decided.reason)
         except BaseException as fault:
-            # Ours to blame: not charged. Where even that fails it stays charged, and nobody is in.
-            voiding = asyncio.create_task(self._void(attempt), name="voiding")
-            self._voiding.add(voiding)
-            voiding.add_done_callback(self._voiding.discard)
-            if isinstance(fault, Exception):  # else the time is over, also for waiting
-                await asyncio.shield(voiding)
+            # Ours to blame: no failure. Where even that fails it stays one, and nobody is in.
+            await self._see_to(fault, self._store.void_attempt(attempt, "fault"))
             raise
         if not decided.accepted:
             request.outcome = f"failed_{decided.reason}"
             return say(language, f"verify.failed_{attempt.level}")
-        request.outcome = f"{_PASSED}{attempt.level}"
+        request.outcome = f"passed_{attempt.level}"
         passed = say(language, f"verify.passed_{attempt.level}")
-        return f"{passed}\n\n{say(language, 'verify.reset_ended')}" if reset_ended else passed
+        if reset_ended:
+            passed += f"\n\n{say(language, 'verify.reset_ended')}"
+        return _Pass(passed, attempt)
 
     async def _decide(
         self, attempt: Attempt, calibration: LoginCalibration, evidence: _Evidence
@@ -485,19 +585,32 @@ class Verifying:
             bucket=0 if decided is None else decided.bucket,
         )
 
-    async def _void(self, attempt: Attempt) -> None:
-        try:
-            await self._store.void_attempt(attempt, "fault")
-        except Exception:
-            logger.exception("attempt=%s could not be taken back", attempt.id)
-
     def _barred(self, barred: Barred, language: str) -> str:
         if barred.until is None:
             return say(language, f"verify.barred_{barred.reason}")
+        if barred.reason == "draws":
+            return say(language, "verify.barred_draws", when=moment(barred.until))
         left_s = max(1, math.ceil((barred.until - self._clock()).total_seconds()))
         if left_s < 120:
             return say(language, "verify.barred_delay", count=left_s)
         return say(language, "verify.barred_until", when=moment(barred.until))
+
+
+async def _or_log(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        logger.exception("a fault could not be written down: it counts as a failure")
+
+
+def _subject(flow: Flow) -> int:
+    """Telegram id of whose face it is to be."""
+    subject: int = flow.state["subject"]
+    return subject
+
+
+def _nonce(flow: Flow) -> bytes:
+    return base64.b64decode(flow.state["nonce"])
 
 
 def _awaited(asked: Message) -> dict[str, object]:

@@ -299,12 +299,12 @@ class EmbeddedEngine:
 
 def _completed(analysis: Analysis, entry: Prepared) -> Analysis:
     """An analysis with what was known of its photo before faces were seen."""
-    if entry.fingerprint is None and entry.picture is None:
-        return analysis
     shown = entry.picture
-    if shown is not None and analysis.turned:
+    if shown is None:
+        return analysis
+    if analysis.turned:
         shown = picture.turned(shown, analysis.turned)
-    return replace(analysis, fingerprint=entry.fingerprint, picture=shown)
+    return replace(analysis, picture=shown)
 
 
 def require_top_k(top_k: int) -> None:

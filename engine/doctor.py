@@ -25,7 +25,7 @@ from engine.weights import find
 
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "pillow-heif", "facenet-pytorch"),
-    *("onnxruntime", "av", "imagehash", "psutil"),
+    *("onnxruntime", "av", "psutil"),
 )
 
 

@@ -20,6 +20,7 @@ from engine.crew import Crew
 from engine.detect import SURE_UPRIGHT, Detections, Detector, turn, views, whole_crop
 from engine.device import choose_device
 from engine.errors import BundleError
+from engine.fingerprint import pattern
 from engine.pose import pose
 from engine.quality import quality
 from engine.request import PhotoRequest
@@ -146,6 +147,7 @@ class Pipeline:
                     pose=pose(points),
                     matches=matches.get(j, ())[: request.top_k],
                     embedding=kept[j] if request.embed else None,
+                    pattern=pattern(request.image, found.landmarks[k]) if request.embed else None,
                 )
             )
         return [

@@ -61,6 +61,11 @@ class FaceSchema(_Part):
     pose: PoseSchema
     matches: list[MatchSchema]
     embedding: list[float] = Field([], description="A unit vector, when asked for.")
+    pattern: str = Field(
+        "",
+        description="Its pattern of light and dark in base64, 45 rows of 45 int8, with the "
+        "embedding: by it copies of a shot are told.",
+    )
 
 
 class AnalysisSchema(_Part):
@@ -76,9 +81,6 @@ class AnalysisSchema(_Part):
         description="Degrees clockwise by which the upright photo was turned, because faces show "
         "only so; boxes and landmarks are in pixels of the turned photo.",
     )
-    fingerprint: str = Field(
-        "", description="A perceptual hash in hexadecimal, when embeddings were asked for."
-    )
     picture: str = Field("", description="The photo as a JPEG in base64, when asked for.")
     faces: list[FaceSchema] = Field(description="Largest first.")
 
@@ -92,7 +94,6 @@ class FrameSchema(_Part):
         "not seen. Every second frame's has its embedding."
     )
     others: int = Field(description="Further faces, of those at least half as large.")
-    fingerprint: str = Field(description="A perceptual hash in hexadecimal.")
     turned_deg: list[float] | None = Field(
         description="Degrees of yaw and pitch that the head surely turned since three frames "
         "before, told by depth: about 0 of a flat picture. Null where the face is not seen in both."

@@ -11,7 +11,6 @@ from PIL import Image
 
 from engine import picture
 from engine.decoding import PhotoDecoders
-from engine.fingerprint import fingerprint
 from engine.request import PhotoRequest
 from engine.types import Face
 
@@ -22,12 +21,10 @@ class Prepared:
 
     Attributes:
         request: for whoever sees.
-        fingerprint: of the whole photo, where one is wanted.
-        picture: see `Analysis.picture`, likewise.
+        picture: see `Analysis.picture`, where it is wanted.
     """
 
     request: PhotoRequest
-    fingerprint: bytes | None = None
     picture: bytes | None = None
 
 
@@ -58,7 +55,6 @@ class PhotoFile:
         photo = decoders.open(self.data)
         return Prepared(
             PhotoRequest.of(photo, self.top_k, embed=self.embed, aligned=self.aligned),
-            fingerprint(photo.image) if self.embed else None,
             picture.encode(photo.image) if self.picture else None,
         )
 
@@ -71,9 +67,8 @@ class FrameToSearch:
     original_px: tuple[int, int]
 
     def prepare(self, _decoders: PhotoDecoders) -> Prepared:
-        """Take its fingerprint."""
-        request = PhotoRequest(self.image, top_k=0, original_px=self.original_px, near=True)
-        return Prepared(request, fingerprint(self.image))
+        """There is nothing to be done."""
+        return Prepared(PhotoRequest(self.image, top_k=0, original_px=self.original_px, near=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,8 @@ async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: 
     async def embed(entries: Sequence[_ToEmbed]) -> None:
         analyses = await submit([FaceToEmbed(e.image, original_px, e.face) for e in entries])
         for entry, analysis in zip(entries, analyses, strict=True):
-            face = replace(entry.face, embedding=analysis.faces[0].embedding)
+            seen = analysis.faces[0]
+            face = replace(entry.face, embedding=seen.embedding, pattern=seen.pattern)
             frames[entry.index] = replace(frames[entry.index], face=face)
 
     while stills := await reel.take(at_a_time):
@@ -91,13 +92,10 @@ async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: 
         analyses = await submit([FrameToSearch(still.image, original_px) for still in stills])
         seen = [follower.see(analysis.faces) for analysis in analyses]
         turned = await asyncio.to_thread(_turned, parallax, stills, seen, original_px)
-        for still, one, turned_deg, analysis in zip(stills, seen, turned, analyses, strict=True):
+        for still, one, turned_deg in zip(stills, seen, turned, strict=True):
             if one.face is not None and len(frames) % EMBEDDED_EVERY == 0:
                 waiting.append(_ToEmbed(len(frames), still.image, one.face))
-            assert analysis.fingerprint is not None
-            frames.append(
-                Frame(still.time_s, one.face, one.others, analysis.fingerprint, turned_deg)
-            )
+            frames.append(Frame(still.time_s, one.face, one.others, turned_deg))
         # Full batches: a face alone takes three times as long.
         while len(waiting) >= at_a_time:
             await embed(waiting[:at_a_time])

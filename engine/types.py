@@ -132,6 +132,8 @@ class Face:
         pose: see `Pose`.
         matches: the most similar people, best first, at most top_k.
         embedding: unit-length float32 vector, present when asked for.
+        pattern: of light and dark, by which copies of a shot are told; present where the embedding
+            is. See `engine.fingerprint`.
     """
 
     box: Box
@@ -141,6 +143,7 @@ class Face:
     pose: Pose
     matches: tuple[Match, ...] = ()
     embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    pattern: bytes | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +159,7 @@ class Analysis:
         compute_s: seconds its batch took.
         turned: degrees clockwise, 0, 90, 180 or 270, by which the photo was turned after it was
             made upright by its Exif orientation, because faces show only so. All boxes and
-            landmarks are in pixels of the turned photo; the fingerprint is of the photo before.
-        fingerprint: 32 bytes, a perceptual hash of the upright photo, present when embeddings were
-            asked for; near copies differ in few bits.
+            landmarks are in pixels of the turned photo.
         picture: the photo as an upright JPEG, at most 1,600 px on its longer side, present when
             asked for. What shows it needs to decode nothing that a stranger sent.
     """
@@ -170,7 +171,6 @@ class Analysis:
     queue_s: float = 0.0
     compute_s: float = 0.0
     turned: int = 0
-    fingerprint: bytes | None = field(default=None, repr=False)
     picture: bytes | None = field(default=None, repr=False)
 
 
@@ -181,9 +181,8 @@ class Frame:
     Attributes:
         time_s: since the clip's first frame.
         face: the face that is followed through the clip, None where it is not seen; every second
-            frame's carries its embedding.
+            frame's carries its embedding and its pattern.
         others: how many more faces there are, of those at least half as large.
-        fingerprint: see `Analysis.fingerprint`.
         turned_deg: degrees of yaw and pitch, whichever way, that the head surely turned since
             three frames before, 0 or more, told by depth: about 0 of a picture that is shifted,
             turned in its plane, scaled or sheared as a whole; see `engine.parallax`. None where the
@@ -193,7 +192,6 @@ class Frame:
     time_s: float
     face: Face | None
     others: int
-    fingerprint: bytes = field(repr=False)
     turned_deg: tuple[float, float] | None = None
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine import decision, errors
 from engine.errors import Busy, EngineError
+from engine.fingerprint import PATTERN_BYTES
 from engine.types import (
     Analysis,
     EngineInfo,
@@ -31,9 +32,6 @@ from engine.types import (
 
 PROBLEM_PREFIX = "urn:face-matcher:problem:"
 """Before a fault's code, in a problem's `type` (RFC 9457)."""
-
-FINGERPRINT_BYTES = 32
-"""See `engine.fingerprint`."""
 
 COUNTRY = re.compile("([A-Z]{2})?")
 """A country as `Person` tells it."""
@@ -64,6 +62,8 @@ def face_to_json(face: Face, *, thumbnails: bool = False) -> dict[str, Any]:
     }
     if face.embedding is not None:
         record["embedding"] = face.embedding.tolist()
+    if face.pattern is not None:
+        record["pattern"] = base64.b64encode(face.pattern).decode("ascii")
     return record
 
 
@@ -77,8 +77,6 @@ def analysis_to_json(analysis: Analysis, *, thumbnails: bool = False) -> dict[st
         "compute_s": analysis.compute_s,
         "turned": analysis.turned,
     }
-    if analysis.fingerprint is not None:
-        record["fingerprint"] = analysis.fingerprint.hex()
     if analysis.picture is not None:
         record["picture"] = base64.b64encode(analysis.picture).decode("ascii")
     record["faces"] = [face_to_json(face, thumbnails=thumbnails) for face in analysis.faces]
@@ -90,7 +88,7 @@ def analysis_from_json(record: Mapping[str, Any]) -> Analysis:
 
     An engine that turns no photos says nothing about it.
     """
-    fingerprint, picture = record.get("fingerprint"), record.get("picture")
+    picture = record.get("picture")
     return Analysis(
         faces=tuple(map(_face_from_json, _list(record["faces"]))),
         width_px=int(_number(record["width_px"])),
@@ -99,7 +97,6 @@ def analysis_from_json(record: Mapping[str, Any]) -> Analysis:
         queue_s=_number(record["queue_s"]),
         compute_s=_number(record["compute_s"]),
         turned=_turned(record.get("turned", 0)),
-        fingerprint=None if fingerprint is None else _fingerprint(fingerprint),
         picture=None if picture is None else base64.b64decode(picture, validate=True),
     )
 
@@ -118,7 +115,6 @@ def track_to_json(track: Track) -> dict[str, Any]:
                 "time_s": frame.time_s,
                 "face": None if frame.face is None else face_to_json(frame.face),
                 "others": frame.others,
-                "fingerprint": frame.fingerprint.hex(),
                 "turned_deg": frame.turned_deg and list(frame.turned_deg),
             }
             for frame in track.frames
@@ -224,7 +220,6 @@ def _frame_from_json(record: Mapping[str, Any]) -> Frame:
         time_s=_number(record["time_s"]),
         face=None if face is None else _face_from_json(face),
         others=int(_number(record["others"])),
-        fingerprint=_fingerprint(record["fingerprint"]),
         turned_deg=None if turned is None else _turn_from_json(turned),
     )
 
@@ -237,7 +232,8 @@ def _turn_from_json(record: Any) -> tuple[float, float]:
 def _face_from_json(record: Mapping[str, Any]) -> Face:
     x1, y1, x2, y2 = map(_number, record["box"])
     a, b, c, d, e = ((_number(x), _number(y)) for x, y in record["landmarks"])
-    quality, pose, embedding = record["quality"], record["pose"], record.get("embedding")
+    quality, pose = record["quality"], record["pose"]
+    embedding = record.get("embedding")
     return Face(
         box=(x1, y1, x2, y2),
         landmarks=(a, b, c, d, e),
@@ -251,6 +247,8 @@ def _face_from_json(record: Mapping[str, Any]) -> Face:
         pose=Pose(_number_or_nan(pose["yaw"]), _number_or_nan(pose["pitch"])),
         matches=tuple(map(_match_from_json, _list(record["matches"]))),
         embedding=None if embedding is None else _vector(embedding),
+        # An engine that tells none would let copies pass.
+        pattern=None if embedding is None else _pattern(record["pattern"]),
     )
 
 
@@ -284,11 +282,11 @@ def _turned(value: object) -> int:
     return degrees
 
 
-def _fingerprint(value: object) -> bytes:
-    fingerprint = bytes.fromhex(_text(value))
-    if len(fingerprint) != FINGERPRINT_BYTES:
-        raise ValueError("a fingerprint of another length")
-    return fingerprint
+def _pattern(value: object) -> bytes:
+    pattern = base64.b64decode(_text(value), validate=True)
+    if len(pattern) != PATTERN_BYTES:
+        raise ValueError("a pattern of another length")
+    return pattern
 
 
 def _list(value: object) -> list[Any]:

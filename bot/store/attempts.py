@@ -7,32 +7,36 @@ faces or how attempts are judged.
 
 import hashlib
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 
 from bot.store import audit, faces, flows, holds, people, resets
 from bot.store.errors import StoreError
-from bot.store.people import Person
+from bot.store.limits import LIMITS
+from bot.store.people import NOTHING_COUNTED, Person
 from bot.store.schema import attempts, challenges
 from bot.store.schema import flows as flows_table
-from bot.store.types import Attempt, Barred, Flow, Level
+from bot.store.schema import people as people_table
+from bot.store.types import Alarm, Attempt, Barred, Flow, Level
 from bot.store.work import CLOCKS_DIFFER, Work
 
-FAILURES_UNTIL_DELAY = 5
-FIRST_DELAY_S = 30.0
-# Doubling goes no further, or it would keep everybody from ever reaching the lock, and a person
-# who comes back after days of somebody else's attempts out for weeks.
-LONGEST_DELAY_S = 3600.0
-FAILURES_UNTIL_LOCK = 20
-LOCK_WINDOW = timedelta(hours=24)
+LOCK_WINDOW = LIMITS.lock_window
+
+_TOLD_AT_FAILURES = (LIMITS.failures_until_stop // 2, LIMITS.failures_until_stop * 4 // 5)
+_TOLD_AT_DRAWS = LIMITS.draws_until_wait - 1
+_TOLD_AT_DRAWS_OF_LATE = LIMITS.draws_in_window * 2 // 3
+"""Which failures, and unanswered draws, the owner is told of: in a row, and within the window."""
 
 _NONCE_BYTES = 16
 _RECOVERY = "recovery"
 _DRAWN_BY_LOT = "video"
 _CHARGED = ("open", "failed")
 _CHARGED_VERIFICATION = attempts.c.outcome.in_(_CHARGED) & (attempts.c.level != _RECOVERY)
+_FORGIVEN_BY = {"photo": ("photo", "video"), "video": ("video",)}
+"""By passes of which levels failures are: a pass by photo gives no new tries by video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +60,9 @@ class Standing:
         return None
 
 
-def delay_s(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
-    if failures < FAILURES_UNTIL_DELAY:
-        return 0.0
-    # The exponent is bounded, because a float's is.
-    doublings = min(failures - FAILURES_UNTIL_DELAY, 30)
-    return min(FIRST_DELAY_S * 2.0**doublings, LONGEST_DELAY_S)
-
-
 async def standing(work: Work, person: Person) -> Standing:
     """How a person's attempts to be verified went."""
-    until = await _delayed_until(work, person, attempts.c.level != _RECOVERY)
+    until = await _delayed_until(work, person, _FORGIVEN_BY)
     return Standing(person.row["locked"] is not None, until)
 
 
@@ -78,12 +73,7 @@ async def new_challenge(
     person = await people.find_or_add(work, telegram_id)
     now = work.clock()
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    older = (challenges.c.person == person.code) & challenges.c.spent.is_(None)
-    drawn = select(func.count()).where(older, challenges.c.level == _DRAWN_BY_LOT)
-    unanswered = (await work.connection.execute(drawn)).scalar_one()
-    await work.connection.execute(update(challenges).where(older).values(spent=now))
-    for _ in range(unanswered):
-        await _charge_unanswered(work, person, now)
+    await _spend(work, person.code, challenges.c.spent.is_(None))
     await work.connection.execute(
         challenges.insert().values(
             nonce_hash=_hash(nonce),
@@ -92,21 +82,74 @@ async def new_challenge(
             steps=steps,
             drawn=now,
             deadline=now + timedelta(seconds=lifetime_s),
+            excused=False,
         )
     )
     return nonce
 
 
-async def barred(work: Work, telegram_id: int) -> Barred | None:
+async def excuse(work: Work, telegram_id: int, nonce: bytes) -> None:
+    """See `Store.excuse_challenge`."""
+    person = await people.find(work, telegram_id)
+    if person is not None:
+        await work.connection.execute(
+            update(challenges)
+            .where(challenges.c.person == person.code, challenges.c.nonce_hash == _hash(nonce))
+            .values(excused=True)
+        )
+
+
+async def barred(work: Work, telegram_id: int, drawing: bool) -> Barred | None:
     """See `Store.barred`."""
     person = await people.find(work, telegram_id)
-    return None if person is None else (await standing(work, person)).barred(work.clock())
+    return None if person is None else await _barred(work, person, drawing)
 
 
-async def begin(work: Work, flow: Flow, level: Level, nonce: bytes) -> Attempt | Barred:
+async def _barred(work: Work, person: Person, drawing: bool) -> Barred | None:
+    now = work.clock()
+    bar = (await standing(work, person)).barred(now)
+    if bar is not None or not drawing:
+        return bar
+    until = await _no_draw_until(work, person)
+    return None if until is None or until <= now else Barred("draws", until)
+
+
+async def _no_draw_until(work: Work, person: Person) -> datetime | None:
+    """Before when there is no draw: one that is open still counts, as drawing would spend it."""
+    is_open = challenges.c.spent.is_(None) & (challenges.c.level == _DRAWN_BY_LOT)
+    query = select(challenges.c.drawn).where(challenges.c.person == person.code, is_open)
+    open_draws = (await work.connection.execute(query)).scalars().all()
+    draws = person.row["failed_video"] + person.row["voided"] + len(open_draws)
+    now = work.clock()
+    # As with delays: what is yet to come by this clock counts, and nobody waits for it.
+    known = [when for when in (person.row["drawn"], *open_draws) if when is not None]
+    newest = max((min(when, now) for when in known if when <= now + CLOCKS_DIFFER), default=None)
+    of_late = [*await _draws_of_late(work, person), *open_draws]
+    return LIMITS.no_draw_until(draws, newest, sorted(of_late))
+
+
+async def _draws_of_late(work: Work, person: Person) -> list[datetime]:
+    """When the draws were that ended without a pass, within their window."""
+    query = select(attempts.c.begun).where(
+        attempts.c.person == person.code,
+        attempts.c.level == _DRAWN_BY_LOT,
+        attempts.c.outcome != "passed",
+        work.lately(attempts.c.begun, LIMITS.draw_window),
+        attempts.c.id > person.row["cleared_through"],
+    )
+    return list((await work.connection.execute(query)).scalars().all())
+
+
+async def begin(
+    work: Work, flow: Flow, level: Level, nonce: bytes, subject: int | None = None
+) -> Attempt | Barred:
     """See `Store.begin_attempt`."""
-    person = await people.find(work, flow.telegram_id)
-    if person is None:
+    telegram_id = flow.telegram_id if subject is None else subject
+    person = await people.find(work, telegram_id)
+    talking = person
+    if telegram_id != flow.telegram_id:
+        talking = await people.find(work, flow.telegram_id)
+    if person is None or talking is None:
         return Barred("expired")
     now = work.clock()
     query = select(challenges).where(
@@ -118,7 +161,7 @@ async def begin(work: Work, flow: Flow, level: Level, nonce: bytes) -> Attempt |
     if challenge is None or challenge.spent is not None:
         return Barred("spent")
     in_time = challenge.drawn <= now + CLOCKS_DIFFER and now < challenge.deadline
-    if not in_time or not await flows.is_current(work, person, flow):
+    if not in_time or not await flows.is_current(work, talking, flow):
         return Barred("expired")
     bar = (await standing(work, person)).barred(now)
     if bar is not None:
@@ -136,8 +179,8 @@ async def begin(work: Work, flow: Flow, level: Level, nonce: bytes) -> Attempt |
     assert spent.rowcount == ended.rowcount == 1, "the person's row is locked"
     attempt_id = await _insert(work, person, level, now)
     await audit.append(work, "attempt", person, attempt=attempt_id, level=level)
-    await _lock_if_due(work, person, attempt_id)
-    return Attempt(attempt_id, flow.telegram_id, level, challenge.steps, now)
+    await _charge(work, person, attempt_id, level, now)
+    return Attempt(attempt_id, telegram_id, level, challenge.steps, now)
 
 
 async def finish(
@@ -157,6 +200,8 @@ async def finish(
     await _leave_lock(work, person, attempt.id, charged=not passed)
     if passed:
         await faces.note_use(work, person)
+        by_video = attempt.level == _DRAWN_BY_LOT
+        await people.change(work, person, **(NOTHING_COUNTED if by_video else {"failed_photo": 0}))
     # Whoever shows that they are there wants no other face. A picture shows no such thing.
     reset_ended = passed and attempt.level == "video" and await resets.end(work, person)
     await audit.append(
@@ -177,6 +222,7 @@ async def void(work: Work, attempt: Attempt, reason: str) -> None:
     person = await people.find(work, attempt.telegram_id)
     if person is None or not await _end(work, _open(person, attempt.id), "void", reason):
         return
+    await _take_back(work, person, attempt)
     await _leave_lock(work, person, attempt.id, charged=False)
     await audit.append(work, "void", person, attempt=attempt.id, reason=reason)
 
@@ -194,13 +240,24 @@ async def begin_recovery(work: Work, telegram_id: int) -> tuple[int, bytes] | No
     """
     person = await people.find(work, telegram_id)
     digest = None if person is None else person.recovery
-    if person is None or digest is None or await _recovery_barred(work, person) is not None:
+    attempt_id = None if person is None or digest is None else await begin_code(work, person)
+    return None if attempt_id is None or digest is None else (attempt_id, digest)
+
+
+async def begin_code(work: Work, person: Person) -> int | None:
+    """Commit a person's try of a recovery code as a failure; None where they may not try now."""
+    if await _recovery_barred(work, person) is not None:
         return None
-    return await _insert(work, person, _RECOVERY, work.clock()), digest
+    return await _insert(work, person, _RECOVERY, work.clock())
+
+
+async def end_code(work: Work, person: Person, attempt_id: int, right: bool) -> bool:
+    """Write down how a try of a recovery code ended; whether it was still open."""
+    return await _end(work, _open(person, attempt_id), "passed" if right else "failed", _RECOVERY)
 
 
 async def finish_recovery(
-    work: Work, telegram_id: int, attempt_id: int, digest: bytes, right: bool
+    work: Work, telegram_id: int, attempt_id: int, digest: bytes, right: bool, code: str
 ) -> bool:
     """Write down how a try of the recovery code ended; whether it is accepted.
 
@@ -212,12 +269,15 @@ async def finish_recovery(
         attempt_id: as `begin_recovery` gave it.
         digest: as `begin_recovery` gave it.
         right: whether the code fits the hash.
+        code: as it was typed.
     """
     person = await people.find(work, telegram_id)
     if person is None or person.recovery != digest:
         return False  # erased, or the code was replaced in the meantime
-    if not await _end(work, _open(person, attempt_id), "passed" if right else "failed", _RECOVERY):
+    if not await end_code(work, person, attempt_id, right):
         return False
+    if right:  # one of before there were marks gets its mark
+        await people.mark_recovery(work, person, code)
     await audit.append(work, "recovered" if right else "recovery_refused", person)
     return right
 
@@ -230,8 +290,7 @@ async def unlock(work: Work, telegram_id: int) -> bool:
         return True
     if person is None:
         return False
-    now = work.clock()
-    bars = (await standing(work, person)).barred(now), await _recovery_barred(work, person)
+    bars = await _barred(work, person, drawing=True), await _recovery_barred(work, person)
     if bars == (None, None):
         return False
     await people.forgive(work, person)
@@ -239,11 +298,69 @@ async def unlock(work: Work, telegram_id: int) -> bool:
     return True
 
 
-async def _delayed_until(work: Work, person: Person, which: ColumnElement[bool]) -> datetime | None:
-    """When the delay after a person's newest failures in a row is over."""
-    theirs = (attempts.c.person == person.code) & which
+async def claim_alarm(work: Work, telegram_id: int, lease_s: float) -> Alarm | None:
+    """See `Store.claim_alarm`."""
+    person = await people.find(work, telegram_id)
+    row = None if person is None else await faces.row_of(work, person)
+    if person is None or row is None or person.row["alarm"] is None:
+        return None
+    if not await faces.claim_telling(work, row, lease_s):
+        return None
+    failures = person.row["failed_photo"] + person.row["failed_video"]
+    return Alarm(person.row["alarm"], failures, LIMITS.failures_until_stop)
+
+
+async def mark_alarmed(work: Work, telegram_id: int, alarm: Alarm) -> None:
+    """See `Store.mark_alarmed`."""
+    person = await people.find(work, telegram_id)
+    if person is None:
+        return
+    await faces.end_telling(work, person)
+    if person.row["alarm"] == alarm.kind:
+        await people.change(work, person, alarm=None)
+        await audit.append(work, "alarmed", person, kind=alarm.kind)
+
+
+async def alarms(work: Work) -> list[int]:
+    """Telegram ids of those for whom there is an alarm."""
+    query = select(people_table.c.person).where(people_table.c.alarm.is_not(None))
+    found = []
+    for code in (await work.connection.execute(query)).scalars().all():
+        person = await people.find_by_code(work, code)
+        if person is not None:
+            found.append(person.telegram_id)
+    return found
+
+
+async def with_lapsed(work: Work) -> Sequence[bytes]:
+    """Codes of people with challenges by video that were let lapse, and are not counted yet."""
+    query = select(challenges.c.person).where(_lapsed(work)).distinct()
+    return (await work.connection.execute(query)).scalars().all()
+
+
+async def spend_lapsed(work: Work, code: bytes) -> None:
+    """Count a person's challenges that were let lapse, before they are forgotten for their age."""
+    await _spend(work, code, _lapsed(work))
+
+
+async def _delayed_until(
+    work: Work, person: Person, forgiven_by: Mapping[str, Sequence[str]]
+) -> datetime | None:
+    """When the delay after a person's newest failures in a row is over.
+
+    Args:
+        work: a transaction.
+        person: whose.
+        forgiven_by: which levels count, and by passes of which levels they count no more.
+    """
+    theirs = attempts.c.person == person.code
     passed = select(func.coalesce(func.max(attempts.c.id), 0))
     passed = passed.where(theirs, attempts.c.outcome == "passed")
+    in_a_row = [
+        (attempts.c.level == level)
+        & (attempts.c.id > passed.where(attempts.c.level.in_(levels)).scalar_subquery())
+        for level, levels in forgiven_by.items()
+    ]
     now = work.clock()
     when = func.coalesce(attempts.c.ended, attempts.c.begun)
     # A failure of which nobody knows when it was counts, and delays no more.
@@ -251,11 +368,11 @@ async def _delayed_until(work: Work, person: Person, which: ColumnElement[bool])
     query = select(func.count(), known).where(
         theirs,
         attempts.c.outcome.in_(_CHARGED),
-        attempts.c.id > passed.scalar_subquery(),
+        or_(*in_a_row),
         attempts.c.id > person.row["cleared_through"],
     )
     failures, newest = (await work.connection.execute(query)).one()
-    wait_s = delay_s(failures)
+    wait_s = LIMITS.delay_s(failures)
     if not wait_s or newest is None:
         return None
     known_by_now: datetime = min(newest, now)
@@ -284,7 +401,7 @@ def _of_late(work: Work, person: Person) -> ColumnElement[bool]:
 
 
 async def _recovery_barred(work: Work, person: Person) -> Barred | None:
-    until = await _delayed_until(work, person, attempts.c.level == _RECOVERY)
+    until = await _delayed_until(work, person, {_RECOVERY: (_RECOVERY,)})
     return Standing(locked=False, until=until).barred(work.clock())
 
 
@@ -301,21 +418,81 @@ async def _insert(work: Work, person: Person, level: str, now: datetime) -> int:
     return attempt_id
 
 
-async def _charge_unanswered(work: Work, person: Person, now: datetime) -> None:
-    """Count a challenge that was let lapse as a failure.
+def _lapsed(work: Work) -> ColumnElement[bool]:
+    late = challenges.c.deadline <= work.clock()
+    return late & challenges.c.spent.is_(None) & (challenges.c.level == _DRAWN_BY_LOT)
 
-    Or whoever has a clip of somebody's head would ask until the lot falls on what is in it.
-    """
-    attempt_id = await _insert(work, person, _DRAWN_BY_LOT, now)
+
+async def _spend(work: Work, code: bytes, which: ColumnElement[bool]) -> None:
+    """Spend challenges of a person that nobody met, and count those that were drawn by lot."""
+    theirs = (challenges.c.person == code) & which
+    person = await people.find_by_code(work, code)
+    if person is None:
+        return  # erased meanwhile, or their rows were changed by somebody without the key
+    query = select(challenges.c.drawn, challenges.c.excused).order_by(challenges.c.drawn)
+    query = query.where(theirs, challenges.c.level == _DRAWN_BY_LOT)
+    draws = (await work.connection.execute(query)).all()
+    await work.connection.execute(update(challenges).where(theirs).values(spent=work.clock()))
+    for drawn, excused in draws:
+        await _count_unmet(work, person, drawn, excused)
+        person = await people.find_by_code(work, code)
+        assert person is not None, "they are locked"
+
+
+async def _count_unmet(work: Work, person: Person, drawn: datetime, excused: bool) -> None:
+    """Count a challenge that was let lapse: see `limits`."""
+    attempt_id = await _insert(work, person, _DRAWN_BY_LOT, drawn)
+    if excused:
+        await _end(work, _open(person, attempt_id), "void", "fault")
+        await people.change(work, person, voided=person.row["voided"] + 1, drawn=drawn)
+        await audit.append(work, "void", person, attempt=attempt_id, reason="fault")
+        return
     await _end(work, _open(person, attempt_id), "failed", "unanswered")
     await audit.append(work, "unanswered", person, attempt=attempt_id)
-    await _lock_if_due(work, person, attempt_id)
+    await _charge(work, person, attempt_id, _DRAWN_BY_LOT, drawn)
+    draws = person.row["failed_video"] + person.row["voided"] + 1
+    of_late = len(await _draws_of_late(work, person))
+    if draws == _TOLD_AT_DRAWS or of_late == _TOLD_AT_DRAWS_OF_LATE:
+        alarmed = (people_table.c.person == person.code) & people_table.c.alarm.is_(None)
+        await work.connection.execute(
+            update(people_table).where(alarmed).values(alarm="unanswered")
+        )
 
 
-async def _lock_if_due(work: Work, person: Person, attempt_id: int) -> None:
-    if await _failures_of_late(work, person) >= FAILURES_UNTIL_LOCK:
-        await people.change(work, person, locked=work.clock(), locked_by=attempt_id)
+async def _charge(work: Work, person: Person, attempt_id: int, level: str, drawn: datetime) -> None:
+    """Count a failure, and lock where it is one too many."""
+    column = f"failed_{level}"
+    values: dict[str, object] = {column: person.row[column] + 1}
+    if level == _DRAWN_BY_LOT:
+        values["drawn"] = drawn
+    failures = person.row["failed_photo"] + person.row["failed_video"] + 1
+    if failures in _TOLD_AT_FAILURES:
+        values["alarm"] = "failures"
+    stop = failures >= LIMITS.failures_until_stop
+    if person.row["locked"] is None and (
+        stop or await _failures_of_late(work, person) >= LIMITS.failures_until_lock
+    ):
+        values |= {"locked": work.clock(), "locked_by": attempt_id, "alarm": "locked"}
         await audit.append(work, "locked", person, attempt=attempt_id)
+    await people.change(work, person, **values)
+
+
+async def _take_back(work: Work, person: Person, attempt: Attempt) -> None:
+    """Count an attempt as no failure any more; a draw it stays."""
+    column = f"failed_{attempt.level}"
+    since = select(attempts.c.id).where(
+        attempts.c.person == person.code,
+        attempts.c.outcome == "passed",
+        attempts.c.level.in_(_FORGIVEN_BY[attempt.level]),
+        attempts.c.id > attempt.id,
+    )
+    forgiven = (await work.connection.execute(since.limit(1))).one_or_none() is not None
+    if forgiven or attempt.id <= person.row["cleared_through"]:
+        return  # it was not counted any more
+    values = {column: max(0, person.row[column] - 1)}
+    if attempt.level == _DRAWN_BY_LOT:
+        values["voided"] = person.row["voided"] + 1
+    await people.change(work, person, **values)
 
 
 def _open(person: Person | None, attempt_id: int) -> ColumnElement[bool]:
@@ -334,7 +511,7 @@ async def _end(work: Work, which: ColumnElement[bool], outcome: str, reason: str
 async def _leave_lock(work: Work, person: Person, attempt_id: int, *, charged: bool) -> None:
     """The attempt that locked has ended: without it there is no lock, if it is not charged."""
     if person.row["locked_by"] == attempt_id:
-        locked = {} if charged else {"locked": None}
+        locked = {} if charged else {"locked": None, "alarm": None}
         await people.change(work, person, locked_by=None, **locked)
         if not charged:
             await audit.append(work, "lock_lifted", person, attempt=attempt_id)

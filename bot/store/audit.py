@@ -3,7 +3,8 @@
 Each entry's link is an HMAC, under a key that comes from the key of the ids, of the link before it
 and of the entry: who can write to the database but lacks the key cannot make links. Entries are
 only added; pruning moves the anchor, from which the chain is then checked, and the database's own
-triggers refuse everything else. Whom an entry is about is a code that comes from the person's
+triggers refuse everything else. Anchor and end have a seal (`bot.store.seals`), so that the chain
+is not cut short either. Whom an entry is about is a code that comes from the person's
 secret: when that is erased, the chain stays whole and nobody can tell any more. Knows nothing about
 what the events mean.
 """
@@ -12,9 +13,10 @@ import json
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import RowMapping, delete, func, select, update
 
-from bot.store.errors import StoreError
+from bot.store import seals
+from bot.store.errors import Tampered
 from bot.store.people import Person
 from bot.store.schema import Instant, audit, audit_ends
 from bot.store.work import Work
@@ -30,29 +32,30 @@ async def append(work: Work, event: str, person: Person | None = None, **detail:
         event: a code.
         person: whom it is about.
         detail: JSON-able facts; nothing that tells who the person is, and no score.
+
+    Raises:
+        Tampered: the chain's ends are missing, or were changed without the key.
     """
-    ends = (await work.connection.execute(select(audit_ends).with_for_update())).one_or_none()
-    if ends is None:
-        raise StoreError("The audit trail's ends are missing: restore a backup of the database.")
+    ends = await _ends(work)
     entry = {
-        "number": ends.last + 1,
+        "number": ends["last"] + 1,
         "at": work.clock(),
         "subject": None if person is None else person.subject,
         "event": event,
         "detail": json.dumps(detail, sort_keys=True, separators=(",", ":")),
     }
-    link = _link(work, ends.last_link, **entry)
+    link = _link(work, ends["last_link"], **entry)
     await work.connection.execute(audit.insert().values(link=link, **entry))
-    await work.connection.execute(update(audit_ends).values(last=entry["number"], last_link=link))
+    await _move(work, ends, last=entry["number"], last_link=link)
 
 
 async def check(work: Work) -> int | None:
     """Number of the first entry that is changed, missing, or not one of ours; None: none is."""
-    ends = (await work.connection.execute(select(audit_ends))).one_or_none()
+    ends = (await work.connection.execute(select(audit_ends))).mappings().one_or_none()
     if ends is None:
         return 1
-    number: int = ends.anchor
-    link = bytes(ends.anchor_link)
+    number: int = ends["anchor"]
+    link = bytes(ends["anchor_link"])
     while True:
         query = select(audit).where(audit.c.number > number).order_by(audit.c.number).limit(_BATCH)
         rows = (await work.connection.execute(query)).all()
@@ -64,26 +67,27 @@ async def check(work: Work) -> int | None:
             link = expected
         if len(rows) < _BATCH:
             break
-    if (number, link) != (ends.last, bytes(ends.last_link)):
-        return number + 1 if number < ends.last else number
-    return None
+    if (number, link) != (ends["last"], bytes(ends["last_link"])):
+        return number + 1 if number < ends["last"] else number
+    # Whoever cuts the chain short moves its end, for which they have no seal.
+    return None if seals.is_whole(work, audit_ends, ends) else number + 1
 
 
 async def prune(work: Work, before: datetime) -> int:
     """Delete the entries up to a time, and say so in a new one; returns how many."""
-    ends = (await work.connection.execute(select(audit_ends).with_for_update())).one()
+    ends = await _ends(work)
     now = work.clock()
     kept = select(func.min(audit.c.number)).where(audit.c.at > before)
     # One that is yet to come is of a clock that was ahead, and as old as those beside it.
     first_kept = (await work.connection.execute(kept.where(audit.c.at <= now))).scalar_one()
     if first_kept is None:
         first_kept = (await work.connection.execute(kept)).scalar_one()
-    anchor = ends.last if first_kept is None else first_kept - 1
-    if anchor <= ends.anchor:
+    anchor = ends["last"] if first_kept is None else first_kept - 1
+    if anchor <= ends["anchor"]:
         return 0
     query = select(audit.c.link).where(audit.c.number == anchor)
     link = (await work.connection.execute(query)).scalar_one()
-    await work.connection.execute(update(audit_ends).values(anchor=anchor, anchor_link=link))
+    await _move(work, ends, anchor=anchor, anchor_link=link)
     result = await work.connection.execute(delete(audit).where(audit.c.number <= anchor))
     await append(work, "pruned", entries=result.rowcount)
     return result.rowcount
@@ -96,6 +100,22 @@ async def of_person(work: Work, person: Person) -> list[dict[str, Any]]:
         {"at": row.at.isoformat(), "event": row.event, **json.loads(row.detail)}
         for row in (await work.connection.execute(query)).all()
     ]
+
+
+async def _ends(work: Work) -> RowMapping:
+    """The chain's ends, locked where the transaction writes."""
+    query = select(audit_ends)
+    if work.writes:
+        query = query.with_for_update()
+    row = (await work.connection.execute(query)).mappings().one_or_none()
+    if row is None or not seals.is_whole(work, audit_ends, row):
+        raise Tampered(None, (audit_ends.name,))
+    return row
+
+
+async def _move(work: Work, ends: RowMapping, **values: Any) -> None:
+    values["seal"] = seals.of_row(work, audit_ends, {**ends, **values})
+    await work.connection.execute(update(audit_ends).values(values))
 
 
 def _link(

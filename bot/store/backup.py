@@ -1,7 +1,7 @@
 """Copies of a SQLite database, and the way back, on which nobody who was erased returns.
 
 A backup has no conversations and no challenges, so that none goes on when it is restored. With
-PostgreSQL, `pg_dump` and `pg_restore` make copies, and `Store.settle_restored` does the rest.
+PostgreSQL, `pg_dump` and `pg_restore` make copies, and a `Store` that is told so does the rest.
 Knows nothing about what is in the tables beyond their names.
 """
 
@@ -19,8 +19,10 @@ from bot.store import tombstones
 from bot.store.errors import StoreError
 from bot.store.migrate import require_not_newer
 from bot.store.queries import Store, tombstones_beside, utc_now
+from bot.store.types import Ended, Retention
 from bot.store.vault import Vault
 
+_RETENTION = Retention()
 _BUSY_TIMEOUT_S = 10.0
 _SHORT_LIVED = ("flows", "challenges")
 _LOG_FILES = ("-wal", "-shm", "-journal")
@@ -47,20 +49,25 @@ async def restore(
     vault: Vault,
     *,
     tombstones_file: Path | None = None,
+    retention: Retention = _RETENTION,
     clock: Callable[[], datetime] = utc_now,
-) -> None:
+) -> Ended:
     """Put a backup in a database's place; the bot must not be running.
 
-    Who was erased since the backup was made is erased from it: the erased are known from the
-    database that is replaced, if it can still be read, and from the file beside it. The database is
-    replaced at the very end, in one step.
+    What ended since the backup was made ends in it too (`bot.store.restoring`): that is known from
+    the database that is replaced, if it can still be read, and from the file beside it. The
+    database is replaced at the very end, in one step.
 
     Args:
         backup: as `back_up` made it.
         database: what it replaces, if it is there; for PostgreSQL's URL it says how else.
         vault: the keys that the backup was made with.
         tombstones_file: the file of the erased, where it is not beside the database.
+        retention: how long things are kept.
         clock: the time, in UTC.
+
+    Returns:
+        What was ended.
 
     Raises:
         StoreError: it could not be done; the database is left as it was.
@@ -71,10 +78,19 @@ async def restore(
     prepared = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with _cleaning_up(prepared), _faults(backup):
         await asyncio.to_thread(_prepare, backup, prepared, path, erased)
-        store = Store(prepared, vault, updates_kept=1, clock=clock, tombstones=erased)
+        store = Store(
+            prepared,
+            vault,
+            updates_kept=1,
+            retention=retention,
+            clock=clock,
+            tombstones=erased,
+            restored=True,
+        )
         async with store:
-            await store.settle_restored()
+            pass
         await asyncio.to_thread(_put_in_place, prepared, path)
+    return store.ended
 
 
 def _sqlite_only(database: Path | str, instead: str) -> Path:

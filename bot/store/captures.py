@@ -3,6 +3,7 @@
 Knows nothing about Telegram beyond that it names files.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -10,16 +11,16 @@ from operator import itemgetter
 
 from sqlalchemy import select
 
-from bot.store import people
+from bot.store import people, seals
 from bot.store.database import insert_of
-from bot.store.fingerprints import mask, mirrored, nearly_same
+from bot.store.fingerprints import fingerprint, is_copy, mask
 from bot.store.people import Person
 from bot.store.schema import captures, fingerprints
 from bot.store.work import Work
 
 
 async def claim(
-    work: Work, telegram_id: int, file_unique_id: str, digest: bytes, prints: Sequence[bytes]
+    work: Work, telegram_id: int, file_unique_id: str, digest: bytes, patterns: Sequence[bytes]
 ) -> bool:
     """See `Store.claim_capture`.
 
@@ -28,9 +29,10 @@ async def claim(
         telegram_id: who sent it.
         file_unique_id: Telegram's name for the file.
         digest: SHA-256 of its bytes.
-        prints: its fingerprints, where they are known already.
+        patterns: see `Store.add_fingerprints`, where they are known already.
     """
     person = await people.find_or_add(work, telegram_id)
+    await seals.require(work, person.code)
     statement = insert_of(work.connection, captures).values(
         id=secrets.randbits(63),
         person=person.code,
@@ -43,16 +45,17 @@ async def claim(
     capture_id = (await work.connection.execute(statement)).scalar_one_or_none()
     if capture_id is None:
         return False
-    return not prints or await _add(work, person, capture_id, prints)
+    return not patterns or await _add(work, person, capture_id, patterns)
 
 
 async def add_fingerprints(
-    work: Work, telegram_id: int, file_unique_id: str, prints: Sequence[bytes]
+    work: Work, telegram_id: int, file_unique_id: str, patterns: Sequence[bytes]
 ) -> bool:
     """See `Store.add_fingerprints`."""
     person = await people.find(work, telegram_id)
     if person is None:
         return False
+    await seals.require(work, person.code)
     query = select(captures.c.id).where(
         captures.c.person == person.code,
         captures.c.file_mark == work.vault.mark("file", file_unique_id.encode()),
@@ -60,13 +63,12 @@ async def add_fingerprints(
     capture_id = (await work.connection.execute(query)).scalar_one_or_none()
     if capture_id is None:
         return False
-    return await _add(work, person, capture_id, prints)
+    return await _add(work, person, capture_id, patterns)
 
 
-async def _add(work: Work, person: Person, capture_id: int, prints: Sequence[bytes]) -> bool:
+async def _add(work: Work, person: Person, capture_id: int, patterns: Sequence[bytes]) -> bool:
     pad = person.pad
-    masked = [mask(each, pad) for each in prints]
-    flipped = [mask(mirrored(each), pad) for each in prints]
+    masked = [mask(fingerprint(each), pad) for each in patterns]
     query = (
         select(fingerprints.c.capture, fingerprints.c.masked)
         .join(captures, captures.c.id == fingerprints.c.capture)
@@ -74,10 +76,9 @@ async def _add(work: Work, person: Person, capture_id: int, prints: Sequence[byt
         .order_by(fingerprints.c.capture, fingerprints.c.place)
     )
     rows: Iterable[tuple[int, bytes]] = (tuple(row) for row in await work.connection.execute(query))
-    for _, group in groupby(rows, itemgetter(0)):
-        old = [each for _, each in group]
-        if nearly_same(masked, old) or nearly_same(flipped, old):
-            return False
+    earlier = [[mask(each, pad) for _, each in group] for _, group in groupby(rows, itemgetter(0))]
+    if await asyncio.to_thread(is_copy, patterns, earlier):
+        return False
     for place, each in enumerate(masked):
         await work.connection.execute(
             insert_of(work.connection, fingerprints)

@@ -101,7 +101,9 @@ async def enroll(work: Work, flow: Flow, prepared: Prepared) -> bool:
     )
     person = await people.renew_key(work, person)
     if prepared.recovery is not None or enrolment.right is Right.CODE:
-        await people.set_recovery(work, person, prepared.recovery)
+        code = enrolment.recovery_code
+        mark = None if code is None else people.recovery_mark(work, code)
+        await people.set_recovery(work, person, prepared.recovery, mark)
     await people.change(work, person, enrolments=people_table.c.enrolments + 1, reset_due=None)
     if enrolment.right is Right.CODE:
         await people.forgive(work, person)
@@ -173,6 +175,13 @@ async def claim_telling(work: Work, row: RowMapping, lease_s: float) -> bool:
         update(enrolments).where(enrolments.c.person == row["person"]).values(claimed=now + lease)
     )
     return True
+
+
+async def end_telling(work: Work, person: Person) -> None:
+    """The person was told: whoever has something else to tell them may."""
+    await work.connection.execute(
+        update(enrolments).where(enrolments.c.person == person.code).values(claimed=None)
+    )
 
 
 def deleted_on(row: RowMapping, retention: Retention) -> datetime:

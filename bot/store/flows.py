@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 
 from bot.store import people
+from bot.store.errors import Tampered
 from bot.store.people import Person, flow_row
 from bot.store.schema import flows
 from bot.store.types import Flow, FlowKind
@@ -25,7 +26,10 @@ async def begin(
     work: Work, telegram_id: int, kind: FlowKind, state: Mapping[str, Any], lifetime_s: float
 ) -> Flow:
     """See `Store.begin_flow`."""
-    person = await people.find_or_add(work, telegram_id)
+    # Who is to be forgotten is forgotten even when somebody has changed their rows.
+    forgets = kind is FlowKind.FORGET
+    known = await people.lock(work, work.vault.code(telegram_id)) if forgets else None
+    person = known or await people.find_or_add(work, telegram_id)
     flow = Flow(
         id=secrets.randbits(63),
         kind=kind,
@@ -50,11 +54,13 @@ async def begin(
 
 async def read(work: Work, telegram_id: int) -> Flow | None:
     """The person's flow, be its deadline past or not."""
-    person = await people.find(work, telegram_id)
+    person = await people.lock(work, work.vault.code(telegram_id))
     if person is None:
         return None
     query = select(flows).where(flows.c.person == person.code)
     row = (await work.connection.execute(query)).one_or_none()
+    if person.broken and (row is None or row.kind != FlowKind.FORGET):
+        raise Tampered(person.code, person.broken)
     if row is None or row.deadline > work.clock() + LONGEST:
         return None
     state = person.key.open(row.state, "flows", flow_row(row.id, row.kind))

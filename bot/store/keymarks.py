@@ -60,6 +60,32 @@ async def is_bot(work: Work, bot_id: int) -> bool:
     return ours
 
 
+async def close_older(work: Work) -> None:
+    """Give up the template keys that are here but the newest: they protect nothing new any more."""
+    older = key_marks.c.key_id.in_(work.vault.keyring.ids[:-1])
+    await work.connection.execute(
+        update(key_marks).where(older, key_marks.c.closed.is_(None)).values(closed=work.clock())
+    )
+
+
+async def give_up(work: Work, key_id: str) -> None:
+    """Give up a template key that protects nobody, before it is destroyed.
+
+    Raises:
+        StoreError: it protects somebody.
+    """
+    await work.connection.execute(
+        update(key_marks).where(key_marks.c.key_id == key_id).values(closed=work.clock())
+    )
+    # After that, because whoever was being protected by it meanwhile is there now.
+    count = (await people.count_by_key(work)).get(key_id, 0)
+    if count:
+        raise StoreError(
+            f"Key {key_id} still protects {count} people: move them first, with: python -m bot "
+            "keys rotate"
+        )
+
+
 async def _fits(work: Work, known: dict[str, bytes], key_id: str, mark: bytes) -> bool:
     if key_id in known:
         return hmac.compare_digest(known[key_id], mark)

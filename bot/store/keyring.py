@@ -75,15 +75,24 @@ class Keyring:
         """All ids, oldest first."""
         return tuple(self._keys)
 
+    def reload(self) -> None:
+        """Read the file again, where the keys came from one.
+
+        Raises:
+            StoreError: it is no key file any more.
+        """
+        if self._path is not None:
+            self._keys = _read(self._path)
+
     def key(self, key_id: str) -> bytes:
         """The key of an id.
 
         Raises:
             StoreError: there is none of this id.
         """
-        if key_id not in self._keys and self._path is not None:
+        if key_id not in self._keys:
             # Another process may have begun to use a key that was added after this one started.
-            self._keys = _read(self._path)
+            self.reload()
         try:
             return self._keys[key_id]
         except KeyError:

@@ -13,20 +13,25 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Table, delete, exists, func, or_, select, update
 
+from bot.store import endings, seals
 from bot.store.database import insert_of
-from bot.store.errors import StoreError
+from bot.store.errors import StoreError, Tampered
+from bot.store.recovery import canonical
 from bot.store.schema import (
     attempts,
     captures,
     challenges,
     consents,
+    contacts,
     enrolments,
     fingerprints,
     flows,
+    invitations,
+    key_marks,
     people,
     preferences,
+    recovery_marks,
     templates,
-    tombstones,
 )
 from bot.store.vault import DataKey, Vault
 from bot.store.work import Work
@@ -35,6 +40,14 @@ _SECRET_BYTES = 32
 _SUBJECT_BYTES = 16
 # How often a person may be erased by others between being added and being found.
 _TRIES = 5
+
+NOTHING_COUNTED: dict[str, Any] = {
+    "failed_photo": 0,
+    "failed_video": 0,
+    "voided": 0,
+    "drawn": None,
+}
+"""Of somebody who has just passed by video, or was forgiven."""
 
 ERASED: tuple[Table, ...] = (
     fingerprints,
@@ -45,6 +58,9 @@ ERASED: tuple[Table, ...] = (
     flows,
     challenges,
     attempts,
+    contacts,
+    invitations,
+    recovery_marks,
     people,
     preferences,
 )
@@ -58,15 +74,22 @@ class Person:
     Attributes:
         row: of `people`.
         vault: opens what is sealed in it.
+        broken: names of the tables in which rows of theirs were changed without the key.
     """
 
     row: RowMapping
     vault: Vault
+    broken: tuple[str, ...] = ()
 
     @property
     def code(self) -> bytes:
         """What stands for them in the tables."""
         return bytes(self.row["person"])
+
+    @property
+    def mark(self) -> bytes:
+        """What is in every copy of their row, and says nothing about whose it is."""
+        return bytes(self.row["mark"])
 
     @property
     def key(self) -> DataKey:
@@ -104,8 +127,15 @@ class Person:
 
 
 async def find(work: Work, telegram_id: int) -> Person | None:
-    """A person, if the store knows them; locked where the transaction writes."""
-    return await _find(work, work.vault.code(telegram_id))
+    """A person, if the store knows them; locked where the transaction writes.
+
+    Raises:
+        Tampered: their rows were changed without the key: nobody is to be let in.
+    """
+    person = await lock(work, work.vault.code(telegram_id))
+    if person is not None and person.broken:
+        raise Tampered(person.code, person.broken)
+    return person
 
 
 async def find_or_add(work: Work, telegram_id: int) -> Person:
@@ -113,6 +143,7 @@ async def find_or_add(work: Work, telegram_id: int) -> Person:
 
     Raises:
         StoreError: there are no template keys.
+        Tampered: see `find`.
     """
     for _ in range(_TRIES):
         person = await find(work, telegram_id)
@@ -123,16 +154,50 @@ async def find_or_add(work: Work, telegram_id: int) -> Person:
 
 
 async def change(work: Work, person: Person, **values: Any) -> None:
-    """Change a person's row."""
+    """Change a person's row; a face or lock that ends by it does not come back with a backup."""
+    if person.row["enrolments"] and "enrolments" in values:
+        await endings.note(work, endings.of_face(work, person.mark, person.row["enrolments"]))
+    if "locked" in values:
+        await endings.note_lock(work, person.mark, locked=values["locked"] is not None)
     await work.connection.execute(
         update(people).where(people.c.person == person.code).values(values)
     )
 
 
-async def set_recovery(work: Work, person: Person, digest: bytes | None) -> None:
-    """Give a person the salt and hash of a recovery code, or none."""
+async def set_recovery(
+    work: Work, person: Person, digest: bytes | None, mark: bytes | None = None
+) -> None:
+    """Give a person the salt and hash of a recovery code, or none.
+
+    Args:
+        work: a transaction that writes.
+        person: locked.
+        digest: salt and hash.
+        mark: by which the code finds its owner (`recovery_mark`).
+    """
+    before = person.recovery
+    if before is not None:
+        await endings.note(work, endings.of_code(work, person.mark, before))
     sealed = None if digest is None else person.key.seal(digest, "people", "recovery")
     await change(work, person, recovery=sealed)
+    await work.connection.execute(
+        delete(recovery_marks).where(recovery_marks.c.person == person.code)
+    )
+    if mark is not None:
+        await work.connection.execute(recovery_marks.insert().values(person=person.code, mark=mark))
+
+
+async def mark_recovery(work: Work, person: Person, code: str) -> None:
+    """Have a person's recovery code find them, unless it does already."""
+    statement = insert_of(work.connection, recovery_marks).values(
+        person=person.code, mark=recovery_mark(work, code)
+    )
+    await work.connection.execute(statement.on_conflict_do_nothing())
+
+
+def recovery_mark(work: Work, code: str) -> bytes:
+    """What finds the owner of a recovery code, and without the key of the ids tells nothing."""
+    return work.vault.mark("recovery", canonical(code).encode())
 
 
 async def forgive(work: Work, person: Person) -> None:
@@ -140,7 +205,13 @@ async def forgive(work: Work, person: Person) -> None:
     newest = select(func.coalesce(func.max(attempts.c.id), 0))
     newest = newest.where(attempts.c.person == person.code)
     await change(
-        work, person, cleared_through=newest.scalar_subquery(), locked=None, locked_by=None
+        work,
+        person,
+        cleared_through=newest.scalar_subquery(),
+        locked=None,
+        locked_by=None,
+        alarm=None,
+        **NOTHING_COUNTED,
     )
 
 
@@ -150,7 +221,7 @@ async def renew_key(work: Work, person: Person) -> Person:
     What was sealed under the old key, in whatever copy of the database, is not opened by the new.
     """
     old = person.key
-    new, wrapped = work.vault.new_data_key(person.code)
+    new, wrapped = await _new_data_key(work, person.code)
     values: dict[str, Any] = {"key_id": new.key_id, "wrapped_key": wrapped}
     for column in ("secret", "address", "recovery"):
         sealed = person.row[column]
@@ -158,6 +229,7 @@ async def renew_key(work: Work, person: Person) -> Person:
             values[column] = new.seal(old.open(sealed, "people", column), "people", column)
     await change(work, person, **values)
     await _reseal_face(work, old, new)
+    await reseal_contact(work, old, new)
     query = select(flows.c.id, flows.c.kind, flows.c.state).where(flows.c.person == person.code)
     for flow_id, kind, state in (await work.connection.execute(query)).all():
         place = ("flows", flow_row(flow_id, kind))
@@ -165,7 +237,7 @@ async def renew_key(work: Work, person: Person) -> Person:
         await work.connection.execute(
             update(flows).where(flows.c.id == flow_id).values(state=sealed)
         )
-    renewed = await _find(work, person.code)
+    renewed = await lock(work, person.code)
     assert renewed is not None
     return renewed
 
@@ -185,11 +257,10 @@ async def erase(work: Work, code: bytes) -> dict[str, int]:
             condition = fingerprints.c.capture.in_(theirs)
         else:
             condition = table.c.person == code
-        if "mark" in table.c:
+        if table in (people, preferences):
             marks = (await work.connection.execute(select(table.c.mark).where(condition))).scalars()
             for mark in marks.all():
-                statement = insert_of(work.connection, tombstones).values(mark=mark)
-                await work.connection.execute(statement.on_conflict_do_nothing())
+                await endings.note(work, mark)
         result = await work.connection.execute(delete(table).where(condition))
         counts[table.name] = result.rowcount
     return counts
@@ -204,7 +275,7 @@ async def unused(work: Work) -> Sequence[bytes]:
 async def drop_if_unused(work: Work, code: bytes) -> bool:
     """Delete a person's row if nothing is left of them but the row; whether it was deleted."""
     # Locked first, so that what is looked for next is not added meanwhile.
-    if await _find(work, code) is None:
+    if await lock(work, code) is None:
         return False
     statement = delete(people).where(people.c.person == code, ~_held())
     return (await work.connection.execute(statement)).rowcount == 1
@@ -218,7 +289,7 @@ async def codes_under_other_keys(work: Work, key_id: str, limit: int) -> Sequenc
 
 async def leave_old_key(work: Work, code: bytes, key_id: str) -> bool:
     """Renew a person's data key unless the newest template key wraps it; whether it was renewed."""
-    person = await _find(work, code)
+    person = await lock(work, code)
     if person is None or person.row["key_id"] == key_id:
         return False
     await renew_key(work, person)
@@ -226,8 +297,27 @@ async def leave_old_key(work: Work, code: bytes, key_id: str) -> bool:
 
 
 async def find_by_code(work: Work, code: bytes) -> Person | None:
-    """As `find`, by the code."""
-    return await _find(work, code)
+    """As `find`, by the code; whoever's rows were changed without the key is passed over."""
+    person = await lock(work, code)
+    return None if person is None or person.broken else person
+
+
+async def lock(work: Work, code: bytes) -> Person | None:
+    """As `find`, by the code, and whoever changed their rows.
+
+    What is done to somebody whose seal is broken leaves it broken.
+    """
+    query = select(people).where(people.c.person == code)
+    if work.writes:
+        query = query.with_for_update()
+    row = (await work.connection.execute(query)).mappings().one_or_none()
+    if row is None:
+        return None
+    code = bytes(row["person"])
+    broken = () if code in work.changing else await seals.broken(work, row)
+    if not broken:
+        work.changing.setdefault(code, set())
+    return Person(row, work.vault, broken)
 
 
 async def count_by_key(work: Work) -> dict[str, int]:
@@ -254,17 +344,9 @@ def _held() -> ColumnElement[bool]:
     return or_(*used, people.c.reset_due.is_not(None), people.c.locked.is_not(None))
 
 
-async def _find(work: Work, code: bytes) -> Person | None:
-    query = select(people).where(people.c.person == code)
-    if work.writes:
-        query = query.with_for_update()
-    row = (await work.connection.execute(query)).mappings().one_or_none()
-    return None if row is None else Person(row, work.vault)
-
-
 async def _add(work: Work, telegram_id: int) -> None:
     code = work.vault.code(telegram_id)
-    key, wrapped = work.vault.new_data_key(code)
+    key, wrapped = await _new_data_key(work, code)
     secret = secrets.token_bytes(_SECRET_BYTES)
     statement = insert_of(work.connection, people).values(
         person=code,
@@ -275,8 +357,47 @@ async def _add(work: Work, telegram_id: int) -> None:
         address=key.seal(str(telegram_id).encode(), "people", "address"),
         enrolments=0,
         cleared_through=0,
+        **NOTHING_COUNTED,
     )
-    await work.connection.execute(statement.on_conflict_do_nothing())
+    if (await work.connection.execute(statement.on_conflict_do_nothing())).rowcount == 1:
+        await seals.seal(work, code)
+
+
+async def _new_data_key(work: Work, code: bytes) -> tuple[DataKey, bytes]:
+    """A new data key, under a template key that will stay.
+
+    Raises:
+        StoreError: there are no template keys, or another process has given up the newest here.
+    """
+    keyring = work.vault.keyring
+    if await _is_closed(work, keyring.current):
+        keyring.reload()
+        if await _is_closed(work, keyring.current):
+            raise StoreError(
+                f"Template key {keyring.current} was given up for a newer one, and nothing new is "
+                "protected by it: start the bot with the newest key file."
+            )
+    return work.vault.new_data_key(code)
+
+
+async def _is_closed(work: Work, key_id: str) -> bool:
+    """Whether a template key was given up; until the transaction ends it is not if it is not."""
+    query = select(key_marks.c.closed).where(key_marks.c.key_id == key_id)
+    query = query.with_for_update(read=True)
+    return (await work.connection.execute(query)).scalar_one_or_none() is not None
+
+
+async def reseal_contact(work: Work, old: DataKey, new: DataKey) -> None:
+    """Seal the address of a person's contact anew, and have it stand for whom the new key is."""
+    query = select(contacts.c.address).where(contacts.c.person == old.person)
+    address = (await work.connection.execute(query)).scalar_one_or_none()
+    if address is not None:
+        place = ("contacts", "address")
+        await work.connection.execute(
+            update(contacts)
+            .where(contacts.c.person == old.person)
+            .values(person=new.person, address=new.seal(old.open(address, *place), *place))
+        )
 
 
 async def _reseal_face(work: Work, old: DataKey, new: DataKey) -> None:

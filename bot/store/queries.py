@@ -7,18 +7,17 @@ its ids, and nothing about how faces are compared.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
-
-from sqlalchemy import delete
-from sqlalchemy.ext.asyncio import AsyncConnection
+from typing import Any, Self
 
 from bot.store import (
     attempts,
     audit,
     captures,
+    contacts,
     faces,
     flows,
     holds,
@@ -27,20 +26,23 @@ from bot.store import (
     preferences,
     recovery,
     resets,
+    restoring,
     rights,
+    seals,
     served,
     takeovers,
     tidying,
     tombstones,
 )
+from bot.store.accounts import Accounts
 from bot.store.database import CLOSE_S, LONG_S, Database, make_private_file
 from bot.store.lease import FileLease, Lease, RowLease
 from bot.store.migrate import migrate
-from bot.store.schema import challenges as challenges_table
-from bot.store.schema import flows as flows_table
 from bot.store.types import (
+    Alarm,
     Attempt,
     Barred,
+    Ended,
     Enrolment,
     Flow,
     FlowKind,
@@ -57,9 +59,6 @@ from bot.store.work import Work
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-Arguments = ParamSpec("Arguments")
-
 _BUSY_TIMEOUT_S = 5.0
 _PRUNE_EVERY = 500
 _ROTATED_AT_ONCE = 100
@@ -71,7 +70,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Store:
+class Store(Accounts):
     """The database; use it as an async context manager.
 
     Args:
@@ -84,6 +83,10 @@ class Store:
         tombstones: the file of the erased (see `bot.store.tombstones`); for SQLite it is beside the
             database if it is not given.
         close_s: how long leaving may take; what is still being written then is cut off.
+        restored: whether the database came from a backup: see `bot.store.restoring`.
+
+    Attributes:
+        ended: what was ended at the start because it had ended before.
 
     Raises:
         StoreError: from everything, when the database or a key cannot be used; nothing of that verb
@@ -101,16 +104,21 @@ class Store:
         busy_timeout_s: float = _BUSY_TIMEOUT_S,
         tombstones: Path | None = None,
         close_s: float = CLOSE_S,
+        restored: bool = False,
     ) -> None:
-        self._database = Database(database, busy_timeout_s=busy_timeout_s, close_s=close_s)
-        self._vault = vault
+        super().__init__(
+            Database(database, busy_timeout_s=busy_timeout_s, close_s=close_s),
+            vault,
+            clock,
+            retention,
+        )
         self._updates_kept = updates_kept
         self._until_prune = 0
-        self._retention = retention
-        self._clock = clock
         if tombstones is None and isinstance(database, Path):
             tombstones = tombstones_beside(database)
         self._tombstones = tombstones
+        self._restored = restored
+        self.ended = Ended()
 
     async def __aenter__(self) -> Self:
         try:
@@ -119,6 +127,8 @@ class Store:
             await self._database.prepare()
             await self._write_many(self._start)
             await self._bury()
+            if self._restored:
+                await self._database.wipe(*people.ERASED)
         except OSError as error:
             await self._database.close()
             raise self._database.complain(error.strerror or type(error).__name__) from None
@@ -240,7 +250,7 @@ class Store:
         telegram_id: int,
         file_unique_id: str,
         content: bytes,
-        fingerprints: Sequence[bytes] = (),
+        patterns: Sequence[bytes] = (),
     ) -> bool:
         """Remember a photo or clip that came in, unless it came before.
 
@@ -248,34 +258,34 @@ class Store:
             telegram_id: who sent it.
             file_unique_id: Telegram's name for the file.
             content: its bytes.
-            fingerprints: see `add_fingerprints`.
+            patterns: see `add_fingerprints`.
 
         Returns:
             False where the same file or the same bytes came before, from anybody, or nearly the
-            same picture from this person.
+            same shot from this person.
         """
         digest = await asyncio.to_thread(lambda: hashlib.sha256(content).digest())
         return await self._write(
-            captures.claim, telegram_id, file_unique_id, digest, tuple(fingerprints)
+            captures.claim, telegram_id, file_unique_id, digest, tuple(patterns)
         )
 
     async def add_fingerprints(
-        self, telegram_id: int, file_unique_id: str, fingerprints: Sequence[bytes]
+        self, telegram_id: int, file_unique_id: str, patterns: Sequence[bytes]
     ) -> bool:
         """Remember what a claimed photo or clip looks like, unless one like it came before.
 
         Args:
             telegram_id: who sent it.
             file_unique_id: as it was claimed.
-            fingerprints: 32 bytes each (`engine.types`): one of a photo; of a clip, those of its
-                frames at equal distances in time, always the same distance.
+            patterns: of the face (`engine.types`): one of a photo; of a clip, those of some
+                frames. Their fingerprints are kept.
 
         Returns:
-            False where nearly the same picture came before from this person, or the capture was
+            False where nearly the same shot came before from this person, or the capture was
             never claimed.
         """
         return await self._write(
-            captures.add_fingerprints, telegram_id, file_unique_id, tuple(fingerprints)
+            captures.add_fingerprints, telegram_id, file_unique_id, tuple(patterns)
         )
 
     # Attempts
@@ -286,7 +296,7 @@ class Store:
         """Draw a challenge; older open ones of the person are spent.
 
         One by video that was let lapse counts as a failed attempt: nobody may draw until the lot
-        falls on what suits them.
+        falls on what suits them; see `bot.store.limits`.
 
         Args:
             telegram_id: who is to meet it.
@@ -299,11 +309,37 @@ class Store:
         """
         return await self._write(attempts.new_challenge, telegram_id, level, steps, lifetime_s)
 
-    async def barred(self, telegram_id: int) -> Barred | None:
-        """Why a person may not try now ("delay" or "locked"); None when they may."""
-        return await self._read(attempts.barred, telegram_id)
+    async def excuse_challenge(self, telegram_id: int, nonce: bytes) -> None:
+        """Something of ours kept an answer that came from being judged.
 
-    async def begin_attempt(self, flow: Flow, level: Level, nonce: bytes) -> Attempt | Barred:
+        Let lapse, the challenge counts as a draw, and not as a failure; see `bot.store.limits`.
+        """
+        await self._write(attempts.excuse, telegram_id, nonce)
+
+    async def barred(self, telegram_id: int, *, drawing: bool = False) -> Barred | None:
+        """Why a person may not try now ("delay" or "locked"); None when they may.
+
+        Args:
+            telegram_id: whom it is about.
+            drawing: whether a challenge by video is to be drawn, which may be too early ("draws").
+        """
+        return await self._read(attempts.barred, telegram_id, drawing)
+
+    async def claim_alarm(self, telegram_id: int, *, lease_s: float) -> Alarm | None:
+        """Take it on to tell a person of attempts that they may not have made: as `claim_notice`.
+
+        Returns:
+            What is to be told; None where there is nothing, or another replica has taken it on.
+        """
+        return await self._write(attempts.claim_alarm, telegram_id, lease_s)
+
+    async def mark_alarmed(self, telegram_id: int, alarm: Alarm) -> None:
+        """Note that a person was told, or cannot be told, of an alarm."""
+        await self._write(attempts.mark_alarmed, telegram_id, alarm)
+
+    async def begin_attempt(
+        self, flow: Flow, level: Level, nonce: bytes, *, subject: int | None = None
+    ) -> Attempt | Barred:
         """Spend a challenge and commit an attempt, which counts as failed until it is finished.
 
         The flow ends. Where the answer is a `Barred`, nothing is changed.
@@ -312,8 +348,9 @@ class Store:
             flow: as it was read.
             level: of the challenge.
             nonce: of the challenge.
+            subject: whose face it is to be; None is whose flow it is.
         """
-        return await self._write(attempts.begin, flow, level, nonce)
+        return await self._write(attempts.begin, flow, level, nonce, subject)
 
     async def finish_attempt(
         self, attempt: Attempt, *, passed: bool, reason: str, version: str, bucket: int
@@ -339,7 +376,7 @@ class Store:
         return await self._write(attempts.finish, attempt, passed, reason, version, bucket)
 
     async def void_attempt(self, attempt: Attempt, reason: str) -> None:
-        """Something of ours broke: the attempt is not charged. Its challenge stays spent.
+        """Something of ours broke: the attempt is no failure. Its challenge stays spent, a draw.
 
         Args:
             attempt: begun; where it is not open any more nothing happens.
@@ -370,7 +407,9 @@ class Store:
             return False
         attempt_id, digest = begun
         right = await asyncio.to_thread(recovery.matches, code, digest)
-        return await self._write(attempts.finish_recovery, telegram_id, attempt_id, digest, right)
+        return await self._write(
+            attempts.finish_recovery, telegram_id, attempt_id, digest, right, code
+        )
 
     async def unlock(self, telegram_id: int) -> bool:
         """Lift a person's lock, delays and hold, on an operator's word; whether there were any."""
@@ -393,15 +432,22 @@ class Store:
 
     # A person's rights, and the operator's duties
 
-    async def export(self, telegram_id: int) -> dict[str, Any]:
-        """All that is kept about a person, JSON-able: their own templates too, in the open."""
+    async def export(self, telegram_id: int, *, vectors: bool = False) -> dict[str, Any]:
+        """All that is kept about a person, JSON-able.
+
+        Args:
+            telegram_id: who.
+            vectors: whether their templates are in it, in the open: a face can be rebuilt from
+                them, so that they are never to be sent into a chat.
+        """
         exported = await self._read(rights.export, telegram_id, self._retention)
-        found = await self.templates(telegram_id)
-        exported["templates"] = found and {
-            "embedder": found.embedder,
-            "vectors": found.vectors.tolist(),
-            "mean": found.mean.tolist(),
-        }
+        if vectors:
+            found = await self.templates(telegram_id)
+            exported["templates"] = found and {
+                "embedder": found.embedder,
+                "vectors": found.vectors.tolist(),
+                "mean": found.mean.tolist(),
+            }
         await self._write(rights.note_export, telegram_id)
         return exported
 
@@ -412,8 +458,7 @@ class Store:
         backup does not bring them back: see `bot.store.tombstones`.
         """
         receipt = await self._write(rights.forget, telegram_id, self._retention)
-        await self._bury()
-        await self._database.wipe(*people.ERASED)
+        await self._wipe_people()
         return receipt
 
     async def held_until(self, telegram_id: int) -> datetime | None:
@@ -424,13 +469,16 @@ class Store:
         """Delete what has been kept long enough; to be called now and then, by any replica."""
         # One transaction each: together they would hold what others wait for.
         kept = self._retention
+        for code in await self._read(attempts.with_lapsed):
+            await self._write(attempts.spend_lapsed, code)
+        old = Counter[str]()
+        for code in await self._read(tidying.with_old, kept):
+            old += await self._write(tidying.drop_old, code, kept)
         counts = {
-            "flows": await self._write_many(tidying.old_flows),
-            "challenges": await self._write_many(tidying.old_challenges, kept),
-            "captures": await self._write_many(tidying.old_captures, kept),
-            "attempts": await self._write_many(tidying.old_attempts, kept),
+            **{name: old[name] for name in ("flows", "challenges", "captures", "attempts")},
             "audit": await self._write_many(tidying.old_audit, kept),
             "holds": await self._write_many(holds.drop_old),
+            "contacts": await self._write_many(contacts.drop_old),
         }
         leaving, notices = await self._read(tidying.idle, kept)
         announcements = await self._read(takeovers.notices)
@@ -440,7 +488,8 @@ class Store:
         counts |= {"enrolments": sum(left), "people": sum(dropped)}
         await self._bury()
         await self._database.wipe(*people.ERASED if any(counts.values()) else ())
-        return Tidied(counts, tuple(notices), tuple(announcements))
+        alarms = await self._read(attempts.alarms)
+        return Tidied(counts, tuple(notices), tuple(announcements), tuple(alarms))
 
     async def erasing_waits(self) -> datetime | None:
         """Until when nothing should be erased, because the clock may be wrong; to be asked hourly.
@@ -505,9 +554,14 @@ class Store:
         """Number of the audit trail's first entry that was tampered with; None: all is well."""
         return await self._database.read(self._bound(False, audit.check), limit_s=LONG_S)
 
+    async def check_seals(self) -> list[str]:
+        """What was changed by somebody without the key of the ids, in sentences; see `seals`."""
+        return await self._database.read(self._bound(False, seals.check), limit_s=LONG_S)
+
     async def rotate_keys(self, progress: Callable[[int, int], None] | None = None) -> int:
         """Give everybody whose data key is wrapped by an older key a new one, under the newest.
 
+        From the beginning on nobody new is protected by an older one, whoever is running.
         It may be stopped at any time, and goes on where it was when it is called again.
 
         Args:
@@ -517,6 +571,7 @@ class Store:
             How many people it was.
         """
         current = self._vault.keyring.current
+        await self._write(keymarks.close_older)
         in_use = await self.keys_in_use()
         total = sum(count for key_id, count in in_use.items() if key_id != current)
         done = 0
@@ -530,28 +585,38 @@ class Store:
         await self._database.wipe(*people.ERASED)
         return done
 
+    async def give_up_key(self, key_id: str) -> None:
+        """See that a template key may be destroyed: nobody will be protected by it any more.
+
+        Args:
+            key_id: not the newest one's.
+
+        Raises:
+            StoreError: it protects somebody.
+        """
+        await self._write(keymarks.give_up, key_id)
+
     async def keys_in_use(self) -> dict[str, int]:
         """How many people each template key protects, by its id."""
         return await self._read(people.count_by_key)
 
-    async def settle_restored(self) -> None:
-        """After a backup took the database's place: no flow goes on, no challenge can be met.
-
-        The erased stay erased by themselves: every start sees to that.
-        """
-        await self._write(_settle)
-        await self._database.wipe(*people.ERASED)
-
     async def _start(self, work: Work) -> None:
-        """Bring the tables up to date, know the keys again, and erase what must not be there."""
+        """Bring the tables up to date, know the keys again, and end what must not go on."""
         await migrate(work.connection)
         await keymarks.check(work)
         marks = frozenset[bytes]()
         if self._tombstones is not None:
             marks = await asyncio.to_thread(tombstones.read_file, self._tombstones)
-        erased = await tombstones.learn(work, marks)
-        if erased:
-            await audit.append(work, "erased_again", rows=erased)
+        sealed = seals.all_sealed(work)
+        if sealed not in marks | await tombstones.read(work):
+            await seals.seal_unsealed(work)
+        marks |= {sealed}
+        self.ended = await restoring.end(work, marks, self._retention, restored=self._restored)
+
+    async def _wipe_people(self) -> None:
+        """After somebody was erased."""
+        await self._bury()
+        await self._database.wipe(*people.ERASED)
 
     async def _bury(self) -> None:
         """Write the tombstones into their file too, where an older database cannot lose them."""
@@ -564,44 +629,6 @@ class Store:
             # What is erased is erased; the file learns it at the next chance.
             logger.warning("%s could not be written: %s", self._tombstones, error.strerror)
 
-    async def _read(
-        self,
-        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Result:
-        return await self._database.read(self._bound(False, verb, *args, **kwargs))
-
-    async def _write(
-        self,
-        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Result:
-        return await self._database.write(self._bound(True, verb, *args, **kwargs))
-
-    async def _write_many(
-        self,
-        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Result:
-        """As `_write`, for work on many rows, which may take long."""
-        work = self._bound(True, verb, *args, **kwargs)
-        return await self._database.write(work, limit_s=LONG_S)
-
-    def _bound(
-        self,
-        writes: bool,
-        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Callable[[AsyncConnection], Awaitable[Result]]:
-        async def work(connection: AsyncConnection) -> Result:
-            return await verb(Work(connection, self._vault, self._clock, writes), *args, **kwargs)
-
-        return work
-
 
 def tombstones_beside(database: Path) -> Path:
     """The file of the erased that belongs to a SQLite database."""
@@ -610,9 +637,3 @@ def tombstones_beside(database: Path) -> Path:
 
 async def _note_rotation(work: Work, count: int, key_id: str) -> None:
     await audit.append(work, "keys_rotated", people=count, key=key_id)
-
-
-async def _settle(work: Work) -> None:
-    for table in (flows_table, challenges_table):
-        await work.connection.execute(delete(table))
-    await audit.append(work, "restored")

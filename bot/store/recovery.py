@@ -15,6 +15,9 @@ _SALT_BYTES, _HASH_BYTES = 16, 32
 # RFC 7914; 16 MiB and about 50 ms. A code has 100 bits, so that a heavier hash would gain nothing.
 _COST, _BLOCK, _LANES = 2**14, 8, 1
 
+NOBODYS = bytes(_SALT_BYTES + _HASH_BYTES)
+"""A digest of no code, to compare with where there is none: it takes as long."""
+
 
 def new_recovery_code() -> str:
     """A new code: 20 characters in groups, 100 bits; to be shown once and not kept."""
@@ -24,7 +27,7 @@ def new_recovery_code() -> str:
 
 def is_recovery_code(text: str) -> bool:
     """Whether a text could be a code, however it is spaced or capitalised."""
-    code = _canonical(text)
+    code = canonical(text)
     return len(code) == _GROUPS * _GROUP and set(code) <= set(_ALPHABET)
 
 
@@ -42,10 +45,11 @@ def matches(code: str, digested: bytes) -> bool:
 
 def _scrypt(code: str, salt: bytes) -> bytes:
     return hashlib.scrypt(
-        _canonical(code).encode(), salt=salt, n=_COST, r=_BLOCK, p=_LANES, dklen=_HASH_BYTES
+        canonical(code).encode(), salt=salt, n=_COST, r=_BLOCK, p=_LANES, dklen=_HASH_BYTES
     )
 
 
-def _canonical(text: str) -> str:
+def canonical(text: str) -> str:
+    """A code as it is hashed, however it was spaced or capitalised."""
     letters = "".join(letter for letter in text.upper() if letter.isalnum())
     return letters.translate(_LOOKALIKES)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from bot.store import audit, faces, flows, holds, people
+from bot.store import audit, contacts, faces, flows, holds, people
 from bot.store.attempts import failures_count_until, standing
 from bot.store.people import Person
 from bot.store.schema import attempts, captures, challenges, consents, preferences
@@ -51,6 +51,8 @@ async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str
         "recovery_code": False,
         "reset_due": None,
         "held_until": _text(await holds.until(work, telegram_id)),
+        "contact": None,
+        "told_of": await contacts.count(work, telegram_id),
         "flow": None,
         "attempts": [],
         "challenges": 0,
@@ -60,11 +62,14 @@ async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str
     if person is None:
         return exported
     flow = await flows.read(work, telegram_id)
+    contact = await contacts.of(work, person)
     exported |= {
         "enrolled": await _enrolled(work, telegram_id, retention),
         "consents": await _consents(work, person),
         "recovery_code": person.row["recovery"] is not None,
         "reset_due": _text(person.row["reset_due"]),
+        # Not which account: whoever has this one would learn whom to get out of the way.
+        "contact": contact and {"since": _text(contact.since), "ends": _text(contact.ends)},
         "flow": flow and {"kind": flow.kind.value, "deadline": _text(flow.deadline)},
         "attempts": await _attempts(work, person),
         "challenges": await _challenges(work, person),
@@ -80,18 +85,23 @@ async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str
 async def forget(work: Work, telegram_id: int, retention: Retention) -> Receipt:
     """See `Store.forget`."""
     code = work.vault.code(telegram_id)
-    # Locked, and not opened: who is to be forgotten is forgotten even when a key is lost.
-    person = await people.find(work, telegram_id)
+    # Neither opened nor checked: who is to be forgotten is forgotten even when a key is lost, or
+    # somebody has changed their rows.
+    person = await people.lock(work, code)
     held_until = await holds.until(work, telegram_id)
     if person is not None and await faces.row_of(work, person) is not None:
-        held_until = await _to_be_held_until(work, person, retention)
+        held_until = await to_be_held_until(work, person, retention)
         await holds.leave(work, telegram_id, held_until)
-    receipt = Receipt(_new_number(), work.clock(), await people.erase(work, code), held_until)
+    left = await contacts.leave(work, telegram_id)
+    await contacts.drop_mark(work, telegram_id)
+    contact = None if person is None else await contacts.readable(work, person)
+    counts = await people.erase(work, code)
+    receipt = Receipt(_new_number(), work.clock(), counts, held_until, contact, left)
     await audit.append(work, "forgotten", receipt=receipt.number)
     return receipt
 
 
-async def _to_be_held_until(work: Work, person: Person, retention: Retention) -> datetime:
+async def to_be_held_until(work: Work, person: Person, retention: Retention) -> datetime:
     """Not before their failures count no more: they are erased, and must not be so for free."""
     until = work.clock() + timedelta(hours=retention.hold_hours)
     return max(until, await failures_count_until(work, person) or until)

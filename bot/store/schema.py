@@ -94,6 +94,13 @@ people = Table(
     Column("locked_by", _BIG, doc="the attempt that locked, while it is open"),
     Column("cleared_through", _BIG, nullable=False, doc="failures up to this attempt are forgiven"),
     Column("reset_due", Instant, doc="from when they may enroll anew without being verified"),
+    Column("failed_photo", Integer, nullable=False, doc="failures by photo since the last pass"),
+    Column("failed_video", Integer, nullable=False, doc="failures by video since a pass by video"),
+    Column("voided", Integer, nullable=False, doc="draws since then that a fault of ours lost"),
+    Column("drawn", Instant, doc="the newest draw that was not passed since then"),
+    Column("alarm", String(16), doc="of what the person is to be told; see attempts"),
+    Column("heads", Text, doc="JSON: a hash of the person's rows for each table; see seals"),
+    Column("seal", LargeBinary(32), doc="HMAC of this row; none: of before there were seals"),
 )
 
 enrolments = Table(
@@ -117,6 +124,7 @@ takeover = Table(
     Column("embedder", String(255), nullable=False, doc="which one takes over"),
     Column("replaces", String(255), nullable=False, doc="from which"),
     Column("due", Instant, nullable=False, doc="from when on"),
+    Column("seal", LargeBinary(32), doc="HMAC of this row"),
 )
 
 templates = Table(
@@ -160,6 +168,7 @@ challenges = Table(
     Column("drawn", Instant, nullable=False, index=True),
     Column("deadline", Instant, nullable=False),
     Column("spent", Instant),
+    Column("excused", Boolean, nullable=False, doc="a fault of ours kept an answer from judgement"),
 )
 
 attempts = Table(
@@ -221,6 +230,7 @@ audit_ends = Table(
     Column("anchor_link", LargeBinary(32), nullable=False),
     Column("last", BigInteger, nullable=False, doc="the newest entry"),
     Column("last_link", LargeBinary(32), nullable=False),
+    Column("seal", LargeBinary(32), doc="HMAC of this row"),
 )
 
 key_marks = Table(
@@ -233,12 +243,42 @@ key_marks = Table(
         doc="empty: the key of the ids; ' bot': whose database it is",
     ),
     Column("mark", LargeBinary(32), nullable=False, doc="by which the key is known again"),
+    Column("closed", Instant, doc="since when nothing new is protected by it"),
 )
 
 tombstones = Table(
     "tombstones",
     metadata,
     Column("mark", LargeBinary(32), primary_key=True, doc="of a row that must not come back"),
+)
+
+contacts = Table(
+    "contacts",
+    metadata,
+    _person(primary_key=True),
+    Column("id", BigInteger, nullable=False, unique=True, doc="random; buttons name it"),
+    Column("address", LargeBinary, nullable=False, doc="sealed: the other account's Telegram id"),
+    Column("mark", LargeBinary(32), nullable=False, index=True, doc="HMAC of the same"),
+    Column("language", String(8), nullable=False, doc="in which it was confirmed"),
+    Column("since", Instant, nullable=False, doc="when it was confirmed there"),
+    Column("ends", Instant, index=True, doc="from when on it is told nothing any more"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("mark", LargeBinary(32), primary_key=True, doc="HMAC of the link's code"),
+    _person(index=True),
+    Column("made", Instant, nullable=False, index=True),
+    Column("spent", Instant, doc="when it was opened, or another one took its place"),
+    Column("opener", LargeBinary(32), doc="HMAC of the id of who opened it and may confirm"),
+)
+
+recovery_marks = Table(
+    "recovery_marks",
+    metadata,
+    _person(primary_key=True),
+    Column("mark", LargeBinary(32), nullable=False, index=True, doc="HMAC of the code"),
 )
 
 holds = Table(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
 
-from bot.store import audit, faces, people
+from bot.store import audit, faces, people, seals
 from bot.store.database import insert_of
 from bot.store.schema import audit as audit_table
 from bot.store.schema import enrolments, takeover
@@ -41,15 +41,20 @@ async def plan(work: Work, embedder: str, replaces: str, notice_days: float) -> 
         "replaces": replaces,
         "due": now + timedelta(days=notice_days) if waits else now,
     }
+    values["seal"] = seals.of_row(work, takeover, {"id": _ONLY, **values})
     # Of replicas that begin together one makes the row; the others wait for it here, and read it.
     statement = insert_of(work.connection, takeover).values(id=_ONLY, **values)
     made = await work.connection.execute(statement.on_conflict_do_nothing())
-    row = (await work.connection.execute(select(takeover).with_for_update())).one()
+    found = await work.connection.execute(select(takeover).with_for_update())
+    row = found.mappings().one()
     changed = made.rowcount == 1
-    the_same = (row.embedder, row.replaces) == (embedder, replaces)
+    # A date that somebody else has written is no date: the wait begins anew.
+    the_same = seals.is_whole(work, takeover, row)
+    the_same &= (row["embedder"], row["replaces"]) == (embedder, replaces)
     if the_same and not await _is_yet_to_come(work, now):
-        values["due"] = row.due if notice_days or row.due <= now else now
-    if (row.embedder, row.replaces, row.due) != (embedder, replaces, values["due"]):
+        values["due"] = row["due"] if notice_days or row["due"] <= now else now
+        values["seal"] = seals.of_row(work, takeover, {"id": _ONLY, **values})
+    if {**row} != {"id": _ONLY, **values}:
         await work.connection.execute(update(takeover).values(values))
         changed = True
     due: datetime = values["due"]

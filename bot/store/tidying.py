@@ -1,31 +1,39 @@
-"""Retention: what was kept long enough goes, each kind in a transaction of its own.
+"""Retention: what was kept long enough goes, of each person in a transaction of its own.
 
 Knows nothing about when it is called or how people are told.
 """
 
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, RowMapping, Table, delete, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, delete, func, select, union, update
 
-from bot.store import audit, faces, holds, people
+from bot.store import audit, faces, holds, people, seals
 from bot.store.attempts import LOCK_WINDOW
+from bot.store.errors import Tampered
 from bot.store.flows import LONGEST
+from bot.store.limits import LIMITS
+from bot.store.rights import to_be_held_until
 from bot.store.schema import (
     attempts,
     captures,
     challenges,
     consents,
+    contacts,
     enrolments,
     fingerprints,
     flows,
+    invitations,
 )
 from bot.store.schema import audit as audit_table
 from bot.store.schema import people as people_table
 from bot.store.types import Retention
 from bot.store.work import CLOCKS_DIFFER, Work
 
-# Attempts count for this long, whatever their retention.
-_ATTEMPTS_COUNT = 2 * LOCK_WINDOW
+ATTEMPTS_COUNT = LIMITS.draw_window + LOCK_WINDOW
+"""How long attempts are kept at least, because they count."""
 
 _AWAY = timedelta(days=7)
 """For how long nobody need have seen the clock for what it says to be doubted."""
@@ -39,9 +47,12 @@ _PAST = (
     attempts.c.ended,
     captures.c.seen,
     consents.c.given,
+    contacts.c.since,
+    invitations.c.made,
     enrolments.c.since,
     enrolments.c.noticed,
     people_table.c.locked,
+    people_table.c.drawn,
 )
 """Moments that are never to come."""
 
@@ -86,6 +97,12 @@ async def _any(work: Work, *conditions: ColumnElement[bool]) -> bool:
 async def _forget_what_is_to_come(work: Work, now: datetime) -> None:
     """Set moments that a clock wrote which was ahead to now, the latest that they can have been."""
     latest = now + CLOCKS_DIFFER
+    for moment in (*_PAST, enrolments.c.last_used, challenges.c.drawn):
+        theirs = select(moment.table.c.person).where(moment > latest).distinct()
+        for code in sorted((await work.connection.execute(theirs)).scalars().all()):
+            await people.lock(work, code)
+            if moment.table is captures:
+                await _see(work, code)
     for moment in _PAST:
         await work.connection.execute(
             update(moment.table).where(moment > latest).values({moment: now})
@@ -97,31 +114,45 @@ async def _forget_what_is_to_come(work: Work, now: datetime) -> None:
     await _delete(work, challenges, challenges.c.drawn > latest)
 
 
-async def old_flows(work: Work) -> int:
-    """Delete the flows whose deadline is past; returns how many."""
+async def with_old(work: Work, retention: Retention) -> Sequence[bytes]:
+    """Codes of people of whom something was kept long enough."""
+    each = [select(table.c.person).where(old) for table, old in _old(work, retention).items()]
+    return sorted((await work.connection.execute(union(*each))).scalars().all())
+
+
+async def drop_old(work: Work, code: bytes, retention: Retention) -> Counter[str]:
+    """Delete what was kept long enough of a person; returns how many rows of which table."""
+    counts = Counter[str]()
+    if await people.lock(work, code) is None:
+        return counts
+    for table, old in _old(work, retention).items():
+        if table is captures:
+            await _see(work, code)
+            theirs = select(captures.c.id).where(captures.c.person == code, old)
+            await _delete(work, fingerprints, fingerprints.c.capture.in_(theirs))
+        counts[table.name] += await _delete(work, table, old & (table.c.person == code))
+    return counts
+
+
+def _old(work: Work, retention: Retention) -> dict[Table, ColumnElement[bool]]:
+    """Which rows of a person were kept long enough, by table."""
     now = work.clock()
-    over = (flows.c.deadline <= now) | (flows.c.deadline > now + LONGEST)
-    return await _delete(work, flows, over)
+    attempts_age = max(timedelta(days=retention.audit_days), ATTEMPTS_COUNT)
+    return {
+        flows: (flows.c.deadline <= now) | (flows.c.deadline > now + LONGEST),
+        challenges: challenges.c.drawn <= now - timedelta(hours=retention.challenges_hours),
+        # While there is a face, nothing that was sent for it may be sent again.
+        captures: (captures.c.seen <= now - timedelta(days=retention.captures_days))
+        & captures.c.person.not_in(select(enrolments.c.person)),
+        attempts: attempts.c.begun <= now - attempts_age,
+    }
 
 
-async def old_challenges(work: Work, retention: Retention) -> int:
-    """Delete old challenges; returns how many."""
-    age = timedelta(hours=retention.challenges_hours)
-    return await _delete(work, challenges, challenges.c.drawn <= work.clock() - age)
-
-
-async def old_captures(work: Work, retention: Retention) -> int:
-    """Delete old captures with their fingerprints; returns how many."""
-    old = captures.c.seen <= work.clock() - timedelta(days=retention.captures_days)
-    theirs = select(captures.c.id).where(old)
-    await _delete(work, fingerprints, fingerprints.c.capture.in_(theirs))
-    return await _delete(work, captures, old)
-
-
-async def old_attempts(work: Work, retention: Retention) -> int:
-    """Delete old attempts; returns how many."""
-    age = max(timedelta(days=retention.audit_days), _ATTEMPTS_COUNT)
-    return await _delete(work, attempts, attempts.c.begun <= work.clock() - age)
+async def _see(work: Work, code: bytes) -> None:
+    """Have a person's captures change; where somebody else has changed them that stays seen."""
+    if code in work.changing:
+        with contextlib.suppress(Tampered):
+            await seals.require(work, code)
 
 
 async def old_audit(work: Work, retention: Retention) -> int:
@@ -151,10 +182,16 @@ async def idle(work: Work, retention: Retention) -> tuple[list[bytes], list[tupl
 
 async def leave(work: Work, code: bytes, retention: Retention) -> bool:
     """Erase a person whose templates were idle for too long, if they still are."""
-    person = await people.find_by_code(work, code)
+    person = await people.lock(work, code)
     row = None if person is None else await faces.row_of(work, person)
-    if row is None or row["noticed"] is None or faces.deleted_on(row, retention) > work.clock():
+    if person is None or row is None or row["noticed"] is None:
         return False
+    if faces.deleted_on(row, retention) > work.clock():
+        return False
+    if not person.broken:
+        # As with /forget: whoever waited for this with somebody's account waits a little longer.
+        until = await to_be_held_until(work, person, retention)
+        await holds.leave(work, person.telegram_id, until)
     await people.erase(work, code)
     await audit.append(work, "left_idle")
     return True

@@ -4,8 +4,10 @@ Every row that says something of a person has a random mark, which is in every c
 says nothing about whom it is about. Erasing leaves the mark in the table `tombstones`, and in a
 file beside the database: the table is lost when an older database takes its place, by whatever
 means, and the file is not. At every start each learns what only the other knows, and what has a
-tombstone is erased. With PostgreSQL the file is wherever the store's `tombstones` says; each
-replica has its own, and learns from the table what the others erased. Knows nothing about people.
+tombstone is erased (`bot.store.restoring`). There are marks of what ended while its person stayed
+(`bot.store.endings`), and one that says that no row is without a seal any more (`bot.store.seals`).
+With PostgreSQL the file is wherever the store's `tombstones` says; each replica has its own, and
+learns from the table what the others erased. Knows nothing about people.
 """
 
 import os
@@ -13,10 +15,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from bot.store.database import insert_of
-from bot.store.schema import people, preferences, tombstones
+from bot.store.schema import tombstones
 from bot.store.work import Work
 
 _LINE = re.compile(r"[0-9a-f]{64}")
@@ -60,14 +62,10 @@ async def read(work: Work) -> frozenset[bytes]:
     return frozenset(bytes(mark) for mark in marks)
 
 
-async def learn(work: Work, marks: Iterable[bytes]) -> int:
-    """Add marks to the table and erase whatever has one; returns how many rows were erased."""
-    for mark in set(marks) - await read(work):
+async def add(work: Work, marks: Iterable[bytes]) -> bool:
+    """Add marks to the table; whether there were any that it lacked."""
+    new = set(marks) - await read(work)
+    for mark in new:
         statement = insert_of(work.connection, tombstones).values(mark=mark)
         await work.connection.execute(statement.on_conflict_do_nothing())
-    marked = select(tombstones.c.mark)
-    erased = 0
-    for table in (people, preferences):
-        result = await work.connection.execute(delete(table).where(table.c.mark.in_(marked)))
-        erased += result.rowcount
-    return erased
+    return bool(new)

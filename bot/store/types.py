@@ -22,6 +22,7 @@ class FlowKind(StrEnum):
     VERIFY = "verify"
     FORGET = "forget"
     RESET = "reset"
+    MOVE = "move"
 
 
 class Right(StrEnum):
@@ -142,13 +143,49 @@ class Barred:
     """Why a person may not try now.
 
     Attributes:
-        reason: "delay" after failures in a row; "locked" until the recovery code or an operator;
-            "spent" or "expired" for a challenge or its flow.
-        until: when a delay is over; None for the others.
+        reason: "delay" after failures in a row; "draws" after challenges by video that were not
+            passed; "locked" until the recovery code or an operator; "spent" or "expired" for a
+            challenge or its flow.
+        until: when a delay or the wait for a draw is over; None for the others.
     """
 
-    reason: Literal["delay", "locked", "spent", "expired"]
+    reason: Literal["delay", "draws", "locked", "spent", "expired"]
     until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """The other account that is told when something happens to a person's login.
+
+    Attributes:
+        id: random; buttons name it.
+        telegram_id: the other account's, which is also its chat's.
+        language: in which it was confirmed.
+        since: when it was confirmed there.
+        ends: from when on it is told nothing any more, if somebody asked for that.
+    """
+
+    id: int
+    telegram_id: int
+    language: str
+    since: datetime
+    ends: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What a person is to be told of attempts that they may not have made.
+
+    Attributes:
+        kind: "unanswered" for challenges by video that were not passed, "failures" where a lock
+            comes near, "locked".
+        failures: since the last pass.
+        limit: so many lock.
+    """
+
+    kind: str
+    failures: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +197,35 @@ class Receipt:
         when: when it happened.
         counts: how many of each kind of thing were erased, by name of the kind.
         held_until: from when on the person may enroll again; None where they may at once.
+        contact: which account was told of their login; none where there was none.
+        left: Telegram ids of those whose contact they were.
     """
 
     number: str
     when: datetime
     counts: Mapping[str, int]
     held_until: datetime | None = None
+    contact: Contact | None = None
+    left: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What was ended of a backup because it had ended since, or was under way.
+
+    Attributes:
+        erased: rows of people who were erased.
+        faces: that were replaced; whoever has none now enrolls again.
+        codes: recovery codes that were used or replaced.
+        locks: that are in force again.
+        waits: after which a face might have been replaced.
+    """
+
+    erased: int = 0
+    faces: int = 0
+    codes: int = 0
+    locks: int = 0
+    waits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +253,13 @@ class Tidied:
             again in every round until `mark_noticed`; whoever tells them claims it first.
         announcements: (Telegram id, date) of those to be told that another embedder takes over from
             theirs on that date; again in every round until `mark_announced`, claimed likewise.
+        alarms: Telegram ids of those for whom there is an `Alarm`; see `Store.claim_alarm`.
     """
 
     counts: Mapping[str, int]
     notices: tuple[tuple[int, datetime], ...]
     announcements: tuple[tuple[int, datetime], ...]
+    alarms: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +268,9 @@ class Retention:
 
     Attributes:
         challenges_hours: challenges, from when they were drawn.
-        captures_days: marks of photos and clips seen, from when they came.
-        audit_days: entries of the audit trail, and attempts.
+        captures_days: marks of photos and clips seen, from when they came, of who has no face here;
+            of who has one they are kept.
+        audit_days: entries of the audit trail; attempts, too, but not before they count no more.
         idle_days: templates that nobody uses.
         notice_days: how long before that the person is told.
         hold_hours: marks of those who were erased, who may not enroll again meanwhile.

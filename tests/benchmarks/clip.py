@@ -24,7 +24,7 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Table
 
-from engine import decoder, embed, pipeline, submission, threads
+from engine import decoder, embed, pipeline, threads
 from engine.client import EmbeddedEngine
 from engine.clip import LIMITS, PROGRAM
 from engine.decoder import Ending
@@ -85,7 +85,7 @@ class Stages:
     def __init__(self, seer):
         self.spent = {}
         self._places = [
-            (submission, "fingerprint", "fingerprint"),
+            (pipeline, "pattern", "pattern"),
             (seer._detector, "detect", "detect"),
             (seer, "_cut", "cut"),
             (pipeline, "quality", "quality"),
@@ -131,9 +131,9 @@ async def by_stage(seer, files, rounds):
     spent = dict(stages.spent)
     seen = spent.pop("see")
     spent["rest of seeing"] = seen - sum(
-        spent[name] for name in ("detect", "cut", "quality", "embed")
+        spent[name] for name in ("detect", "cut", "quality", "pattern", "embed")
     )
-    spent["event loop and pictures"] = here - seen - spent["fingerprint"]
+    spent["event loop and pictures"] = here - seen
     decoded = [decode(clip, demuxer_of(clip)) for clip in files * rounds]
     spent["decode"] = sum(one["cpu_s"] for one in decoded)
     return {

@@ -27,6 +27,7 @@ from bot.store import add_key
 from bot.store.migrate import _migrate
 from engine import picture as pictures
 from engine.errors import BrokenImage, EmptyImage, NotAnImage, NotAVideo
+from engine.fingerprint import PATTERN_BYTES
 from engine.types import (
     Analysis,
     EngineInfo,
@@ -91,6 +92,12 @@ def face(
         pose=Pose(0.0, 0.56),
         matches=matches() if found is None else found,
     )
+
+
+def pattern(*mark: int) -> bytes:
+    """A face's pattern, another one for each mark."""
+    lot = np.random.default_rng(mark)
+    return lot.integers(-127, 128, PATTERN_BYTES, dtype=np.int8).tobytes()
 
 
 def analysis(*faces: Face) -> Analysis:

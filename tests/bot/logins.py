@@ -19,7 +19,7 @@ from bot.sandbox import Person, Sandbox
 from bot.sandbox.client import Message
 from bot.texts import say
 from engine.decision import LoginCalibration, OperatingPoint
-from engine.types import Analysis, EngineInfo, Face, Pose, Quality
+from engine.types import Analysis, EngineInfo, Face, Pose, Quality, Track
 from tests.bot import fakes
 from tests.bot.fakes import FakeEngine, picture
 
@@ -94,7 +94,13 @@ class LoginEngine(FakeEngine):
     def _look(self, photo: bytes) -> Analysis:
         self.shots += 1
         seen = (good_face(self.person, self.shots),) if self.faces is None else self.faces
-        return replace(fakes.analysis(*seen), fingerprint=hashlib.sha256(photo).digest())
+        pattern = fakes.pattern(*hashlib.sha256(photo).digest())
+        faces = [replace(face, pattern=pattern) for face in seen]
+        return replace(fakes.analysis(*faces), bundle=self.bundle)
+
+    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+        seen = await super().track(clip, timeout_s=timeout_s)
+        return replace(seen, bundle=self.bundle)
 
     async def info(self) -> EngineInfo:
         return replace(await super().info(), login=self.login)

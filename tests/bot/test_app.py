@@ -91,7 +91,7 @@ async def test_a_lookalike_leaves_nothing_on_disk(tmp_path: Path) -> None:
         await ana.send_album(photos[1:])
         assert all(card.photo for card in await ana.replies(2))
         _, out, _ = await stop(bot)
-    own = {"bot.db", "bot.db-wal", "bot.db-shm", "bot.db.lock", "ids.key"}
+    own = {"bot.db", "bot.db-wal", "bot.db-shm", "bot.db.lock", "bot.db.tombstones", "ids.key"}
     operators = {"template.keys", ".template.keys.lock"}
     harmless = (os.devnull, f"os.mkdir {tmp_path}")
     written = [path for path in json.loads(out) if path not in harmless]

@@ -29,7 +29,7 @@ from tests.bot.logins import (
     login_bot,
     verify,
 )
-from tests.bot.store.places import Place
+from tests.bot.rewriting import rewrite
 
 NOT_DELETED = Fault(FaultKind.SERVER_ERROR, count=20, method="deleteMessage", status=400)
 
@@ -369,8 +369,7 @@ async def test_a_wait_that_a_clock_noted_which_was_ahead_is_as_long_as_any(tmp_p
 
 async def set_ahead(folder: Path, table: str, column: str) -> None:
     """As though the clock had been three days ahead when it was written."""
-    place = Place(folder, folder / "bot.db")
-    await place.sql(f"UPDATE {table} SET {column} = {column} + 3600000000 * 72")
+    await rewrite(folder, f"UPDATE {table} SET {column} = {column} + 3600000000 * 72")
 
 
 def other_model() -> LoginEngine:
@@ -382,8 +381,7 @@ def other_model() -> LoginEngine:
 
 
 async def let_the_wait_be_over(folder: Path) -> None:
-    place = Place(folder, folder / "bot.db")
-    await place.sql("UPDATE people SET reset_due = reset_due - 3600000000 * 24")
+    await rewrite(folder, "UPDATE people SET reset_due = reset_due - 3600000000 * 24")
 
 
 async def test_after_a_takeover_a_thief_of_the_account_gets_no_shortcut(tmp_path: Path) -> None:
@@ -469,8 +467,36 @@ async def test_selfies_of_two_models_never_meet(tmp_path: Path) -> None:
         await ana.reply()
         engine.login = other_model().login
         await ana.send_photo(shots.new())
-        assert (await ana.reply()).text == say("en", "enroll.changed")
-        await enroll(ana, shots)
+        said = (await ana.reply()).text
+        assert said.startswith(say("en", "enroll.changed", count=1))
+        assert say("en", "enroll.next", number=1, of=SELFIES) in said
+        for _ in range(SELFIES - 2):
+            await ana.send_photo(shots.new())
+            await ana.reply()
+        await ana.send_photo(shots.new())
+        code_of(await ana.reply())
+        assert (await ana.reply()).text == say("en", "enroll.done", days=365)
+
+
+async def test_a_model_that_changes_between_the_question_and_the_look_stores_nothing(
+    tmp_path: Path,
+) -> None:
+    engine, shots = LoginEngine(), Shots()
+    look = engine.see
+    async with login_bot(tmp_path, engine) as sandbox:
+        ana = await english(sandbox)
+        await agree(ana)
+
+        def rolled_out(photo: bytes) -> Analysis:
+            seen = look(photo)  # by the old one
+            engine.bundle = "newer@00000000"
+            return seen
+
+        engine.see = rolled_out
+        await ana.send_photo(shots.new())
+        assert (await ana.reply()).text == say("en", "refusal.model_changed")
+        engine.see = look
+        await capture_all(ana, shots)
 
 
 async def test_no_recovery_code_is_in_force_that_telegram_did_not_deliver(tmp_path: Path) -> None:
@@ -507,8 +533,9 @@ async def test_a_recovery_code_that_did_not_come_into_force_is_deleted(tmp_path:
         for _ in range(SELFIES - 1):
             await ana.send_photo(shots.new())
             await ana.reply()
-        place = Place(tmp_path, tmp_path / "bot.db")
-        await place.sql("UPDATE people SET locked = 1")  # as another device may do meanwhile
+        await rewrite(
+            tmp_path, "UPDATE people SET locked = 1"
+        )  # as another device may do meanwhile
         await ana.send_photo(shots.new())
         shown = await ana.reply()
         assert code_of(shown)

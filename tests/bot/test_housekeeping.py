@@ -149,7 +149,7 @@ async def test_a_clock_that_leapt_erases_nothing_and_tells_nobody_until_it_is_be
     bot = cast("Bot", telegram)
     async with place.store() as store:
         await idle(store, ANA)
-        await store.claim_capture(ANA, "1", b"1")
+        await store.claim_capture(BEN, "1", b"1")
         for _ in range(5):
             await tidy(store, bot)
             place.clock.advance(days=1)
@@ -157,13 +157,13 @@ async def test_a_clock_that_leapt_erases_nothing_and_tells_nobody_until_it_is_be
         caplog.clear()
         await tidy(store, bot)
         assert telegram.sent == []
-        assert (await store.export(ANA))["captures"]["count"] == 1
+        assert (await store.export(BEN))["captures"]["count"] == 1
         told = caplog.text
         assert moment(place.clock.now + timedelta(days=3)) in told
         assert "python -m bot db clock" in told
         await store.confirm_clock()
         await tidy(store, bot)
-        assert (await store.export(ANA))["captures"]["count"] == 0
+        assert (await store.export(BEN))["captures"]["count"] == 0
         assert [person for person, _ in telegram.sent] == [ANA]
 
 

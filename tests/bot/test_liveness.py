@@ -65,7 +65,7 @@ def film(
         if index % 2 == 0:
             own = replace(own, embedding=np.array([1, index % 7, 0, 0], np.float32))
         turned_deg = None if index < 3 else (1.5, 0.5)
-        frames.append(Frame(start_s + index * dt, own, 0, bytes(32), turned_deg))
+        frames.append(Frame(start_s + index * dt, own, 0, turned_deg))
     return track(frames)
 
 
@@ -508,7 +508,6 @@ wild_faces = st.builds(
             time_s=st.one_of(numbers, st.floats(0, 15)),
             face=st.one_of(st.none(), wild_faces),
             others=st.integers(-1, 3),
-            fingerprint=st.just(bytes(32)),
             turned_deg=st.one_of(st.none(), st.tuples(numbers, numbers)),
         ),
         max_size=30,

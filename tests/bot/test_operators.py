@@ -1,6 +1,10 @@
 """Keys, database and people from the command line; on real files."""
 
 import asyncio
+import json
+import sqlite3
+import stat
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +14,7 @@ from typer.testing import CliRunner
 from bot import storing
 from bot.__main__ import main
 from bot.settings import StoreChoice
-from bot.store import Enrolment, FlowKind, Store, Vault
+from bot.store import Enrolment, FlowKind, Right, Store, Vault
 from tests.bot.logins import vector
 
 RUNNER = CliRunner()
@@ -125,3 +129,34 @@ def test_keys_from_the_environment_are_not_changed(monkeypatch: pytest.MonkeyPat
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "mysql://here")
     assert "DATABASE_URL" in run("db", "check", code=2)
+
+
+def test_forged_rows_are_named_and_a_restore_says_what_it_ended() -> None:
+    run("keys", "new")
+    asyncio.run(enroll())
+    assert "as the bot left them" in run("db", "check")
+    run("db", "backup", "copy.db")
+    asyncio.run(replaced())
+    assert "1 faces that were replaced" in run("db", "restore", "copy.db")
+    with closing(sqlite3.connect("run/face-matcher.db")) as connection, connection:
+        connection.execute("UPDATE people SET reset_due = 1")
+    told = run("db", "check", code=1)
+    assert "people: of person" in told
+    assert str(ANA) not in told
+
+
+async def replaced() -> None:
+    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+        await store.schedule_reset(ANA, delay_s=0)
+        flow = await store.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
+        given = Enrolment("fake", vector(1)[None], "1", None, "en", Right.WAIT)
+        assert await store.enroll(flow, given)
+
+
+def test_a_person_s_data_is_written_for_them_alone() -> None:
+    run("keys", "new")
+    asyncio.run(enroll())
+    run("export", str(ANA), "ana.json")
+    assert stat.S_IMODE(Path("ana.json").stat().st_mode) == 0o600
+    assert len(json.loads(Path("ana.json").read_text())["templates"]["vectors"]) == 1
+    assert "File exists" in run("export", str(ANA), "ana.json", code=1)

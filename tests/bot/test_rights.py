@@ -2,6 +2,8 @@
 
 import base64
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,9 @@ async def test_mydata_is_a_file_with_everything(tmp_path: Path) -> None:
         answer = await ana.reply()
         assert answer.document
         data = json.loads(await ana.download(answer.document))
-        assert data
+        assert data["enrolled"]["templates"] > 0
+        assert data["enrolled"]["embedder"]
+        assert "vector" not in json.dumps(data), "whoever has the chat would have the face"
 
 
 async def test_forget_erases_and_gives_a_receipt(tmp_path: Path) -> None:
@@ -71,3 +75,27 @@ def scan(folder: Path, canaries: list[bytes]) -> None:
         content = path.read_bytes()
         for canary in canaries:
             assert canary not in content, path.name
+
+
+async def test_whose_rows_somebody_changed_hears_that_the_operator_has_to_look(
+    tmp_path: Path,
+) -> None:
+    shots = Shots()
+    async with login_bot(tmp_path, LoginEngine()) as sandbox:
+        ana = await english(sandbox)
+        await enroll(ana, shots)
+        forge(tmp_path)
+        for command in ("/verify", "/mydata", "/enroll"):
+            await ana.send_text(command)
+            told = (await ana.reply()).text
+            assert told.startswith(say("en", "turned.tampered", code="\0").split("\0")[0])
+        await ana.send_text("/forget")
+        asked = await ana.reply()
+        await ana.press(asked, say("en", "buttons.forget_yes"))
+        assert "Receipt" in (await ana.edited(asked)).text
+
+
+def forge(folder: Path) -> None:
+    (database,) = folder.rglob("*.db")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE people SET reset_due = 1")

@@ -31,9 +31,19 @@ FAMILIES = {
     "verify.passed_": {"photo", "video"},
     "verify.failed_": {"photo", "video"},
     "verify.left_": {"photo", "video"},
-    "verify.barred_": {"delay", "locked", "spent", "expired"},
+    "verify.barred_": {"delay", "draws", "locked", "spent", "expired"},
+    "notices.": {"unanswered", "failures", "locked"},
     "buttons.": {"agree", "decline", "wait", "keep"},
     "buttons.forget_": {"yes", "no"},
+    "buttons.alerts_": {
+        *("show", "code", "wait", "keep"),
+        *("yes", "no", "stop", "leave"),
+    },
+    "alerts.": {
+        *("confirmed", "confirmed_there", "declined", "declined_there"),
+        *("stop_done", "stop_there", "leave_done", "leave_there"),
+    },
+    "verify.video_": {"replace", "alerts", "move"},
 }
 
 

@@ -23,6 +23,7 @@ from tests.bot.logins import (
     login_bot,
     verify,
 )
+from tests.bot.rewriting import rewrite
 from tests.bot.store.places import Place
 from tests.bot.test_verify import clip_of
 
@@ -107,8 +108,7 @@ async def ask_for_the_wait(person: Person) -> None:
 
 
 async def let_the_wait_be_over(folder: Path) -> None:
-    place = Place(folder, folder / "bot.db")
-    await place.sql("UPDATE people SET reset_due = reset_due - 3600000000 * 24")
+    await rewrite(folder, "UPDATE people SET reset_due = reset_due - 3600000000 * 24")
 
 
 async def pass_by_video(person: Person, engine: LoginEngine) -> str:
@@ -188,8 +188,7 @@ async def test_forgetting_does_not_put_another_face_there_at_once(tmp_path: Path
 
 
 async def lock(folder: Path) -> None:
-    place = Place(folder, folder / "bot.db")
-    await place.sql("UPDATE people SET locked = 1")
+    await rewrite(folder, "UPDATE people SET locked = 1")
 
 
 async def test_a_lock_does_not_end_by_waiting(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from bot.request import Request
 from bot.sandbox import Fault, FaultKind, Sandbox
 from bot.store import Attempt, Store
 from bot.texts import say
-from bot.verify import AskConsent, Remind, Terms, Verifying
+from bot.verify import Alarm, Remind, Terms, Verifying
 from engine import errors
 from engine.types import Analysis, Track
+from tests.bot import fakes
 from tests.bot.fakes import picture
 from tests.bot.logins import (
     CALIBRATION,
@@ -36,6 +37,7 @@ from tests.bot.logins import (
     vector,
     verify,
 )
+from tests.bot.rewriting import rewrite
 from tests.bot.store.places import Place
 from tests.bot.test_liveness import film, path
 
@@ -130,9 +132,9 @@ async def test_too_late_is_too_late(tmp_path: Path) -> None:
         asked = await ana.reply()
         await ana.send_photo(shots.new(), reply_to=asked, age_s=-30)
         assert (await ana.reply()).text.startswith(say("en", "refusal.too_late"))
-        # The challenge is over, whatever comes now.
-        await ana.send_photo(shots.new(), reply_to=asked)
-        assert (await ana.reply()).photo
+        # The challenge is over, whatever comes now; and it does not stay in the chat either.
+        await ana.deleted(await ana.send_photo(shots.new(), reply_to=asked, age_s=-31))
+        assert (await ana.reply()).text.startswith(say("en", "refusal.too_late"))
 
 
 @pytest.mark.parametrize("late_s", [31, 1800])
@@ -172,7 +174,7 @@ async def grow_older(folder: Path, seconds: int) -> None:
     fresh = int((time.time() + 3600) * 1e6)
     while not await place.sql(f"SELECT id FROM flows WHERE deadline > {fresh}"):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    await place.sql(f"UPDATE flows SET deadline = deadline - {seconds} * 1000000")
+    await rewrite(folder, f"UPDATE flows SET deadline = deadline - {seconds} * 1000000")
 
 
 async def test_taking_an_attempt_back_keeps_nobody_waiting_whose_time_is_over() -> None:
@@ -184,7 +186,8 @@ async def test_taking_an_attempt_back_keeps_nobody_waiting_whose_time_is_over() 
         language=cast("Language", None),
         terms=Terms("photo", by_photo=True, photos=2, photo_s=60, video_s=90),
         remind=cast("Remind", None),
-        ask_consent=cast("AskConsent", None),
+        alarm=cast("Alarm", None),
+        then={},
         chance=random.Random(1),
         clock=lambda: datetime.now(UTC),
     )
@@ -357,9 +360,9 @@ def clip_of(person: int, challenge: Challenge) -> Callable[[bytes], Track]:
         for index, frame in enumerate(seen.frames):
             face = frame.face
             if face is not None and face.embedding is not None:
-                face = replace(face, embedding=vector(person, index))
-            mark = hashlib.sha256(clip + bytes([index % 256])).digest()
-            frames.append(replace(frame, face=face, fingerprint=mark))
+                mark = hashlib.sha256(clip + bytes([index % 256])).digest()
+                face = replace(face, embedding=vector(person, index), pattern=fakes.pattern(*mark))
+            frames.append(replace(frame, face=face))
         return replace(seen, frames=tuple(frames))
 
     return watch

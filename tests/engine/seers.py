@@ -10,6 +10,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from engine.fingerprint import PATTERN_BYTES
 from engine.request import PhotoRequest
 from engine.types import Analysis, EngineInfo, Face, Match, Person, Pose, Quality, Verdict
 
@@ -17,6 +18,7 @@ PATIENCE_S = 20.0
 INFO = EngineInfo("1", "tests@0", "none", 2, "cpu")
 PEOPLE = (Person("Ana", "MX", {"es": "pintora", "en": "painter"}), Person("Ben"))
 THUMBNAIL = b"\xff\xd8 a very small picture"
+PATTERN = bytes(range(256)) * 6 + bytes(PATTERN_BYTES - 6 * 256)
 
 
 @dataclass
@@ -66,6 +68,7 @@ class Seer:
             pose=Pose(float("nan") if request.aligned else 0, 0.5),
             matches=people[: request.top_k],
             embedding=np.float32([0.6, 0.8]) if request.embed else None,
+            pattern=PATTERN if request.embed else None,
         )
         return Analysis((face,), width, height, self.bundle)
 

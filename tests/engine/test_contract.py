@@ -40,7 +40,6 @@ from engine.errors import (
     UnsupportedVideo,
     VideoTooLong,
 )
-from engine.fingerprint import fingerprint
 from engine.image import LIMITS, open_photo
 from engine.parallax import Parallax
 from engine.pipeline import Pipeline
@@ -150,20 +149,19 @@ async def test_all_of_a_track_comes(engine: Engine) -> None:
         assert frame.face == expected.faces[0]
         assert frame.face is not None
         assert frame.others == 0
-        assert frame.fingerprint == fingerprint(still.image)
         assert frame.turned_deg == parallax.see(still.image, (96, 64), frame.face)
         if k % 2:
-            assert frame.face.embedding is None
+            assert (frame.face.embedding, frame.face.pattern) == (None, None)
         else:
             assert frame.face.embedding is not None
+            assert frame.face.pattern == seers.PATTERN
             assert frame.face.embedding.dtype == np.float32
             assert frame.face.embedding.tolist() == expected.faces[0].embedding.tolist()
 
 
-async def test_a_fingerprint_comes_with_embeddings(engine: Engine) -> None:
-    analysis = await engine.analyze(photo(), embed=True)
-    assert analysis.fingerprint == fingerprint(open_photo(photo()).image)
-    assert (await engine.analyze(photo())).fingerprint is None
+async def test_a_pattern_comes_with_each_embedding(engine: Engine) -> None:
+    assert (await engine.analyze(photo(), embed=True)).faces[0].pattern == seers.PATTERN
+    assert (await engine.analyze(photo())).faces[0].pattern is None
 
 
 # --- Faults ---

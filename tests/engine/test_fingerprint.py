@@ -1,35 +1,44 @@
-import io
-
 import numpy as np
 from PIL import Image
-from skimage import data
 
-from engine.fingerprint import fingerprint
-from engine.wire import FINGERPRINT_BYTES
+from engine.align import ARCFACE
+from engine.fingerprint import PATTERN_BYTES, SIDE_PX, pattern
 
-
-def bits_apart(one: bytes, other: bytes) -> int:
-    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
+POINTS = ARCFACE * 2 + 150
 
 
-def test_where_it_becomes_brighter_to_the_right() -> None:
-    ramp = np.tile(np.linspace(0, 255, 170), (160, 1)).astype(np.uint8)
-    ramp[80:] = ramp[80:, ::-1]
-    print_of = fingerprint(Image.fromarray(ramp).convert("RGB"))
-    assert print_of == b"\xff" * 16 + b"\0" * 16
-    assert len(print_of) == FINGERPRINT_BYTES
+def test_where_it_is_brighter_than_around() -> None:
+    pixels = np.full((300, 300, 3), 90, np.uint8)
+    pixels[140:160, 140:160] = 200
+    found = np.frombuffer(pattern(Image.fromarray(pixels), POINTS), np.int8)
+    assert len(found) == PATTERN_BYTES
+    rows = found.reshape(SIDE_PX, SIDE_PX)
+    y, x = np.unravel_index(np.argmax(rows), rows.shape)
+    assert abs(x - SIDE_PX // 2) <= 1
+    assert rows[y, x] == 127
+    assert rows[y, x + 6] < 0
 
 
-def test_a_copy_is_near_and_another_picture_is_not() -> None:
-    photo = Image.fromarray(data.astronaut())
-    file = io.BytesIO()
-    photo.resize((300, 300)).save(file, "JPEG", quality=40)
-    copy = fingerprint(Image.open(file).convert("RGB"))
-    assert bits_apart(fingerprint(photo), copy) <= 8
-    other = Image.fromarray(data.chelsea())
-    assert bits_apart(fingerprint(photo), fingerprint(other)) > 80
+def test_a_flat_picture_has_none() -> None:
+    flat = pattern(Image.new("RGB", (500, 500), "teal"), POINTS)
+    assert flat == bytes(PATTERN_BYTES)
 
 
-def test_a_flat_picture_and_a_tiny_one_have_one_too() -> None:
-    assert fingerprint(Image.new("RGB", (384, 384), "teal")) == bytes(FINGERPRINT_BYTES)
-    assert len(fingerprint(Image.new("RGB", (1, 1)))) == FINGERPRINT_BYTES
+def test_what_lies_outside_the_face_does_not_matter() -> None:
+    lot = np.random.default_rng(0)
+    one, other = lot.integers(0, 255, (2, 500, 500, 3), np.uint8)
+    other[60:440, 60:440] = one[60:440, 60:440]
+    first, second = (pattern(Image.fromarray(pixels), POINTS) for pixels in (one, other))
+    assert first == second
+
+
+def test_a_mirror_image_has_the_mirrored_pattern() -> None:
+    rough = np.random.default_rng(0).integers(0, 255, (50, 50, 3), np.uint8)
+    image = Image.fromarray(rough).resize((500, 500), Image.Resampling.BICUBIC)
+    flipped = (POINTS * (-1, 1) + (500, 0))[[1, 0, 2, 4, 3]]
+    mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    own, seen = (
+        np.frombuffer(each, np.int8).reshape(SIDE_PX, SIDE_PX).astype(int)
+        for each in (pattern(image, POINTS), pattern(mirror, flipped))
+    )
+    assert np.abs(own - seen[:, ::-1]).max() <= 8

@@ -70,8 +70,8 @@ GOOD = says(200, analysis_to_json(ANALYSIS, thumbnails=True))
 CLIP = b"a clip of somebody, frame by frame \x00\xff"
 TRACK = Track(
     (
-        Frame(0.0, replace(ANALYSIS.faces[0], matches=()), 1, bytes(32)),
-        Frame(0.1, None, 0, b"\xff" * 32),
+        Frame(0.0, replace(ANALYSIS.faces[0], matches=()), 1),
+        Frame(0.1, None, 0),
     ),
     *(120, 80, 0.2, "tests@0", 0.01, 0.02),
 )

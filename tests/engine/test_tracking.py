@@ -20,11 +20,10 @@ from engine.errors import (
     Unavailable,
     VideoTooLong,
 )
-from engine.fingerprint import fingerprint
 from engine.request import PhotoRequest
 from engine.types import Analysis, Track
 from tests.engine import seers
-from tests.engine.clips import astronaut, children, encode, endless, pictures, turned
+from tests.engine.clips import children, encode, endless, pictures, turned
 from tests.engine.seers import INFO, PATIENCE_S, Seer, photo, until
 
 
@@ -65,6 +64,7 @@ async def test_a_clip_becomes_a_track(seer: Seer) -> None:
         assert frame.face.box == (38, 22, 58, 42)
         assert frame.face.matches == ()
         assert (frame.face.embedding is not None) == (k % 2 == 0)
+        assert (frame.face.pattern is not None) == (k % 2 == 0)
     assert seer.threads.isdisjoint({threading.current_thread().name})
 
 
@@ -78,25 +78,6 @@ async def test_places_are_told_in_pixels_of_the_upright_clip(seer: Seer) -> None
     assert frame.face.box == (350, 630, 370, 650)
     first, _ = seer.seen[0] + seer.seen[1]
     assert first.image.size == (216, 384)
-
-
-async def test_frames_have_fingerprints(seer: Seer) -> None:
-    moving = encode(astronaut(30, side_px=128, step_px=6))
-    async with an_engine(seer) as engine:
-        track = await engine.track(moving)
-    seen = [request.image for batch in seer.seen for request in batch if request.face is None]
-    # Two threads prepare frames, so that they are not seen in their order.
-    assert sorted(frame.fingerprint for frame in track.frames) == sorted(map(fingerprint, seen))
-    assert len({frame.fingerprint for frame in track.frames}) > 5
-
-
-async def test_a_photo_has_one_too_where_embeddings_are_asked_for(seer: Seer) -> None:
-    async with an_engine(seer) as engine:
-        with_embeddings = await engine.analyze(photo(), embed=True)
-        without = await engine.analyze(photo())
-    ((request,), _) = seer.seen
-    assert with_embeddings.fingerprint == fingerprint(request.image)
-    assert without.fingerprint is None
 
 
 async def test_nobody_is_named_and_only_the_followed_face_is_embedded(seer: Seer) -> None:

@@ -11,7 +11,6 @@ from engine.errors import Busy, EngineError, InternalError
 from engine.request import PhotoRequest
 from engine.types import EngineInfo, Frame, Person, Track
 from engine.wire import (
-    FINGERPRINT_BYTES,
     PROBLEMS,
     analysis_from_json,
     analysis_to_json,
@@ -25,7 +24,7 @@ from engine.wire import (
     track_to_json,
 )
 from tests.engine.logins import calibration
-from tests.engine.seers import PEOPLE, THUMBNAIL, seer
+from tests.engine.seers import PATTERN, PEOPLE, THUMBNAIL, seer
 
 
 def through_json(value):
@@ -43,12 +42,22 @@ def test_an_analysis_comes_back_as_it_was():
     assert restored.faces[0].embedding.dtype == np.float32
 
 
-def test_a_fingerprint_comes_back_as_it_was():
-    (analysis,) = seer().analyze([PhotoRequest(Image.new("RGB", (120, 80)))])
-    printed = replace(analysis, fingerprint=bytes(range(FINGERPRINT_BYTES)))
-    record = through_json(analysis_to_json(printed, thumbnails=True))
-    assert analysis_from_json(record) == printed
-    assert analysis_from_json(through_json(analysis_to_json(analysis))).fingerprint is None
+def test_a_pattern_comes_back_as_it_was_with_its_embedding():
+    (analysis,) = seer().analyze([PhotoRequest(Image.new("RGB", (120, 80)), embed=True)])
+    record = through_json(analysis_to_json(analysis))
+    assert analysis_from_json(record).faces[0].pattern == PATTERN
+    for wrong in ("", "AAAA", 5, None, "?" * 2244):
+        record["faces"][0]["pattern"] = wrong
+        with pytest.raises((TypeError, ValueError)):
+            analysis_from_json(record)
+
+
+def test_an_engine_that_tells_no_patterns_is_not_understood():
+    (analysis,) = seer().analyze([PhotoRequest(Image.new("RGB", (120, 80)), embed=True)])
+    record = through_json(analysis_to_json(analysis))
+    del record["faces"][0]["pattern"]
+    with pytest.raises(KeyError):
+        analysis_from_json(record)
 
 
 @pytest.mark.parametrize("turned", [0, 90, 180, 270])
@@ -79,9 +88,9 @@ def a_track():
     (analysis,) = seer().analyze([request])
     (face,) = analysis.faces
     frames = (
-        Frame(0.0, face, 2, bytes(FINGERPRINT_BYTES)),
-        Frame(0.1, replace(face, embedding=None), 0, b"\xff" * FINGERPRINT_BYTES, (1.25, 0.0)),
-        Frame(0.2, None, 0, bytes(range(FINGERPRINT_BYTES))),
+        Frame(0.0, face, 2),
+        Frame(0.1, replace(face, embedding=None, pattern=None), 0, (1.25, 0.0)),
+        Frame(0.2, None, 0),
     )
     return Track(frames, 120, 80, 0.3, "tests@0", 0.01, 0.02)
 
@@ -107,13 +116,13 @@ def test_a_track_comes_back_as_it_was():
     assert restored == replace(track, frames=restored.frames)
     for frame, own in zip(restored.frames, track.frames, strict=True):
         assert (frame.time_s, frame.others) == (own.time_s, own.others)
-        assert frame.fingerprint == own.fingerprint
         assert frame.turned_deg == own.turned_deg
     first, second, third = (frame.face for frame in restored.frames)
     np.testing.assert_array_equal(first.embedding, track.frames[0].face.embedding)
     assert first.box == second.box == track.frames[0].face.box
     assert math.isnan(first.pose.yaw)
-    assert second.embedding is None
+    assert first.pattern == track.frames[0].face.pattern
+    assert (second.embedding, second.pattern) == (None, None)
     assert third is None
 
 
@@ -125,10 +134,8 @@ def test_a_track_comes_back_as_it_was():
         {"frames": [{"time_s": 0}]},
         {"duration_s": None},
         {"duration_s": "1"},
-        {"frames": [{"time_s": 0, "face": None, "others": 0, "fingerprint": "ff"}]},
-        {"frames": [{"time_s": 0, "face": None, "others": 0, "fingerprint": "xy" * 32}]},
-        {"frames": [{"time_s": 0, "face": None, "others": True, "fingerprint": "00" * 32}]},
-        {"frames": [{"time_s": 0, "face": [], "others": 0, "fingerprint": "00" * 32}]},
+        {"frames": [{"time_s": 0, "face": None, "others": True, "turned_deg": None}]},
+        {"frames": [{"time_s": 0, "face": [], "others": 0, "turned_deg": None}]},
     ],
 )
 def test_what_is_no_track_is_not_taken_for_one(change):

@@ -34,7 +34,7 @@ def track(*, lost: range = range(0), flukes: range = range(0)) -> Track:
         found: Face | None = None if index in lost else seen(yaw, pitch)
         if index in flukes:
             found = seen(9 * yaw, 9 * pitch)
-        frames.append(Frame(index / 10, found, 0, b""))
+        frames.append(Frame(index / 10, found, 0))
     return Track(tuple(frames), 384, 384, len(ANGLES) / 10, "v1")
 
 

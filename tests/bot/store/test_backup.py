@@ -3,16 +3,41 @@
 import sqlite3
 import stat
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from bot.store import Barred, FlowKind, Keyring, StoreError, back_up, restore
-from tests.bot.store.places import ANA, BEN, Place, challenged, enroll, fail
+from bot.store import (
+    Barred,
+    Ended,
+    FlowKind,
+    Keyring,
+    Right,
+    StoreError,
+    Tampered,
+    back_up,
+    new_recovery_code,
+    restore,
+)
+from tests.bot.store.places import (
+    ANA,
+    BEN,
+    CODE,
+    CODED,
+    Place,
+    begin,
+    challenged,
+    enroll,
+    enrolment,
+    fail,
+    finish,
+)
 from tests.bot.store.test_rights import live, spellings
 
 
-async def back(place: Place) -> None:
-    await restore(
+async def back(place: Place) -> Ended:
+    return await restore(
         place.folder / "backup.db",
         place.address,
         place.vault,
@@ -41,7 +66,7 @@ async def test_a_backup_brings_back_what_was_there(sqlite: Place) -> None:
         assert await store.flow(ANA) is None
         assert await store.check_audit() is None
     left = {path.name for path in sqlite.folder.iterdir()}
-    assert left == {"bot.db", "backup.db"}, "no temporary file stays behind"
+    assert left == {"bot.db", "backup.db", "bot.db.tombstones"}, "no temporary file stays behind"
 
 
 async def test_a_backup_has_no_flow_no_challenge_and_nobody_in_the_open(sqlite: Place) -> None:
@@ -109,7 +134,8 @@ async def test_a_running_bot_s_database_is_not_replaced(sqlite: Place) -> None:
         with pytest.raises(StoreError, match="is in use: stop the bot"):
             await back(sqlite)
         assert len((await store.export(ANA))["attempts"]) == 1
-    assert {path.name for path in sqlite.folder.iterdir()} == {"bot.db", "backup.db"}
+    left = {path.name for path in sqlite.folder.iterdir()}
+    assert left == {"bot.db", "backup.db", "bot.db.tombstones"}
 
 
 async def test_what_is_no_backup_of_ours_replaces_nothing(sqlite: Place) -> None:
@@ -162,8 +188,96 @@ async def test_a_restored_postgresql_is_settled(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
         flow, nonce = await challenged(store)
-        await store.settle_restored()
+    async with place.store(restored=True) as store:
         assert await store.flow(ANA) is None
         flow = await store.begin_flow(ANA, FlowKind.VERIFY, {}, lifetime_s=60)
         assert await store.begin_attempt(flow, "video", nonce) == Barred("spent")
         assert await store.check_audit() is None
+
+
+async def test_a_replaced_face_and_a_used_code_do_not_come_back(sqlite: Place) -> None:
+    async with sqlite.store() as store:
+        await enroll(store, ANA, CODED)
+        await enroll(store, BEN, replace(CODED, recovery_code=new_recovery_code()))
+        await back_up(sqlite.path, sqlite.folder / "backup.db")
+        await enroll(store, ANA, replace(CODED, recovery_code=None, right=Right.CODE))
+    assert await back(sqlite) == Ended(faces=1, codes=1)
+    async with sqlite.store() as store:
+        assert await store.membership(ANA) is await store.templates(ANA) is None
+        assert not await store.check_recovery_code(ANA, CODE)
+        assert await store.membership(BEN) is not None
+        assert (await store.export(BEN))["recovery_code"]
+        assert await store.check_seals() == []
+        assert await store.check_audit() is None
+        await enroll(store, ANA, enrolment(right=Right.FIRST))  # and from now on it stays
+    async with sqlite.store() as store:
+        assert store.ended == Ended()
+        assert await store.membership(ANA) is not None
+    assert await back(sqlite) == Ended(faces=1, codes=1)
+
+
+async def test_a_lock_since_the_backup_is_in_force_and_a_lifted_one_is_not(sqlite: Place) -> None:
+    async with sqlite.store() as store:
+        for person in (ANA, BEN):
+            await enroll(store, person)
+        await back_up(sqlite.path, sqlite.folder / "backup.db")
+        for person in (ANA, BEN):
+            while await store.barred(person) != Barred("locked"):
+                sqlite.clock.advance(hours=1)
+                await finish(store, await begin(store, person, "photo"), passed=False)
+        assert await store.unlock(BEN)
+    assert await back(sqlite) == Ended(locks=1)
+    async with sqlite.store() as store:
+        assert await store.barred(ANA) == Barred("locked")
+        assert await store.barred(BEN) is None
+        assert await store.check_seals() == []
+        assert await store.unlock(ANA)
+    assert await back(sqlite) == Ended()
+
+
+async def test_a_wait_of_the_backup_is_over_without_its_right(sqlite: Place) -> None:
+    async with sqlite.store() as store:
+        await enroll(store)
+        await store.schedule_reset(ANA, delay_s=60)
+        await back_up(sqlite.path, sqlite.folder / "backup.db")
+        assert await store.cancel_reset(ANA)
+    assert await back(sqlite) == Ended(waits=1)
+    async with sqlite.store() as store:
+        assert await store.reset_due(ANA) is None
+        assert await store.check_seals() == []
+
+
+async def test_whoever_was_erased_since_may_not_enroll_at_once(sqlite: Place) -> None:
+    async with sqlite.store() as store:
+        await enroll(store)
+        await back_up(sqlite.path, sqlite.folder / "backup.db")
+        await store.forget(ANA)
+    assert (await back(sqlite)).erased == 1
+    async with sqlite.store() as store:
+        assert await store.held_until(ANA) == sqlite.clock.now + timedelta(hours=24)
+        flow = await store.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
+        assert not await store.enroll(flow, enrolment(right=Right.FIRST))
+
+
+async def test_people_in_the_middle_of_something_are_whole_after_it(sqlite: Place) -> None:
+    """A backup lacks their conversations and challenges, and is made without keys."""
+    async with sqlite.store() as store:
+        await enroll(store)
+        await challenged(store)
+        await back_up(sqlite.path, sqlite.folder / "backup.db")
+    await back(sqlite)
+    async with sqlite.store() as store:
+        assert await store.check_seals() == []
+        await fail(store)
+
+
+async def test_what_was_forged_before_a_backup_stays_seen(sqlite: Place) -> None:
+    async with sqlite.store() as store:
+        await enroll(store)
+        await challenged(store)
+    await sqlite.sql("UPDATE people SET reset_due = 1")
+    await back_up(sqlite.path, sqlite.folder / "backup.db")
+    await back(sqlite)
+    async with sqlite.store() as store:
+        with pytest.raises(Tampered):
+            await store.membership(ANA)

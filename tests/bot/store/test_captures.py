@@ -1,21 +1,47 @@
 """Photos and clips that came before are known again; by whom depends."""
 
 import asyncio
-import secrets
 
+import numpy as np
 import pytest
 
 from bot.store import Store
-from bot.store.fingerprints import CLIP_DISTANCE, PHOTO_DISTANCE, nearly_same
+from bot.store.fingerprints import (
+    CLIP_DISTANCE,
+    FINGERPRINT_BYTES,
+    PHOTO_DISTANCE,
+    distances,
+    fingerprint,
+    is_copy,
+    signs,
+)
+from engine.fingerprint import SIDE_PX
+from tests.bot.fakes import pattern
 from tests.bot.store.places import ANA, BEN, Place
 
 
-def flipped(fingerprint: bytes, bits: int) -> bytes:
-    """A fingerprint at a distance."""
-    return (int.from_bytes(fingerprint, "big") ^ ((1 << bits) - 1)).to_bytes(32, "big")
+def blended(one: bytes, other: bytes, share: float) -> bytes:
+    """A pattern between two."""
+    a, b = (np.frombuffer(each, np.int8).astype(np.float64) for each in (one, other))
+    return np.rint((1 - share) * a + share * b).astype(np.int8).tobytes()
 
 
-PRINT = secrets.token_bytes(32)
+def near(one: bytes, least: float, most: float) -> bytes:
+    """A pattern at a distance from another one."""
+    for share in np.arange(0.02, 1, 0.01):
+        found = blended(one, pattern(99), float(share))
+        if least < distances(found, signs([fingerprint(one)])).item() <= most:
+            return found
+    raise AssertionError("none is so far")
+
+
+def mirrored(one: bytes) -> bytes:
+    return np.frombuffer(one, np.int8).reshape(SIDE_PX, SIDE_PX)[:, ::-1].tobytes()
+
+
+PATTERN = pattern(0)
+COPY = near(PATTERN, 0.8 * PHOTO_DISTANCE, PHOTO_DISTANCE)
+NO_COPY = near(PATTERN, PHOTO_DISTANCE, 1.5 * PHOTO_DISTANCE)
 
 
 async def test_a_file_or_its_bytes_are_new_once_for_everybody(place: Place) -> None:
@@ -39,52 +65,81 @@ async def test_of_two_who_send_the_same_bytes_at_once_one_is_first(place: Place)
         assert sorted(claimed) == [False, False, True]
 
 
-async def test_nearly_the_same_picture_is_known_again_from_the_same_person(store: Store) -> None:
-    assert await store.claim_capture(ANA, "1", b"1", [PRINT])
-    near, far = flipped(PRINT, PHOTO_DISTANCE), flipped(PRINT, PHOTO_DISTANCE + 1)
-    assert not await store.claim_capture(ANA, "2", b"2", [near])
-    assert await store.claim_capture(BEN, "3", b"3", [near])
-    assert await store.claim_capture(ANA, "4", b"4", [far])
+async def test_nearly_the_same_shot_is_known_again_from_the_same_person(store: Store) -> None:
+    assert await store.claim_capture(ANA, "1", b"1", [PATTERN])
+    assert not await store.claim_capture(ANA, "2", b"2", [COPY])
+    assert not await store.claim_capture(ANA, "3", b"3", [mirrored(COPY)])
+    assert await store.claim_capture(BEN, "4", b"4", [COPY])
+    assert await store.claim_capture(ANA, "5", b"5", [NO_COPY])
 
 
-async def test_fingerprints_may_come_later(store: Store) -> None:
+async def test_of_two_copies_at_once_one_is_new(place: Place) -> None:
+    async with place.store() as one, place.store() as other:
+        claimed = await asyncio.gather(
+            one.claim_capture(ANA, "a", b"a", [PATTERN]),
+            other.claim_capture(ANA, "b", b"b", [COPY]),
+        )
+        assert sorted(claimed) == [False, True]
+
+
+async def test_patterns_may_come_later(store: Store) -> None:
     assert await store.claim_capture(ANA, "1", b"1")
     assert await store.claim_capture(ANA, "2", b"2")
-    assert await store.add_fingerprints(ANA, "1", [PRINT])
-    assert not await store.add_fingerprints(ANA, "2", [PRINT])
-    assert not await store.add_fingerprints(ANA, "never claimed", [secrets.token_bytes(32)])
-    assert not await store.add_fingerprints(BEN, "1", [secrets.token_bytes(32)])
+    assert await store.add_fingerprints(ANA, "1", [PATTERN])
+    assert not await store.add_fingerprints(ANA, "2", [PATTERN])
+    assert not await store.add_fingerprints(ANA, "never claimed", [pattern(1)])
+    assert not await store.add_fingerprints(BEN, "1", [pattern(1)])
 
 
 async def test_a_refused_capture_leaves_no_fingerprints(place: Place) -> None:
     async with place.store() as store:
-        assert await store.claim_capture(ANA, "1", b"1", [PRINT])
-        assert not await store.claim_capture(ANA, "2", b"2", [PRINT])
+        assert await store.claim_capture(ANA, "1", b"1", [PATTERN])
+        assert not await store.claim_capture(ANA, "2", b"2", [PATTERN])
         assert len(await place.sql("SELECT * FROM fingerprints")) == 1
 
 
-def test_clips_are_compared_frame_by_frame_and_photos_with_every_frame() -> None:
-    clip = [secrets.token_bytes(32) for _ in range(8)]
-    copy = [flipped(frame, CLIP_DISTANCE) for frame in clip]
-    assert nearly_same(copy, clip)
-    assert nearly_same(copy[:6], clip), "cut short"
-    assert nearly_same([*copy[:5], *(secrets.token_bytes(32) for _ in range(3))], clip), "mostly"
-    assert not nearly_same([flipped(frame, CLIP_DISTANCE + 1) for frame in clip], clip)
-    assert not nearly_same(clip[::-1], clip)
-    assert nearly_same([clip[3]], clip)
-    assert nearly_same(clip, [clip[3]])
-    assert not nearly_same([], clip)
+def kept(*captures: list[bytes]) -> list[list[bytes]]:
+    return [[fingerprint(each) for each in patterns] for patterns in captures]
 
 
-async def test_a_fingerprint_of_another_size_is_refused(store: Store) -> None:
+def test_a_photo_is_compared_with_every_photo_and_every_frame() -> None:
+    clip = [pattern(1, frame) for frame in range(8)]
+    assert is_copy([COPY], kept([pattern(2)], [PATTERN], clip))
+    assert is_copy([blended(clip[3], pattern(3), 0.05)], kept([PATTERN], clip))
+    assert not is_copy([NO_COPY], kept([PATTERN], clip))
+    assert not is_copy([PATTERN], [])
+    assert not is_copy([], kept([PATTERN]))
+
+
+def test_a_clip_with_a_frame_like_a_photo_is_a_copy() -> None:
+    clip = [pattern(1, frame) for frame in range(8)]
+    assert is_copy(clip, kept([pattern(2)], [clip[3]]))
+    assert not is_copy(clip, kept([pattern(2)], [pattern(3)]))
+
+
+def test_a_clip_is_a_copy_where_most_of_it_is_like_frames_of_earlier_clips() -> None:
+    one, other, new = ([pattern(clip, frame) for frame in range(8)] for clip in range(1, 4))
+    copy = [near(frame, 0.5 * CLIP_DISTANCE, CLIP_DISTANCE) for frame in one]
+    earlier = kept(one, other)
+    assert is_copy(copy, earlier)
+    assert is_copy(copy[::-1], earlier), "in any order"
+    assert is_copy([mirrored(frame) for frame in copy], earlier)
+    assert is_copy([*one[:3], *other[5:], *new[:2]], earlier), "cut together"
+    assert not is_copy([*one[:5], *new[:3]], earlier), "a good part is new"
+    assert not is_copy(new, earlier)
+
+
+async def test_a_pattern_of_another_size_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         await store.claim_capture(ANA, "1", b"1", [b"x" * 16])
-    assert await store.claim_capture(ANA, "1", b"1", [PRINT]), "and nothing was kept of it"
+    assert await store.claim_capture(ANA, "1", b"1", [PATTERN]), "and nothing was kept of it"
 
 
 async def test_pads_differ_so_that_people_cannot_be_compared(place: Place) -> None:
     async with place.store() as store:
-        await store.claim_capture(ANA, "1", b"1", [PRINT])
-        await store.claim_capture(BEN, "2", b"2", [PRINT])
+        await store.claim_capture(ANA, "1", b"1", [PATTERN])
+        await store.claim_capture(BEN, "2", b"2", [PATTERN])
         rows = await place.sql("SELECT masked FROM fingerprints")
-    assert len({bytes(masked) for (masked,) in rows} | {PRINT}) == 3
+    found = {bytes(masked) for (masked,) in rows}
+    assert len(found | {fingerprint(PATTERN)}) == 3
+    assert {len(each) for each in found} == {FINGERPRINT_BYTES}

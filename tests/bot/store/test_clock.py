@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from bot.store import Attempt, Barred, FlowKind, Store
+from tests.bot import fakes
 from tests.bot.store.places import (
     ANA,
     CODE,
@@ -134,7 +135,7 @@ async def old(place: Place, store: Store) -> None:
     """A database that has been in use for a fortnight."""
     await enroll(store)
     await fail(store)
-    await store.claim_capture(ANA, "1", b"1", [b"p" * 32])
+    await store.claim_capture(ANA, "1", b"1", [fakes.pattern(0)])
     for _ in range(14):
         place.clock.advance(days=1)
         assert await store.erasing_waits() is None

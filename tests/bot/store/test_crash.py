@@ -12,6 +12,7 @@ from itertools import count
 import numpy as np
 
 from bot.store import Attempt, Barred, FlowKind, Keyring, Right, Store
+from tests.bot import fakes
 from tests.bot.store.crash import Verb, killed
 from tests.bot.store.places import (
     CODE,
@@ -22,6 +23,7 @@ from tests.bot.store.places import (
     enroll,
     enrolment,
     fail,
+    finish,
     vectors,
 )
 
@@ -51,10 +53,15 @@ async def kills(store: Store, place: Place, verb: Verb, prepare: Prepare) -> Asy
             return
 
 
-async def rows(place: Place, table: str, person: int) -> int:
+def literal(place: Place, person: int) -> str:
+    """A person's code, in SQL."""
     code = place.vault.code(person).hex()
-    literal = f"x'{code}'" if place.is_sqlite else f"'\\x{code}'"
-    ((number,),) = await place.sql(f"SELECT count(*) FROM {table} WHERE person = {literal}")
+    return f"x'{code}'" if place.is_sqlite else f"'\\x{code}'"
+
+
+async def rows(place: Place, table: str, person: int) -> int:
+    code = literal(place, person)
+    ((number,),) = await place.sql(f"SELECT count(*) FROM {table} WHERE person = {code}")
     return int(number)
 
 
@@ -135,6 +142,122 @@ async def test_no_challenge_is_met_twice_and_no_attempt_uncounted(place: Place) 
     assert outcomes == {None, "open", "passed"}
 
 
+async def counts(place: Place, person: int) -> tuple[int, int, bool, str | None]:
+    """Failures and voids as they are counted, whether it is locked, and of what is to be told.
+
+    They must be those of the attempts that are there, none lost and none twice.
+    """
+    query = "SELECT failed_photo + failed_video, voided, locked, alarm FROM people WHERE person = "
+    ((failed, voided, locked, alarm),) = await place.sql(query + literal(place, person))
+    query = f"SELECT outcome FROM attempts WHERE person = {literal(place, person)} ORDER BY id"
+    outcomes = [outcome for (outcome,) in await place.sql(query)]
+    if "passed" in outcomes:
+        outcomes = outcomes[len(outcomes) - outcomes[::-1].index("passed") :]
+    assert failed == sum(outcome in ("open", "failed") for outcome in outcomes), outcomes
+    assert voided == outcomes.count("void"), outcomes
+    return failed, voided, locked is not None, alarm
+
+
+async def unmet(store: Store, person: int) -> None:
+    """Two challenges that nobody met are counted; a third is open."""
+    await enroll(store, person)
+    for _ in range(3):
+        await challenged(store, person)
+
+
+async def draws(store: Store, _place: Place, person: int) -> None:
+    await challenged(store, person)
+
+
+async def test_a_draw_that_is_killed_is_counted_once_or_not_at_all(place: Place) -> None:
+    outcomes = set()
+    async with place.store() as store:
+        async for person in kills(store, place, draws, unmet):
+            failed, voided, locked, alarm = await counts(place, person)
+            outcomes.add(failed)
+            assert (voided, locked) == (0, False)
+            assert alarm == ("unanswered" if failed == 3 else None)
+            query = f"SELECT spent FROM challenges WHERE person = {literal(place, person)}"
+            spent = [moment for (moment,) in await place.sql(query)]
+            assert spent.count(None) == 1, "one is open, and those before are counted"
+            assert len(spent) == failed + 1
+        assert await store.check_audit() is None
+    assert outcomes == {2, 3}
+
+
+async def excused(store: Store, person: int) -> None:
+    await enroll(store, person)
+    _, nonce = await challenged(store, person, lifetime_s=0)
+    await store.excuse_challenge(person, nonce)
+
+
+async def tidies(store: Store, place: Place, person: int) -> None:
+    del person
+    place.clock.advance(seconds=1)
+    await store.tidy()
+
+
+async def test_lapses_that_tidying_counts_are_counted_once(place: Place) -> None:
+    outcomes = set()
+    async with place.store() as store:
+        async for person in kills(store, place, tidies, excused):
+            failed, voided, *_ = await counts(place, person)
+            outcomes.add(voided)
+            assert failed == 0
+            place.clock.advance(seconds=1)
+            await store.tidy()
+            assert (await counts(place, person))[:2] == (0, 1)
+        assert await store.check_audit() is None
+    assert outcomes == {0, 1}
+
+
+async def voids(store: Store, _place: Place, person: int) -> None:
+    attempt = await begin(store, person)
+    assert isinstance(attempt, Attempt)
+    await store.void_attempt(attempt, "fault")
+
+
+async def failed_now_and_then(store: Store, person: int) -> None:
+    await enroll(store, person)
+    await fail(store, person, times=2)
+    await finish(store, await begin(store, person), passed=True)
+    await fail(store, person)
+
+
+async def test_a_fault_that_is_killed_too_is_a_failure_or_a_draw(place: Place) -> None:
+    outcomes = set()
+    async with place.store() as store:
+        async for person in kills(store, place, voids, failed_now_and_then):
+            failed, voided, *_ = await counts(place, person)
+            outcomes.add((failed, voided))
+        assert await store.check_audit() is None
+    assert outcomes == {(1, 0), (2, 0), (1, 1)}
+
+
+async def alarmed(store: Store, person: int) -> None:
+    await enroll(store, person)
+    for _ in range(4):
+        await challenged(store, person)
+
+
+async def tells(store: Store, _place: Place, person: int) -> None:
+    alarm = await store.claim_alarm(person, lease_s=60)
+    assert alarm is not None
+    await store.mark_alarmed(person, alarm)
+
+
+async def test_an_alarm_is_told_or_stays(place: Place) -> None:
+    outcomes = set()
+    async with place.store() as store:
+        async for person in kills(store, place, tells, alarmed):
+            *_, alarm = await counts(place, person)
+            outcomes.add(alarm)
+            place.clock.advance(seconds=61)
+            claimed = await store.claim_alarm(person, lease_s=60)
+            assert (claimed is None) == (alarm is None)
+    assert outcomes == {None, "unanswered"}
+
+
 async def forgets(store: Store, _place: Place, person: int) -> None:
     await store.forget(person)
 
@@ -142,7 +265,7 @@ async def forgets(store: Store, _place: Place, person: int) -> None:
 async def everything_kept(store: Store, person: int) -> None:
     await store.choose_language(person, "es")
     await enroll(store, person)
-    await store.claim_capture(person, f"{person}", b"%d" % person, [b"p" * 32])
+    await store.claim_capture(person, f"{person}", b"%d" % person, [fakes.pattern(0)])
     await begin(store, person)
     await challenged(store, person)
 

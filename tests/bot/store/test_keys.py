@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bot.store import FlowKind, Keyring, StoreError, Vault, add_key, retire_key
+from tests.bot import fakes
 from tests.bot.store.places import ANA, BEN, CODE, CODED, Place, enroll, enrolment, vectors
 
 TWO = {"first": b"1" * 32, "second": b"2" * 32}
@@ -96,7 +97,7 @@ async def test_rotation_moves_everybody_and_all_that_is_theirs(place: Place) -> 
         await enroll(store, ANA, CODED)
         await enroll(store, BEN, enrolment(vectors(seed=1)))
         flow = await store.begin_flow(BEN, FlowKind.RESET, {"a": 1}, lifetime_s=60)
-        assert await store.claim_capture(ANA, "file", b"bytes", [b"\x0f" * 32])
+        assert await store.claim_capture(ANA, "file", b"bytes", [fakes.pattern(0)])
     place.keyring = Keyring(TWO)
     async with place.store() as store:
         assert await store.keys_in_use() == {"first": 2}
@@ -113,7 +114,7 @@ async def test_rotation_moves_everybody_and_all_that_is_theirs(place: Place) -> 
             assert abs(found.vectors - vectors(seed=seed)).max() < 1e-6
             assert (await store.export(person))["audit"]
         assert await store.flow(BEN) == flow
-        assert not await store.claim_capture(ANA, "file 2", b"other", [b"\x0f" * 32])
+        assert not await store.claim_capture(ANA, "file 2", b"other", [fakes.pattern(0)])
         assert await store.check_recovery_code(ANA, CODE)
 
 
@@ -167,3 +168,68 @@ async def test_a_wrong_key_refuses_to_start_and_says_which(place: Place) -> None
     place.ids_key = b"i" * 32
     async with place.store() as store:
         assert await store.templates(ANA) is not None, "nothing was lost"
+
+
+async def test_a_running_bot_protects_nobody_by_a_key_that_is_rotated_away(place: Place) -> None:
+    path = place.folder / "template.keys"
+    first = add_key(path)
+    place.keyring = Keyring.load(path)
+    async with place.store() as running:
+        await enroll(running)
+        second = add_key(path)
+        place.keyring = Keyring.load(path)
+        async with place.store() as operating:
+            await operating.rotate_keys()
+            await enroll(running, BEN)
+            assert await operating.keys_in_use() == {second: 2}
+            await operating.give_up_key(first)
+            retire_key(path, first)
+        await enroll(running, 3)
+    place.keyring = Keyring.load(path)
+    async with place.store() as store:
+        for person in (ANA, BEN, 3):
+            assert await store.templates(person) is not None
+
+
+async def test_a_running_bot_protects_nobody_by_a_key_that_is_retired(place: Place) -> None:
+    """It never protected anybody, so that there was nothing to rotate."""
+    path = place.folder / "template.keys"
+    first, old = add_key(path), Keyring.load(path)
+    second = add_key(path)
+    place.keyring = old
+    async with place.store() as running:
+        place.keyring = Keyring.load(path)
+        async with place.store() as operating:
+            await operating.give_up_key(first)
+            retire_key(path, first)
+            await enroll(running)
+            assert await operating.keys_in_use() == {second: 1}
+
+
+async def test_a_key_that_protects_somebody_is_not_given_up(place: Place) -> None:
+    path = place.folder / "template.keys"
+    first = add_key(path)
+    place.keyring = Keyring.load(path)
+    async with place.store() as running:
+        await enroll(running)
+        add_key(path)
+        place.keyring = Keyring.load(path)
+        async with place.store() as operating:
+            with pytest.raises(StoreError, match="still protects 1 people"):
+                await operating.give_up_key(first)
+        await enroll(running, BEN)
+        assert await running.keys_in_use() == {first: 2}
+
+
+async def test_keys_without_a_file_refuse_whom_they_would_lose(place: Place) -> None:
+    place.keyring = Keyring({"first": TWO["first"]})
+    async with place.store() as running:
+        await enroll(running)
+        place.keyring = Keyring(TWO)
+        async with place.store() as operating:
+            await operating.rotate_keys()
+        with pytest.raises(StoreError, match="first was given up"):
+            await enroll(running, BEN)
+    async with place.store() as store:
+        assert await store.templates(ANA) is not None
+        assert await store.keys_in_use() == {"second": 1}

@@ -119,6 +119,9 @@ class Scene:
         async with storing.store(settings) as store:
             yield store, (await self.ana.messages())[-1].raw["chat"]["id"]
 
+    async def sql(self, statement: str) -> list[Any]:
+        return await self._place.sql(statement)
+
     async def rows(self, table: str) -> int:
         ((number,),) = await self._place.sql(f"SELECT count(*) FROM {table}")
         return int(number)
@@ -207,6 +210,24 @@ async def test_nobody_passes_without_a_counted_attempt_or_twice_with_one_challen
             assert (await scene.ana.reply()).text != PASSED
         await verifies(scene.ana, scene.shots)
         heard = await scene.heard(PASSED)
+
+
+async def draws(ana: Person, _shots: Shots) -> None:
+    for _ in range(2):
+        await ana.send_text("/verify")
+        assert (await ana.reply()).photo
+
+
+async def test_a_challenge_that_lapsed_is_counted_once_and_only_if_it_could_be_met(
+    scene: Scene,
+) -> None:
+    async for _ in kills(scene, enrols, draws):
+        query = "SELECT failed_video, voided FROM people"
+        ((failed, voided),) = await scene.sql(query)
+        unmet = await scene.sql("SELECT outcome, reason FROM attempts")
+        assert unmet == [("failed", "unanswered")] * failed
+        assert voided == 0
+        assert len(await scene.sql("SELECT person FROM challenges")) in (failed, failed + 1)
 
 
 async def test_whoever_is_forgotten_is_so_wholly(scene: Scene) -> None:

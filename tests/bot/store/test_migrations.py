@@ -27,6 +27,8 @@ OLD = """
         PRIMARY KEY (place), UNIQUE (update_id));
 """
 
+NEW_OF_PEOPLE = ("failed_photo", "failed_video", "voided", "drawn", "alarm", "heads", "seal")
+
 
 def old_database(place: Place) -> None:
     with closing(sqlite3.connect(place.path)) as connection, connection:
@@ -80,14 +82,23 @@ async def test_a_database_of_before_takeovers_keeps_its_people(place: Place) -> 
     async with place.store() as store:
         await enroll(store)
     for statement in (
+        "DROP TABLE contacts",
+        "DROP TABLE invitations",
+        "DROP TABLE recovery_marks",
         "DROP TABLE holds",
         "DROP TABLE lease",
         "DROP TABLE takeover",
+        "DELETE FROM tombstones",
+        *(f"ALTER TABLE people DROP COLUMN {name}" for name in NEW_OF_PEOPLE),
+        "ALTER TABLE challenges DROP COLUMN excused",
+        "ALTER TABLE audit_ends DROP COLUMN seal",
+        "ALTER TABLE key_marks DROP COLUMN closed",
         "ALTER TABLE enrolments DROP COLUMN claimed",
         "ALTER TABLE enrolments DROP COLUMN announced",
         "UPDATE alembic_version SET version_num = '0002'",
     ):
         await place.sql(statement)
+    place.tombstones.unlink()
     async with place.store() as store:
         assert await store.templates(ANA) is not None
         assert (await store.tidy()).announcements == ()
@@ -102,7 +113,7 @@ async def test_the_erased_stay_erased_in_a_database_of_before(bare_sqlite: Place
     for file in bare_sqlite.folder.glob("bot.db-*"):
         file.unlink()
     bare_sqlite.path.write_bytes(old)
-    async with bare_sqlite.store() as store:
+    async with bare_sqlite.store(restored=True) as store:
         assert await store.language(ANA) is None
         assert await store.language(BEN) == "en"
 

@@ -3,7 +3,10 @@
 from datetime import timedelta
 
 from bot.store import FlowKind, Retention, Store
+from tests.bot import fakes
 from tests.bot.store.places import ANA, BEN, Place, begin, challenged, enroll, fail, finish
+
+EVE = 7_000_000_002
 
 
 async def test_short_lived_things_go_in_their_time(place: Place) -> None:
@@ -11,7 +14,7 @@ async def test_short_lived_things_go_in_their_time(place: Place) -> None:
         await enroll(store)
         await fail(store)
         await challenged(store)
-        await store.claim_capture(ANA, "1", b"1", [b"p" * 32])
+        await store.claim_capture(EVE, "1", b"1", [fakes.pattern(0)])
         await store.begin_flow(BEN, FlowKind.ENROLL, {}, lifetime_s=60)
         assert not any((await store.tidy()).counts.values())
         place.clock.advance(hours=24)
@@ -23,12 +26,15 @@ async def test_short_lived_things_go_in_their_time(place: Place) -> None:
         }
         place.clock.advance(days=29)
         counts = (await store.tidy()).counts
-        assert {name: count for name, count in counts.items() if count} == {"captures": 1}
+        assert {name: count for name, count in counts.items() if count} == {
+            "captures": 1,
+            "people": 1,
+        }
         assert await place.sql("SELECT * FROM fingerprints") == []
         assert await store.claim_capture(BEN, "1", b"1")
         place.clock.advance(days=150)
         counts = (await store.tidy()).counts
-        assert counts["attempts"] == 1
+        assert counts["attempts"] == 2, "one of them by letting a challenge lapse"
         assert counts["audit"] == 3
         assert await store.check_audit() is None
         assert await store.membership(ANA) is not None
@@ -85,6 +91,17 @@ async def test_templates_in_use_stay(place: Place) -> None:
         assert len(await tidied(store, place, 1)) == 1
 
 
+async def test_what_was_sent_for_a_face_is_known_again_while_it_is_here(place: Place) -> None:
+    async with place.store() as store:
+        await enroll(store)
+        await store.claim_capture(ANA, "1", b"1", [fakes.pattern(0)])
+        place.clock.advance(days=300)
+        assert (await store.tidy()).counts["captures"] == 0
+        assert not await store.claim_capture(ANA, "2", b"2", [fakes.pattern(0)])
+        await store.forget(ANA)
+        assert await place.sql("SELECT * FROM fingerprints") == []
+
+
 async def test_retention_is_the_operator_s(place: Place) -> None:
     short = Retention(
         challenges_hours=1, captures_days=1, audit_days=3, idle_days=10, notice_days=2
@@ -92,8 +109,11 @@ async def test_retention_is_the_operator_s(place: Place) -> None:
     async with place.store(retention=short) as store:
         await enroll(store)
         await fail(store)
-        await store.claim_capture(ANA, "1", b"1")
+        await store.claim_capture(EVE, "1", b"1")
         place.clock.advance(days=3)
         counts = (await store.tidy()).counts
-        assert (counts["challenges"], counts["captures"], counts["attempts"]) == (1, 1, 1)
-        assert await tidied(store, place, 5) == ((ANA, timedelta(days=2)),)
+        assert (counts["challenges"], counts["captures"], counts["attempts"]) == (1, 1, 0)
+        place.clock.advance(days=5)
+        done = await store.tidy()
+        assert done.counts["attempts"] == 1, "not before they count no more"
+        assert done.notices == ((ANA, place.clock.now + timedelta(days=2)),)

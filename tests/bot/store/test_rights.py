@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from bot.store import FlowKind, Retention, Right, Store, StoreError
+from bot.store.fingerprints import fingerprint
+from tests.bot import fakes
 from tests.bot.store.places import (
     ANA,
     BEN,
@@ -28,8 +30,9 @@ from tests.bot.store.places import (
 
 NAME = "Ana Canaria"
 FILE = "AgADcanary-file"
+CONTACT = 7_123_456_789
 CONTENT = b"canary content " * 400
-PRINT = bytes(range(100, 132))
+PATTERN = fakes.pattern(0)
 
 
 async def live(store: Store, person: int) -> None:
@@ -39,8 +42,13 @@ async def live(store: Store, person: int) -> None:
     packed = vectors(seed=person).tobytes().hex()
     flow = await store.advance_flow(flow, {"name": NAME, "vectors": packed}) or flow
     assert await store.claim_capture(person, f"{FILE}{person}", CONTENT + bytes([person % 256]))
-    assert await store.add_fingerprints(person, f"{FILE}{person}", [PRINT])
-    assert await store.enroll(flow, enrolment(vectors(seed=person), recovery_code=CODE))
+    assert await store.add_fingerprints(person, f"{FILE}{person}", [PATTERN])
+    code = CODE if person == ANA else CODE[::-1]
+    assert await store.enroll(flow, enrolment(vectors(seed=person), recovery_code=code))
+    link = await store.invite_contact(person)
+    assert link is not None
+    await store.open_invitation(link, CONTACT)
+    await store.answer_invitation(link, CONTACT, "en")
     await fail(store, person, times=2)
     await finish(store, await begin(store, person), passed=True)
     await store.schedule_reset(person, delay_s=60)
@@ -65,7 +73,8 @@ def spellings(person: int) -> list[bytes]:
         CODE.replace("-", "").encode(),
         FILE.encode(),
         CONTENT[:15],
-        PRINT,
+        PATTERN,
+        fingerprint(PATTERN),
     ]
 
 
@@ -96,6 +105,9 @@ async def sealed_rows(place: Place, person: int) -> dict[str, list[bytes]]:
         "flows": ("state",),
         "captures": ("file_mark", "content_mark"),
         "challenges": ("nonce_hash",),
+        "contacts": ("address",),
+        "invitations": ("mark",),
+        "recovery_marks": ("mark",),
     }
     rows: dict[str, list[bytes]] = {}
     for table, columns in wanted.items():
@@ -147,13 +159,16 @@ async def test_forgetting_on_either_database(place: Place) -> None:
             "flows": 1,
             "challenges": 4,
             "attempts": 3,
+            "contacts": 1,
+            "invitations": 1,
+            "recovery_marks": 1,
             "people": 1,
             "preferences": 1,
         }
         assert set((await store.forget(ANA)).counts.values()) == {0}
         assert await store.membership(BEN) is not None
         exported = await store.export(ANA)
-        assert exported["enrolled"] is exported["templates"] is exported["language"] is None
+        assert exported["enrolled"] is exported["language"] is None
         assert exported["audit"] == exported["attempts"] == exported["consents"] == []
         place.clock.advance(hours=24)
         await live(store, ANA)  # and they may come back
@@ -167,11 +182,15 @@ async def test_the_export_is_all_that_is_kept_and_json(place: Place) -> None:
         assert exported["language"] == "es"
         assert exported["enrolled"]["embedder"] == EMBEDDER
         assert exported["enrolled"]["since"] == place.clock.now.isoformat()
-        np.testing.assert_allclose(exported["templates"]["vectors"], vectors(seed=ANA), atol=1e-6)
+        assert exported["enrolled"]["templates"] == 3
+        assert "templates" not in exported, "whoever has the chat would have the face"
+        whole = json.loads(json.dumps(await store.export(ANA, vectors=True)))
+        np.testing.assert_allclose(whole["templates"]["vectors"], vectors(seed=ANA), atol=1e-6)
         assert [each["outcome"] for each in exported["attempts"]] == ["failed", "failed", "passed"]
         assert exported["captures"]["count"] == 1
         assert exported["flow"]["kind"] == "reset"
         assert exported["recovery_code"] is True
+        assert exported["contact"] == {"since": place.clock.now.isoformat(), "ends": None}
         assert exported["challenges"] == 4
         assert exported["audit"][0]["event"] == "enrolled"
         events = [entry["event"] for entry in (await store.export(ANA))["audit"]]
@@ -251,6 +270,7 @@ async def test_a_restored_older_database_does_not_bring_the_erased_back(sqlite: 
         for person in (ANA, BEN):
             assert await store.membership(person) is await store.language(person) is None
         assert await store.check_audit() is None
+        assert await store.unlock(BEN), "and is held as after /forget"
         await enroll(store, BEN)
     async with sqlite.store() as store:
         assert await store.membership(BEN) is not None, "who came back afterwards stays"
@@ -261,7 +281,7 @@ async def test_tombstones_reach_the_file_again_when_it_was_lost(place: Place) ->
         await live(store, ANA)
         await store.forget(ANA)
     marks = {bytes(mark) for (mark,) in await place.sql("SELECT mark FROM tombstones")}
-    assert len(marks) == 2
+    assert len(marks) == 3  # and that all rows have seals
     place.tombstones.unlink()
     async with place.store():
         pass
@@ -271,11 +291,11 @@ async def test_tombstones_reach_the_file_again_when_it_was_lost(place: Place) ->
     async with place.store() as store:
         await live(store, BEN)
         await store.forget(BEN)
-    assert len(await place.sql("SELECT mark FROM tombstones")) == 4
+    assert len(await place.sql("SELECT mark FROM tombstones")) == 5
     async with place.store():
         pass
     whole = [line for line in place.tombstones.read_text().split() if len(line) == 64]
-    assert len(whole) == len(set(whole)) == 4
+    assert len(whole) == len(set(whole)) == 5
 
 
 async def test_no_fault_says_anything_about_a_person(sqlite: Place) -> None:
@@ -288,7 +308,7 @@ async def test_no_fault_says_anything_about_a_person(sqlite: Place) -> None:
         for verb in (
             store.membership(ANA),
             store.forget(ANA),
-            store.claim_capture(ANA, FILE, CONTENT, [PRINT]),
+            store.claim_capture(ANA, FILE, CONTENT, [PATTERN]),
             store.begin_flow(ANA, FlowKind.ENROLL, {"name": NAME}, lifetime_s=1),
         ):
             with pytest.raises(StoreError) as caught:

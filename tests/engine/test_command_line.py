@@ -50,6 +50,7 @@ def test_analyze_prints_one_object_a_photo(folder):
         "pose",
         "matches",
         "embedding",
+        "pattern",
     }
     assert len(face["matches"]) == 2
     assert set(face["matches"][0]) == {

@@ -1,7 +1,7 @@
 """A process that is killed at any await leaves no half state, no free try, and nobody's rest.
 
-Every eleventh await is tried, which with three awaits a statement comes to all kinds of them;
-CRASH_STRIDE=1 tries every one, and takes eleven times as long.
+Every 29th await is tried, which with three awaits a statement comes to all kinds of them;
+CRASH_STRIDE=1 tries every one, and takes 29 times as long.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.bot.store.places import (
     vectors,
 )
 
-STRIDE = int(os.environ.get("CRASH_STRIDE", "11"))
+STRIDE = int(os.environ.get("CRASH_STRIDE", "29"))
 FIRST = 6_000_000_000
 Prepare = Callable[[Store, int], Awaitable[None]]
 

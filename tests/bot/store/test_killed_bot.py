@@ -27,7 +27,7 @@ from tests.bot.logins import PHOTOS, SELFIES, LoginEngine, Shots, english, enrol
 from tests.bot.store.crash import PROCESSES, Fuse, count_awaits
 from tests.bot.store.places import Place
 
-STRIDE = int(os.environ.get("CONVERSATION_STRIDE", "300"))
+STRIDE = int(os.environ.get("CONVERSATION_STRIDE", "600"))
 PATIENCE_S = 60
 PASSED = say("en", "verify.passed_photo")
 ENROLLED = say("en", "enroll.done", days=365)

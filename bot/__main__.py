@@ -25,12 +25,14 @@ from rich.markup import escape
 from rich.table import Table
 from telegram.error import InvalidToken, TelegramError
 
-from bot import app, engines, logs, operators, takeover
+from bot import admin, app, engines
 from bot import demo as bot_demo
 from bot import settings as bot_settings
+from bot.login import embedder_change
 from bot.sandbox.errors import UserError
 from bot.settings import SettingsError
 from bot.store import StoreError
+from bot.telegram import logs
 from engine import settings as engine_settings
 from engine.client import Engine
 from engine.errors import ConfigurationError
@@ -42,10 +44,10 @@ main = typer.Typer(
     help="A Telegram bot that tells whom a face resembles.",
 )
 
-main.add_typer(operators.keys, name="keys")
-main.add_typer(operators.db, name="db")
-main.command()(operators.unlock)
-main.command()(operators.export)
+main.add_typer(admin.keys, name="keys")
+main.add_typer(admin.db, name="db")
+main.command()(admin.unlock)
+main.command()(admin.export)
 
 _WRONG = 2
 _FAILED = 1
@@ -255,10 +257,10 @@ def _engine(
         ConfigurationError: it is to be one in this process, and its settings are wrong.
     """
     if choice.engine_url is not None:
-        greeted = partial(takeover.greet, bot) if bot else None
+        greeted = partial(embedder_change.greet, bot) if bot else None
         return engines.remote(choice.engine_url, choice.engine_key, greeted=greeted)
     own = engine_settings.load(_environment())
-    return takeover.embedded(bot, own) if bot else engines.embedded(own)
+    return embedder_change.embedded(bot, own) if bot else engines.embedded(own)
 
 
 def _environment() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Commands about the bot itself: /start /help /privacy /language, and hints for everything else.
 
-Knows nothing about photos or faces. Whom the bot knows is `bot.who`'s to tell; here it is only said
-how many they are.
+Knows nothing about photos or faces. Whom the bot knows is `bot.lookalike.who`'s to tell; here it is
+only said how many they are.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from telegram import (
 )
 from telegram.ext import ContextTypes
 
-from bot.people import People
-from bot.replies import reply, settle, toast
-from bot.request import current
+from bot.lookalike.gallery_people import People
 from bot.store import Store, StoreError
+from bot.telegram.replies import reply, settle, toast
+from bot.telegram.request import current
 from bot.texts import LANGUAGES, language_of, say
 
 logger = logging.getLogger(__name__)

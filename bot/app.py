@@ -33,53 +33,43 @@ from telegram.ext import (
 )
 from telegram.request import HTTPXRequest
 
-from bot import (
-    alerts,
-    card,
-    enroll,
-    machine,
-    move,
-    notices,
-    rights,
-    rounds,
-    standby,
-    storing,
-    verify,
-    webhook,
-    who,
-)
+from bot import machine, rounds, standby, storing
 from bot.account import LANGUAGE_BUTTON, Account, publish_commands
-from bot.albums import Albums
-from bot.alerts import Alerts
-from bot.answers import Answers
-from bot.bodies import bounded
-from bot.captures import Captures
-from bot.edits import Edits
-from bot.enroll import Enrolling
-from bot.fairness import Lanes, Seen
-from bot.flows import Flows
-from bot.housekeeping import keep_house
-from bot.intake import ALLOWED_UPDATES, FILE_MAX_BYTES, Intake, route
-from bot.limiter import Limiter
-from bot.lookalike import Draw, Lookalike
-from bot.move import Moving
-from bot.people import People
-from bot.polling import Poller
-from bot.recover import Recovering
-from bot.replies import Replies
-from bot.request import Request, current
-from bot.rights import Rights
-from bot.seeing import Eyes
+from bot.drawing import card
+from bot.engine_gateway import Eyes
+from bot.login import alerts, enroll, move, my_data, notices, verify
+from bot.login.alerts import Alerts
+from bot.login.captures import Captures
+from bot.login.conversations import Flows
+from bot.login.enroll import Enrolling
+from bot.login.move import Moving
+from bot.login.my_data import Rights
+from bot.login.recover import Recovering
+from bot.login.retention import keep_house
+from bot.login.verify import Terms, Verifying
+from bot.lookalike import who
+from bot.lookalike.gallery_people import People
+from bot.lookalike.handlers import Draw, Lookalike
+from bot.lookalike.shown_cards import Answers
+from bot.lookalike.who import Who
 from bot.settings import Settings
 from bot.store import ATTEMPTS_COUNT, LOCK_WINDOW, Store
-from bot.transport import Telegram, parse_update, refused_for_good
-from bot.verify import Terms, Verifying
-from bot.watch import Watch
-from bot.who import Who
+from bot.telegram import webhook
+from bot.telegram.albums import Albums
+from bot.telegram.bounded_bodies import bounded
+from bot.telegram.client import Telegram, parse_update, refused_for_good
+from bot.telegram.edits import Edits
+from bot.telegram.incoming import ALLOWED_UPDATES, FILE_MAX_BYTES, Intake, route
+from bot.telegram.polling import Poller
+from bot.telegram.rate_limits import Limiter
+from bot.telegram.replies import Replies
+from bot.telegram.request import Request, current
+from bot.telegram.update_processor import Lanes, Seen
+from bot.telegram.webhook_watch import Watch
 from engine.client import Engine
-from engine.confinement import keep_memory_private
 from engine.errors import ConfigurationError, EngineError
-from engine.protocol import BoundedProtocol
+from engine.media.confinement import keep_memory_private
+from engine.service.http_protocol import BoundedProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -423,7 +413,7 @@ def _login_handlers(
         MessageHandler(_EDITED, flows.edited),
         CallbackQueryHandler(enrolling.button, enroll.BUTTON),
         CallbackQueryHandler(verifying.button, verify.BUTTON),
-        CallbackQueryHandler(own.button, rights.BUTTON),
+        CallbackQueryHandler(own.button, my_data.BUTTON),
         CallbackQueryHandler(alerting.button, alerts.BUTTON),
     ]
 

@@ -21,14 +21,14 @@ import httpx
 from pydantic import SecretStr
 
 from bot import app
-from bot.intake import PHOTO_IS_TO_BLAME
-from bot.request import Request
 from bot.sandbox import Person, Rates, Sandbox
 from bot.sandbox.client import Message
 from bot.sandbox.errors import UserError
 from bot.sandbox.stage import Performer
 from bot.settings import Settings
 from bot.store import add_key
+from bot.telegram.incoming import PHOTO_IS_TO_BLAME
+from bot.telegram.request import Request
 from engine.client import Engine
 
 _ONCE_TIMEOUT_S = 60.0

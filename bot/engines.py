@@ -44,13 +44,15 @@ async def remote(
     """The service at an address, be it there yet or not.
 
     Args:
-        url: see `engine.address`.
+        url: see `engine.remote.address`.
         key: what the service wants to be shown.
         look_again_s: how often to look whether it is there, until it is; for the log only.
         greeted: told what the engine is as soon as it is there.
         pause: waits for seconds.
     """
-    from engine.remote import RemoteEngine  # it loads aiohttp, which an engine in here needs not
+    from engine.remote.client import (
+        RemoteEngine,  # it loads aiohttp, which an engine in here needs not
+    )
 
     async with RemoteEngine(url, key=key) as engine:
         greeting = asyncio.create_task(

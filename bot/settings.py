@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from engine.address import Address
+from engine.remote.address import Address
 from engine.settings import Settings as EngineSettings
 from engine.settings import read_secret, require_header_text
 

@@ -22,9 +22,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from engine import cluster_commands, controls, image, request_id, settings, threads
-from engine.decoding import PhotoDecoders
+from engine import controls, request_id, settings, threads
+from engine.cluster import commands
 from engine.errors import EngineError, UnreadableFile
+from engine.media import image
+from engine.media.decoder_pool import PhotoDecoders
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.terminal import escape
@@ -45,7 +47,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(cluster_commands.app)
+app.add_typer(commands.app)
 _console = Console()
 _errors = Console(stderr=True)
 
@@ -104,7 +106,7 @@ def compare_photos(
     """Tell whether two photos show the same person, by the largest face of each."""
     named = _named_pairs(photos or [], pairs)
     pipeline = _pipeline(bundle, device)
-    from engine.compare import compare, largest_face
+    from engine.people.compare import compare, largest_face
 
     files = list(dict.fromkeys(path for pair in named for _, path in pair))
     outcomes = dict(_analyze(pipeline, files, 1, embed=True, aligned=aligned))
@@ -156,7 +158,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format=request_id.LOG_FORMAT)
     for handler in logging.getLogger().handlers:
         handler.addFilter(request_id.log_filter())
-    from engine.server import serve as serve_until_stopped
+    from engine.service.server import serve as serve_until_stopped
 
     def announce(url: str) -> None:
         typer.echo(f"The engine listens on {controls.escape(url)}")

@@ -11,14 +11,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from engine import clip, picture, tracking
-from engine.batching import Batch, Batcher
-from engine.decoder import Limits as ClipLimits
-from engine.decoding import SLOW_FILES, PhotoDecoders
-from engine.image import LIMITS, Limits
+from engine.media import clip
+from engine.media import jpeg as picture
+from engine.media.clip_decoder import Limits as ClipLimits
+from engine.media.decoder_pool import SLOW_FILES, PhotoDecoders
+from engine.media.image import LIMITS, Limits
 from engine.request import Analyzer
+from engine.runtime import tracking
+from engine.runtime.batching import Batch, Batcher
+from engine.runtime.work_items import PhotoFile, Prepared, Submission
 from engine.settings import Settings
-from engine.submission import PhotoFile, Prepared, Submission
 from engine.types import MAX_TOP_K, Analysis, EngineInfo, Person, Track
 
 if TYPE_CHECKING:  # it loads torch, whose threads are set up first
@@ -44,7 +46,7 @@ class Engine(Protocol):
         """Find the faces of a photo and whom each resembles.
 
         Args:
-            photo: a picture file's bytes; see `engine.image` for what is accepted.
+            photo: a picture file's bytes; see `engine.media.image` for what is accepted.
             top_k: how many people to name for each face, 1 to `MAX_TOP_K`.
             embed: whether each face carries its embedding.
             aligned: whether the picture is a face already, cut on the ArcFace template.
@@ -67,7 +69,7 @@ class Engine(Protocol):
         embedding is there in every second of them, from the first on, in which it is seen.
 
         Args:
-            clip: a video file's bytes; see `engine.clip` for what is accepted.
+            clip: a video file's bytes; see `engine.media.clip` for what is accepted.
             timeout_s: after how long an answer is of no use any more; None waits for ever.
 
         Raises:

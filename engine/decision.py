@@ -1,7 +1,7 @@
 """Is this the person who enrolled? Templates and probes to yes or no, at measured thresholds.
 
 Pure numpy, so that a bot without torch can decide. Knows vectors and a calibration; knows nothing
-about photos, clips, users or how the calibration was measured (`training.login` does that).
+about photos, clips, users or how the calibration was measured (`training.measure.login` does that).
 
 What is compared is centred: an embedding less the mean face, of unit length. Means are taken of
 centred vectors and made of unit length again, so that a score is always a cosine.
@@ -232,7 +232,7 @@ def agree(calibration: LoginCalibration, vectors: Vectors) -> bool:
 
 
 def centred(vectors: Vectors, centre: Vectors) -> Vectors:
-    """(n, d) directions from the mean face, of unit length; see `engine.gallery.centred`."""
+    """(n, d) directions from the mean face, of unit length; see `engine.people.gallery.centred`."""
     away = np.asarray(vectors, np.float64) - np.asarray(centre, np.float64)
     length = np.linalg.norm(away, axis=-1, keepdims=True)
     return np.asarray(away / np.maximum(length, _SMALLEST), np.float32)

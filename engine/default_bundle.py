@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import bundle
-from engine.embed import mobilefacenet
 from engine.errors import WeightsError
 from engine.settings import AUTO, Settings
-from engine.weights import WeightsFile
+from engine.vision.embed import mobilefacenet
+from engine.vision.weights import WeightsFile
 
 MORE_ACCURATE = "celebrities-mobilefacenet"
 ALWAYS_THERE = "celebrities"

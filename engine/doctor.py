@@ -14,14 +14,17 @@ from pathlib import Path
 import torch
 from PIL import features
 
-from engine import bundle, clip, default_bundle, embed, recogniser, threads
+from engine import bundle, default_bundle, threads
 from engine.bundle import Bundle
-from engine.decoding import PhotoDecoders
-from engine.device import choose_device
-from engine.embed import facenet_vggface2, mobilefacenet
 from engine.errors import BundleError, EngineError
+from engine.media import clip
+from engine.media.decoder_pool import PhotoDecoders
+from engine.people import recogniser
 from engine.settings import Settings
-from engine.weights import find
+from engine.vision import embed
+from engine.vision.device import choose_device
+from engine.vision.embed import facenet_vggface2, mobilefacenet
+from engine.vision.weights import find
 
 _PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "pillow-heif", "facenet-pytorch"),

@@ -12,20 +12,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import __version__, align, bundle, default_bundle, embed, recogniser
-from engine.align import Template
+from engine import __version__, bundle, default_bundle
 from engine.bundle import AboutRecord, Bundle
-from engine.classify import Classifier
-from engine.crew import Crew
-from engine.detect import SURE_UPRIGHT, Detections, Detector, turn, views, whole_crop
-from engine.device import choose_device
 from engine.errors import BundleError
-from engine.fingerprint import pattern
-from engine.pose import pose
-from engine.quality import quality
+from engine.people import recogniser
+from engine.people.classifier import Classifier
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Analysis, EngineInfo, Face, Landmarks, Match, Person
+from engine.vision import align, embed
+from engine.vision.align import Template
+from engine.vision.detect import SURE_UPRIGHT, Detections, Detector, turn, views, whole_crop
+from engine.vision.device import choose_device
+from engine.vision.fingerprint import pattern
+from engine.vision.pose import pose
+from engine.vision.quality import quality
+from engine.vision.worker_threads import Crew
 
 _LOG = logging.getLogger(__name__)
 

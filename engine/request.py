@@ -9,7 +9,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from engine.image import Photo
+from engine.media.image import Photo
 from engine.types import Analysis, EngineInfo, Face, Person
 
 

@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
     Every match has one: somebody of the gallery is always the nearest. The percentages are of
     strangers, people outside the gallery, each compared with their own best match in it; see
-    `engine.judge` for the figures.
+    `engine.people.scoring` for the figures.
 
     IS: the same person, at the threshold whose false match rate was measured as 1e-3.
     STRONG: a striking resemblance, at least as close as 95 % of strangers have it.
@@ -94,7 +94,8 @@ class Quality:
 
     Attributes:
         size_px: shorter side of the face's box in pixels of the original, > 0.
-        blur: 0 (sharp) to 1 (nothing but blur), after Crete et al. 2007; see `engine.quality`.
+        blur: 0 (sharp) to 1 (nothing but blur), after Crete et al. 2007; see
+            `engine.vision.quality`.
         exposure: mean luminance of the face, 0 (black) to 1 (white).
         shadow: how much darker one half of the face is than the other, left and right: 0 where both
             are alike, 1 where one is black.
@@ -108,7 +109,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where a face looks, as proxies from five landmarks (see `engine.pose`); not in degrees.
+    """Where a face looks, as proxies from five landmarks (`engine.vision.pose`); not in degrees.
 
     Attributes:
         yaw: 0 is frontal; about 0.085 at 10 degrees, 0.17 at 20, 0.27 at 30, 0.47 at 45; the
@@ -133,7 +134,7 @@ class Face:
         matches: the most similar people, best first, at most top_k.
         embedding: unit-length float32 vector, present when asked for.
         pattern: of light and dark, by which copies of a shot are told; present where the embedding
-            is. See `engine.fingerprint`.
+            is. See `engine.vision.fingerprint`.
     """
 
     box: Box
@@ -185,8 +186,8 @@ class Frame:
         others: how many more faces there are, of those at least half as large.
         turned_deg: degrees of yaw and pitch, whichever way, that the head surely turned since
             three frames before, 0 or more, told by depth: about 0 of a picture that is shifted,
-            turned in its plane, scaled or sheared as a whole; see `engine.parallax`. None where the
-            face is not seen in both frames.
+            turned in its plane, scaled or sheared as a whole; see `engine.vision.parallax`. None
+            where the face is not seen in both frames.
     """
 
     time_s: float

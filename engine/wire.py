@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from engine import decision, errors
 from engine.errors import Busy, EngineError
-from engine.fingerprint import PATTERN_BYTES
 from engine.types import (
     Analysis,
     EngineInfo,
@@ -29,6 +28,7 @@ from engine.types import (
     Track,
     Verdict,
 )
+from engine.vision.fingerprint import PATTERN_BYTES
 
 PROBLEM_PREFIX = "urn:face-matcher:problem:"
 """Before a fault's code, in a problem's `type` (RFC 9457)."""
@@ -40,8 +40,8 @@ ANSWER_MAX_BYTES = 48 * 2**20
 """Of an answer's JSON: a service sends no more, a client reads no more.
 
 What may be asked fits. 32 faces with 100 people each, whose pictures are noise (10,081 bytes where
-`training.gallery` makes them), and embeddings of 512 numbers come to 43 MiB. Of bundles with larger
-pictures, what does not fit is refused.
+`training.bundles.gallery` makes them), and embeddings of 512 numbers come to 43 MiB. Of bundles
+with larger pictures, what does not fit is refused.
 """
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks import login as benchmark
 from tests.engine import bundles
 from tests.engine.logins import calibration, point
-from tests.training.datasets import prepared
+from tests.training.synthetic import prepared
 from tests.training.workbench import edit
 
 KEYS = {"people", "genuine", "impostor", "fnmr", "fmr", "fmr_upper95", "threshold"}

@@ -25,7 +25,7 @@ from bot import settings as bot_settings
 from bot import storing
 from engine import bundle
 from engine import settings as engine_settings
-from engine.listening import require_key
+from engine.service.listening import require_key
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -351,7 +351,7 @@ def test_what_is_copied_is_there_and_nothing_else_goes_into_a_build() -> None:
         "run/face-matcher.db",
         "run/models/family.pth",
         "run/datasets/people/manifest.jsonl",
-        "training/data.py",
+        "training/datasets/data.py",
         "engine/__pycache__/image.cpython-311.pyc",
     ):
         assert not admitted(private)

@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from training import fetch
 from training.console import say
-from training.fetch import Places
+from training.datasets import fetch
+from training.datasets.fetch import Places
 
 LFW_PHOTOS = 20
 """People of LFW with at least so many photos are taken where no folder was chosen."""

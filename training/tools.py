@@ -9,9 +9,10 @@ from functools import cached_property
 
 import torch
 
-from engine import embed, settings
-from engine.detect import Detector
-from engine.device import choose_device
+from engine import settings
+from engine.vision import embed
+from engine.vision.detect import Detector
+from engine.vision.device import choose_device
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 
-from bot.liveness import Challenge
+from bot.login.liveness import Challenge
 from bot.sandbox import rehearsal
 from bot.sandbox.errors import UserError
 from bot.sandbox.performer import FRAMES_PER_S, NEEDS_OTHER, Attack, Portrait, perform

@@ -26,8 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy import ndimage
 
-from bot.liveness import Challenge, Step, draw, mirrored
-from engine import align, image
+from bot.login.liveness import Challenge, Step, draw, mirrored
+from engine.media import image
+from engine.vision import align
 
 SIDE_PX = 384
 """Of a round video message."""

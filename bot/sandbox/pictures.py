@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pillow_heif
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from engine import heif
+from engine.media import heif
 
 BOUNDS_PX = (90, 320, 800, 1280)
 """Longest sides of the sizes that Telegram makes."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bot.liveness import Step
+from bot.login.liveness import Step
 from bot.sandbox.performer import Motion, Portrait, Script, encode, film
 from engine.types import Track
 

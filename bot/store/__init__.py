@@ -10,8 +10,8 @@ from bot.store.database import CLOSE_S
 from bot.store.errors import StoreError, Tampered
 from bot.store.keyring import Keyring, add_key, retire_key
 from bot.store.lease import Lease
-from bot.store.queries import Store, tombstones_beside
 from bot.store.recovery import is_recovery_code, new_recovery_code
+from bot.store.store import Store, tombstones_beside
 from bot.store.tidying import ATTEMPTS_COUNT
 from bot.store.types import (
     Alarm,

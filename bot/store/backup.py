@@ -18,7 +18,7 @@ from pathlib import Path
 from bot.store import tombstones
 from bot.store.errors import StoreError
 from bot.store.migrate import require_not_newer
-from bot.store.queries import Store, tombstones_beside, utc_now
+from bot.store.store import Store, tombstones_beside, utc_now
 from bot.store.types import Ended, Retention
 from bot.store.vault import Vault
 

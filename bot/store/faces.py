@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sqlalchemy import RowMapping, delete, select, update
 
 from bot.store import audit, flows, holds, people, recovery
-from bot.store.disguise import SEED_BYTES, rotation
 from bot.store.people import Person, template_row
+from bot.store.rotation import SEED_BYTES, rotation
 from bot.store.schema import challenges, consents, enrolments, templates
 from bot.store.schema import flows as flows_table
 from bot.store.schema import people as people_table

@@ -1,10 +1,10 @@
 """Tells whether a photo or clip shows the face as an earlier one did: the same shot, or a copy.
 
 Of an earlier shot a fingerprint of 256 bits is kept: the signs of the face's pattern
-(`engine.fingerprint`) at 16 x 16 places. It is stored XORed with a person's pad: without the pad it
-tells nothing. A new shot comes with its whole pattern and is compared as it is and mirrored, each
-shifted, scaled and turned a little, because landmarks are found a little elsewhere in a copy. Knows
-nothing about how patterns are made or where fingerprints are kept.
+(`engine.vision.fingerprint`) at 16 x 16 places. It is stored XORed with a person's pad: without the
+pad it tells nothing. A new shot comes with its whole pattern and is compared as it is and mirrored,
+each shifted, scaled and turned a little, because landmarks are found a little elsewhere in a copy.
+Knows nothing about how patterns are made or where fingerprints are kept.
 """
 
 import functools
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.fingerprint import PATTERN_BYTES, PITCH_PX, SIDE_PX
+from engine.vision.fingerprint import PATTERN_BYTES, PITCH_PX, SIDE_PX
 
 FINGERPRINT_BYTES = 32
 PHOTO_DISTANCE = 0.02

@@ -19,19 +19,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine import embed, image, threads
-from engine.align import ARCFACE_TEMPLATE, cut
-from engine.detect import whole_crop
-from engine.gallery import best_per_person
-from engine.quality import quality
-from training import registration
-from training.audit import Limits, Photos, Word, decide, mean_of_means, unit
-from training.calibration import calibrate
-from training.fitting import Machine
-from training.gallery import prototypes
-from training.manifest import Code
-from training.recipes import Recipe, fit_head, plan
-from training.twins import signature
+from engine import threads
+from engine.media import image
+from engine.people.gallery import best_per_person
+from engine.vision import embed
+from engine.vision.align import ARCFACE_TEMPLATE, cut
+from engine.vision.detect import whole_crop
+from engine.vision.quality import quality
+from training.bundles.gallery import prototypes
+from training.datasets import registration
+from training.datasets.audit import Limits, Photos, Word, decide, mean_of_means, unit
+from training.datasets.manifest import Code
+from training.datasets.twins import signature
+from training.fit.fitting import Machine
+from training.fit.recipes import Recipe, fit_head, plan
+from training.measure.calibration import calibrate
 
 BATCH = 64
 GREY_PX = 16
@@ -137,9 +139,9 @@ def head(vectors, owner, people):
 
 
 def gallery(training, summary):
-    """(centre, prototypes, their owners, calibration), as `training.gallery.build` makes them."""
+    """(centre, prototypes, their owners, calibration) of `training.bundles.gallery.build`."""
     clean = training.part(kept(training))
-    vectors, owner, people = clean.vectors, clean.owner, len(training.people)
+    vectors, owner, people = clean.vectors, clean.owner, len(training.datasets.people)
     calibration, _ = calibrate(vectors, owner, people, summary)
     centre = mean_of_means(vectors, owner, people).mean(axis=0)
     made, made_owner = summary(unit(vectors - centre), owner, people)

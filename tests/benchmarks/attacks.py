@@ -3,19 +3,19 @@
     uv run python -m tests.benchmarks.attacks ../shared/data/photos/people --tries 200 --json
 
 Frames are generated from photos (`bot.sandbox.performer`), go through a real encoder, the engine's
-decoder, detector and embedder (`engine.track`), and are judged by `bot.liveness` alone and, where
-the bundle carries a login's calibration, by the whole decision as well: against templates of the
-photo's person, enrolled from that person's other photos.
+decoder, detector and embedder (`engine.track`), and are judged by `bot.login.liveness` alone and,
+where the bundle carries a login's calibration, by the whole decision as well: against templates of
+the photo's person, enrolled from that person's other photos.
 
 Genuine tries are filmed frame by frame, half of them as phones film, 30 frames a second and at any
 pace. So that two cores can do the rest in an hour, most attacks share frames. Of each photo a stock
 of frames is filmed at known angles (heads, flat and bent prints, two people), encoded, tracked; a
 try is a script (who looks where, ten times a second, drawn anew for each try) that shows for each
 moment a frame of about that angle from the stock, drawn by lot, at the script's place, roll and
-size. How far a head surely turned (`engine.parallax`) cannot be measured between such frames: the
-script's own angles are taken, so that a composed attack is never refused for holding still.
-`--whole` of the attacks of each kind are filmed like genuine tries, and are reported by themselves
-as well; films that are cut and slide shows (`bot.sandbox.slides`) always are.
+size. How far a head surely turned (`engine.vision.parallax`) cannot be measured between such
+frames: the script's own angles are taken, so that a composed attack is never refused for holding
+still. `--whole` of the attacks of each kind are filmed like genuine tries, and are reported by
+themselves as well; films that are cut and slide shows (`bot.sandbox.slides`) always are.
 
 Photos that clips can be made from show one face, large, sharp and frontal, and their heads follow
 when they are moved: each is rehearsed first (`bot.sandbox.rehearsal`), to move as far as the engine
@@ -50,8 +50,8 @@ from rich.progress import Progress
 from rich.table import Table
 from scipy.stats import beta
 
-from bot import liveness
-from bot.liveness import Failure, Performance, Step
+from bot.login import liveness
+from bot.login.liveness import Failure, Performance, Step
 from bot.sandbox import rehearsal
 from bot.sandbox.performer import (
     NEEDS_OTHER,
@@ -69,10 +69,12 @@ from bot.sandbox.performer import (
     transcode,
     write,
 )
-from engine import decision, errors, image, parallax
+from engine import decision, errors
 from engine.client import EmbeddedEngine
+from engine.media import image
 from engine.settings import Settings
 from engine.types import Track
+from engine.vision import parallax
 from tests.benchmarks.accuracy import COPY, signature, tiny
 from tests.bot import slides
 

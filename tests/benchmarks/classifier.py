@@ -26,10 +26,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine import align, bundle, embed, recogniser, threads
+from engine import bundle, threads
+from engine.people import recogniser
+from engine.vision import align, embed
 from training import tools
-from training.metrics import expected_calibration_error, reliability
-from training.twins import signature
+from training.datasets.twins import signature
+from training.measure.metrics import expected_calibration_error, reliability
 
 ALIKE = 0.95
 FIFTHS = 5

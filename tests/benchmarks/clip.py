@@ -24,11 +24,13 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Table
 
-from engine import decoder, embed, pipeline, threads
+from engine import pipeline, threads
 from engine.client import EmbeddedEngine
-from engine.clip import LIMITS, PROGRAM
-from engine.decoder import Ending
+from engine.media import clip_decoder
+from engine.media.clip import LIMITS, PROGRAM
+from engine.media.clip_decoder import Ending
 from engine.settings import Settings
+from engine.vision import embed
 from tests.engine import clips
 
 SECONDS = 6
@@ -63,7 +65,7 @@ def decode(clip, demuxer="mov", limits=LIMITS):
     with tempfile.NamedTemporaryFile() as file:
         file.write(clip)
         file.flush()
-        command = [*PROGRAM, *decoder.arguments(demuxer, limits)]
+        command = [*PROGRAM, *clip_decoder.arguments(demuxer, limits)]
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", MEASURE, file.name, *command],
             capture_output=True,

@@ -22,12 +22,12 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from engine.plan import Plan, Shape
-from engine.remote import Patience, RemoteEngine
-from engine.serving import build_rehearsed
+from engine.cluster.plan import Plan, Shape
+from engine.remote.client import Patience, RemoteEngine
+from engine.service.serving import build_rehearsed
 from engine.settings import Settings
 from tests.engine import rays
-from tests.engine.test_cluster import PHOTO, free_port
+from tests.engine.cluster.test_deployment import PHOTO, free_port
 
 BATCH = 8
 PATIENCE_S = 120
@@ -46,7 +46,7 @@ class Bench:
         self.bundle = "celebrities"
 
     async def deploy(self, replicas, bundle=None):
-        from engine.rollout import deploy, state
+        from engine.cluster.rollout import deploy, state
 
         self.bundle = bundle or self.bundle
         shape = Shape(
@@ -142,7 +142,7 @@ class Bench:
 
 
 def running():
-    from engine.rollout import state
+    from engine.cluster.rollout import state
 
     return state(ask=False).replicas.get("RUNNING", 0)
 

@@ -21,8 +21,16 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 from skimage import data
 
-from engine import errors, image
-from engine.detect import CANVASES, SMALLEST_FACE_PX, SURE_UPRIGHT, THRESHOLDS, Detector, turn
+from engine import errors
+from engine.media import image
+from engine.vision.detect import (
+    CANVASES,
+    SMALLEST_FACE_PX,
+    SURE_UPRIGHT,
+    THRESHOLDS,
+    Detector,
+    turn,
+)
 
 FACELESS = (
     *("brick", "cat", "clock", "coffee", "coins", "grass", "gravel", "hubble_deep_field"),

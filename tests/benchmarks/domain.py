@@ -2,12 +2,12 @@
 
     uv run --no-sync python -m tests.benchmarks.domain ../shared/data/celebrities
 
-The crops are degraded (`training.degrade`, strength 1). A third of the people are strangers (b):
-nothing learns from any face of theirs. Of the others, the employees (a), a part of the faces is
-learned from, by `training vectorizer` as an operator would run it; near-duplicates never fall apart
-between parts. Then everybody is enrolled from a few degraded faces that were not learned from (the
-mean of their vectors), and the remaining degraded faces are compared with all templates: TAR at FMR
-1e-2, before and after, of (a) among (a) and of (b) among (b).
+The crops are degraded (`training.fit.degrade`, strength 1). A third of the people are strangers
+(b): nothing learns from any face of theirs. Of the others, the employees (a), a part of the faces
+is learned from, by `training vectorizer` as an operator would run it; near-duplicates never fall
+apart between parts. Then everybody is enrolled from a few degraded faces that were not learned from
+(the mean of their vectors), and the remaining degraded faces are compared with all templates: TAR
+at FMR 1e-2, before and after, of (a) among (a) and of (b) among (b).
 
 Two readings of the case: "clean" has good pictures of the employees, as from their badges, and
 degrades them for training; "degraded" has nothing but bad pictures of them.
@@ -30,11 +30,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from engine import align, embed, image, threads
-from training import data, manifest, prepare, tools
-from training.audit import mean_of_means, unit
-from training.degrade import degrade
-from training.metrics import multiplicities
+from engine import threads
+from engine.media import image
+from engine.vision import align, embed
+from training import tools
+from training.datasets import data, manifest, prepare
+from training.datasets.audit import mean_of_means, unit
+from training.fit.degrade import degrade
+from training.measure.metrics import multiplicities
 
 FMR = 1e-2
 DRAWS = 10

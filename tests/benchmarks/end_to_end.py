@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import threads
-from engine.device import choose_device
+from engine.vision.device import choose_device
 from tests.benchmarks.photo import Recipe, fill, read
 from tests.benchmarks.served import Load, expected, here, summary
 from tests.benchmarks.stages import as_jpeg

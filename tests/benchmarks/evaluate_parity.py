@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from engine import align, bundle, embed, threads
-from engine.detect import whole_crop
+from engine import bundle, threads
+from engine.vision import align, embed
+from engine.vision.detect import whole_crop
 
 
 def split(folder, home, share, seed):

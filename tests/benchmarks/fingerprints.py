@@ -29,9 +29,9 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from bot.captures import patterns_of
-from bot.gates import gate
-from bot.liveness import draw
+from bot.login.capture_quality import gate
+from bot.login.captures import patterns_of
+from bot.login.liveness import draw
 from bot.sandbox.performer import Portrait, encode, perform, transcode
 from bot.store.fingerprints import (
     CLIP_DISTANCE,
@@ -41,16 +41,17 @@ from bot.store.fingerprints import (
     fingerprint,
     signs,
 )
-from engine import align, threads
+from engine import threads
 from engine.client import EmbeddedEngine
 from engine.errors import ImageError
-from engine.fingerprint import pattern
-from engine.image import SUFFIXES, decode
+from engine.media.image import SUFFIXES, decode
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Face
-from training.metrics import clopper_pearson
+from engine.vision import align
+from engine.vision.fingerprint import pattern
+from training.measure.metrics import clopper_pearson
 
 LONGEST_PX = 1280
 """Of what Telegram makes of a photo."""

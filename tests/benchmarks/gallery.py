@@ -2,13 +2,14 @@
 
     uv run python -m tests.benchmarks.gallery
 
-Ours is `engine.gallery.Gallery.search`: the five most similar people with their names, shares of
-the softmax over everybody, percentiles and verdicts. The peer is FAISS's exact `IndexFlatIP` in the
-same process with the same threads, which gives five numbers and five similarities. They take turns,
-and every figure is a median. The floor is a sum over all vectors: they cannot be compared without
-being read. What ours answers is held against the same search in double precision; where two people
-are equally similar to seven digits, either may come first. On a GPU (`--device cuda`) the peer
-stays on the CPU. `--load` also tells what loading such a bundle takes.
+Ours is `engine.people.gallery.Gallery.search`: the five most similar people with their names,
+shares of the softmax over everybody, percentiles and verdicts. The peer is FAISS's exact
+`IndexFlatIP` in the same process with the same threads, which gives five numbers and five
+similarities. They take turns, and every figure is a median. The floor is a sum over all vectors:
+they cannot be compared without being read. What ours answers is held against the same search in
+double precision; where two people are equally similar to seven digits, either may come first. On a
+GPU (`--device cuda`) the peer stays on the CPU. `--load` also tells what loading such a bundle
+takes.
 """
 
 import argparse
@@ -26,8 +27,8 @@ from rich.table import Table
 from torch.nn.functional import normalize
 
 from engine import bundle, threads
-from engine.device import choose_device
-from engine.gallery import Gallery
+from engine.people.gallery import Gallery
+from engine.vision.device import choose_device
 from tests.engine.bundles import make, manifest
 
 TOP_K = 5

@@ -15,11 +15,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bot.gates import GATES, gate
-from bot.intake import Refusal
+from bot.login.capture_quality import GATES, gate
+from bot.telegram.incoming import Refusal
 from engine import threads
 from engine.errors import ImageError
-from engine.image import SUFFIXES, open_photo
+from engine.media.image import SUFFIXES, open_photo
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings

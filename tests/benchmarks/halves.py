@@ -1,4 +1,4 @@
-"""A batch's parts side by side (`engine.crew`) against one operation after the other.
+"""A batch's parts side by side (`engine.vision.worker_threads`) against one after the other.
 
     uv run --no-sync python -m tests.benchmarks.halves ../shared/data/photos
 
@@ -24,11 +24,11 @@ def main():
     arguments = parser.parse_args()
     count = threads.configure()
 
-    from engine.crew import Crew
-    from engine.image import open_photo
+    from engine.media.image import open_photo
     from engine.pipeline import Pipeline
     from engine.request import PhotoRequest
     from engine.settings import Settings
+    from engine.vision.worker_threads import Crew
 
     pipeline = Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
     crews = {"side by side": pipeline._crew, "one after the other": Crew(1)}

@@ -4,10 +4,11 @@
 
 Real pictures of each format are changed where their structure is: boxes, chunks and blocks are
 repeated, dropped, moved, renumbered and made to lie about their length. Each file, and each of
-FOLDER, is decoded by `engine.decoding`; told are the worst processor time, memory and wall time by
-format, and what the files were answered with. Then an embedded engine that computes nothing is sent
-honest photos, alone and beside four files that take as long as they are let; and photos of 24
-megapixels are analyzed by turns, decoded in this process and by `engine.decoding`.
+FOLDER, is decoded by `engine.media.decoder_pool`; told are the worst processor time, memory and
+wall time by format, and what the files were answered with. Then an embedded engine that computes
+nothing is sent honest photos, alone and beside four files that take as long as they are let; and
+photos of 24 megapixels are analyzed by turns, decoded in this process and by
+`engine.media.decoder_pool`.
 """
 
 import argparse
@@ -24,9 +25,10 @@ from pathlib import Path
 
 import psutil
 
-from engine import errors, image
+from engine import errors
 from engine.client import EmbeddedEngine
-from engine.decoding import PhotoDecoders
+from engine.media import image
+from engine.media.decoder_pool import PhotoDecoders
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings

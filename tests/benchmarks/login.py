@@ -28,16 +28,18 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from bot import liveness
-from bot.gates import GATES
+from bot.login import liveness
+from bot.login.capture_quality import GATES
 from bot.sandbox import rehearsal
 from bot.sandbox.performer import Portrait, perform
 from engine import bundle, decision, threads
 from engine.client import EmbeddedEngine
 from engine.pipeline import Pipeline
 from engine.settings import Settings
-from training import data, facing, login, metrics, plots, probes, tools, verification
+from training import tools
 from training.console import progress
+from training.datasets import data, facing, probes
+from training.measure import login, metrics, plots, verification
 
 SHOWN = [(k, m) for k in (1, 3, 5) for m in (1, 2, 3)]
 FEWEST_PEOPLE = 5

@@ -20,11 +20,13 @@ from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from engine import image, threads
+from engine import threads
+from engine.media import image
 from tests.benchmarks.fingerprints import LONGEST_PX, cropped, encoded, scaled
-from training import manifest, prepare, tools
-from training.audit import Limits
-from training.manifest import Code
+from training import tools
+from training.datasets import manifest, prepare
+from training.datasets.audit import Limits
+from training.datasets.manifest import Code
 
 TILE_PX = 150
 COLUMNS = 4

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine import errors, image, threads
-from engine.compare import pair_threshold
-from engine.gallery import centred
+from engine import errors, threads
+from engine.media import image
+from engine.people.compare import pair_threshold
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
+from engine.vision.vectors import centred
 from tests.benchmarks.accuracy import COPY, signature, tiny
 
 SMALLEST_PX = 40

@@ -22,7 +22,8 @@ from facenet_pytorch import MTCNN, InceptionResnetV1
 from PIL import Image
 from skimage import data
 
-from engine import errors, image, threads
+from engine import errors, threads
+from engine.media import image
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings

@@ -28,9 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import threads
-from training import manifest, tools
-from training.manifest import Status
-from training.prepare import prepare
+from training import tools
+from training.datasets import manifest
+from training.datasets.manifest import Status
+from training.datasets.prepare import prepare
 
 COPIES, NEAR, SWAPPED, BROKEN, PAIRS = 20, 20, 20, 10, 10
 FACES_EACH = 12  # photos of one face that tell who each of the composed photos' people is

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training import data, manifest
+from training.datasets import data, manifest
 
 
 def command(source, home, options):

@@ -27,9 +27,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from engine import embed, threads
+from engine import threads
+from engine.vision import embed
 from training import tools
-from training.journal import NAME
+from training.datasets.journal import NAME
 
 EACH = 100
 SIZE_PX = 112

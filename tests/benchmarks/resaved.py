@@ -4,9 +4,9 @@
 
 Each photo is saved ten more times: as JPEG of four qualities, shrunk three ways, cropped three
 ways. The largest face of each is looked up, with what was answered before kept in mind, as the bot
-does (`bot.steady`), and without. A photo counts as changed where any of the ten differs from the
-photo itself. Photos on which the face is not found again, or another one is, are left out and
-counted.
+does (`bot.lookalike.stable_answers`), and without. A photo counts as changed where any of the ten
+differs from the photo itself. Photos on which the face is not found again, or another one is, are
+left out and counted.
 """
 
 import argparse
@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bot.shown import MOST_BLUR, SMALLEST_FACE_PX
-from bot.steady import COMPARED, steady
-from engine import image, threads
+from bot.lookalike.face_choice import MOST_BLUR, SMALLEST_FACE_PX
+from bot.lookalike.stable_answers import COMPARED, steady
+from engine import threads
 from engine.errors import EngineError
+from engine.media import image
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
-from engine import errors, image
+from engine import errors
+from engine.media import image
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings

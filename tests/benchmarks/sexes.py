@@ -18,8 +18,10 @@ import numpy as np
 
 from engine import bundle as bundles
 from engine import threads
-from training import data, facing, login, material, metrics, tools
-from training.people import key
+from training import tools
+from training.datasets import data, facing, material
+from training.datasets.people import key
+from training.measure import login, metrics
 
 TEMPLATES, PROBES = 4, 3
 FEWEST = 9

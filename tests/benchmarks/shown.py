@@ -2,8 +2,9 @@
 
     uv run python -m tests.benchmarks.shown ../shared/data/photos
 
-Every photo was looked at. The thresholds of `bot.shown` were chosen on the first half (every other
-file, by name), in the middle of what is best there; the second half tells what they are worth.
+Every photo was looked at. The thresholds of `bot.lookalike.face_choice` were chosen on the first
+half (every other file, by name), in the middle of what is best there; the second half tells what
+they are worth.
 """
 
 import argparse
@@ -11,11 +12,11 @@ import json
 import math
 from pathlib import Path
 
-from bot.intake import Refusal
-from bot.shown import MOST_BLUR, SMALLEST_FACE_PX, choose
+from bot.lookalike.face_choice import MOST_BLUR, SMALLEST_FACE_PX, choose
+from bot.telegram.incoming import Refusal
 from engine import threads
 from engine.errors import EngineError
-from engine.image import open_photo
+from engine.media.image import open_photo
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings

@@ -25,10 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine import detect, embed, image, threads
+from engine import threads
+from engine.media import image
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
+from engine.vision import detect, embed
 from tests.benchmarks.photo import fill, read
 
 QUALITY = 90

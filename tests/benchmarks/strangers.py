@@ -21,14 +21,17 @@ import numpy as np
 import torch
 
 from engine import threads
-from engine.gallery import Gallery
+from engine.people.gallery import Gallery
 from engine.types import Verdict
-from training import data, gallery, material, metrics, tools
-from training.calibration import Strangers, repeated
-from training.fitting import Machine
-from training.gallery import Source, Summary
-from training.people import key
-from training.recipes import Recipe, fit_head, plan
+from training import tools
+from training.bundles import gallery
+from training.bundles.gallery import Source, Summary
+from training.datasets import data, material
+from training.datasets.people import key
+from training.fit.fitting import Machine
+from training.fit.recipes import Recipe, fit_head, plan
+from training.measure import metrics
+from training.measure.calibration import Strangers, repeated
 
 FOLDS = 3
 HELD_OUT = 0.2

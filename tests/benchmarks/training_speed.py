@@ -23,12 +23,14 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, models, transforms
 
 from engine import threads
-from engine.device import choose_device
-from training import data, pixels, prepare, recipes, tools
-from training.batches import FaceBatches
-from training.fitting import Machine, Schedule, fit
-from training.recipes import Material, Recipe
-from training.runs import Run
+from engine.vision.device import choose_device
+from training import tools
+from training.datasets import data, pixels, prepare
+from training.fit import recipes
+from training.fit.batches import FaceBatches
+from training.fit.fitting import Machine, Schedule, fit
+from training.fit.recipes import Material, Recipe
+from training.fit.runs import Run
 
 
 class Clock(lightning.Callback):

@@ -40,12 +40,12 @@ def cloud(people, each, seed=0):
 
 def built(people, each, out, recipe, strangers):
     """A bundle of made-up people, as `training classifier` or `gallery` builds it."""
-    from engine.embed import dlib_resnet29
+    from engine.vision.embed import dlib_resnet29
     from tests.benchmarks.strangers import summary
-    from training import gallery
-    from training.calibration import Strangers
-    from training.data import Faces
-    from training.gallery import Source
+    from training.bundles import gallery
+    from training.bundles.gallery import Source
+    from training.datasets.data import Faces
+    from training.measure.calibration import Strangers
 
     vectors, owner = cloud(people, each)
     other, person = cloud(strangers, 1, seed=1)

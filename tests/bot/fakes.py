@@ -20,14 +20,13 @@ from PIL import Image
 from sqlalchemy import create_engine
 
 from bot import app
-from bot.lookalike import Draw
+from bot.lookalike.handlers import Draw
 from bot.sandbox import Sandbox, WebhookRules
 from bot.settings import Settings
 from bot.store import add_key
 from bot.store.migrate import _migrate
-from engine import picture as pictures
 from engine.errors import BrokenImage, EmptyImage, NotAnImage, NotAVideo
-from engine.fingerprint import PATTERN_BYTES
+from engine.media import jpeg as pictures
 from engine.types import (
     Analysis,
     EngineInfo,
@@ -40,6 +39,7 @@ from engine.types import (
     Track,
     Verdict,
 )
+from engine.vision.fingerprint import PATTERN_BYTES
 
 NAMES = ("Ada Lovelace", "Grace Hopper", "Mary Shelley", "Emmy Noether", "Rosa Parks")
 PEOPLE = tuple(map(Person, NAMES))

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bot import logs
+from bot.telegram import logs
 
 
 @contextmanager

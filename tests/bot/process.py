@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bot import app, logs
+from bot import app
 from bot.settings import Settings
 from bot.store import add_key
+from bot.telegram import logs
 from engine.types import Analysis
 from tests.bot.fakes import FakeEngine, analysis, face
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import interpolate, ndimage
 
-from bot.liveness import Challenge, Step
+from bot.login.liveness import Challenge, Step
 from bot.sandbox.performer import (
     FRAMES_PER_S,
     SIDE_PX,

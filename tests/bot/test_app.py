@@ -19,9 +19,10 @@ import pytest
 from telegram.error import InvalidToken
 from typer.testing import CliRunner
 
-from bot import app, logs, storing
+from bot import app, storing
 from bot.__main__ import main as commands
 from bot.sandbox import Fault, FaultKind, Sandbox
+from bot.telegram import logs
 from bot.texts import say
 from engine.errors import Unavailable
 from engine.types import EngineInfo

@@ -12,16 +12,16 @@ from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
 
 from bot import app
-from bot.gates import gate
+from bot.login.capture_quality import gate
 from bot.sandbox import Person, Sandbox
 from bot.store.fingerprints import PHOTO_DISTANCE, distances, fingerprint, signs
 from bot.texts import say
 from engine.client import EmbeddedEngine
-from engine.fingerprint import pattern
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Face
+from engine.vision.fingerprint import pattern
 from tests.bot import fakes
 from tests.bot.logins import SELFIES
 from tests.bot.sandbox.test_performer import LANDMARKS

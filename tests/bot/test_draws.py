@@ -6,13 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bot.liveness import draw
+from bot.login.liveness import draw
 from bot.sandbox import Fault, FaultKind, Person, Sandbox
 from bot.sandbox.client import Message
 from bot.store.limits import LIMITS
 from bot.texts import moment, say
 from engine import errors
 from engine.types import Track
+from tests.bot.login.test_verify import PASSED, clip_of
 from tests.bot.logins import (
     LOT,
     SELFIES,
@@ -25,7 +26,6 @@ from tests.bot.logins import (
 )
 from tests.bot.rewriting import rewrite
 from tests.bot.store.places import Place
-from tests.bot.test_verify import PASSED, clip_of
 
 
 async def counted(person: Person, folder: Path) -> tuple[int, int]:

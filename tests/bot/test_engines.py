@@ -17,7 +17,7 @@ from bot import engines
 from bot.sandbox import Person
 from bot.texts import say
 from engine import __version__
-from engine.remote import RemoteEngine
+from engine.remote.client import RemoteEngine
 from engine.types import EngineInfo
 from engine.wire import analysis_to_json, info_to_json
 from tests.bot.fakes import NAMES, analysis, bot, face, picture

@@ -10,8 +10,8 @@ from telegram import Chat, Document, Message, PhotoSize, Update, User
 from telegram.constants import MessageType, UpdateType
 
 from bot import app, storing
-from bot.intake import ALLOWED_UPDATES, route
 from bot.sandbox import Sandbox
+from bot.telegram.incoming import ALLOWED_UPDATES, route
 from tests.bot import fakes
 from tests.bot.fakes import FakeEngine
 

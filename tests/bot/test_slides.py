@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from skimage import data
 
-from bot.liveness import (
+from bot.login.liveness import (
     LIMITS,
     Challenge,
     Failure,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from bot.account import COMMANDS, LOGIN_COMMANDS
-from bot.fairness import Turned
-from bot.intake import Reason
-from bot.liveness import FailureReason
-from bot.replies import TOAST_MAX
+from bot.login.liveness import FailureReason
+from bot.telegram.incoming import Reason
+from bot.telegram.replies import TOAST_MAX
+from bot.telegram.update_processor import Turned
 from bot.texts import LANGUAGES, language_of, say, sentences
 from engine.types import Verdict
 
@@ -88,7 +88,7 @@ def asked_for() -> Iterator[str]:
     """Keys that stand in the code as whole strings; the card's are looked at where it is drawn."""
     sections = "|".join(section for section in sentences("en") if section != "card")
     key = re.compile(rf"({sections})\.[a-z_]+")
-    for file in BOT.glob("*.py"):
+    for file in BOT.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             value = node.value if isinstance(node, ast.Constant) else None
             if isinstance(value, str) and key.fullmatch(value) and value not in FAMILIES:

@@ -9,10 +9,11 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bot.liveness import draw
+from bot.login.liveness import draw
 from bot.sandbox import Person, Sandbox
 from bot.sandbox.client import Message
 from bot.texts import moment, say
+from tests.bot.login.test_verify import clip_of
 from tests.bot.logins import (
     LOT,
     LoginEngine,
@@ -25,7 +26,6 @@ from tests.bot.logins import (
 )
 from tests.bot.rewriting import rewrite
 from tests.bot.store.places import Place
-from tests.bot.test_verify import clip_of
 
 OWNER, THIEF = 0, 1
 ALREADY = say("en", "enroll.already", hours=24)

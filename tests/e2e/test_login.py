@@ -13,13 +13,13 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-from bot.liveness import draw
+from bot.login.liveness import draw
 from bot.sandbox import Rates, Sandbox
 from bot.texts import say
 from tests.bot.fakes import picture
+from tests.bot.login.test_verify import clip_of
 from tests.bot.logins import LOT, SELFIES, LoginEngine, login_bot
 from tests.bot.sandbox.clips import clip
-from tests.bot.test_verify import clip_of
 from tests.e2e.chat_page import ChatPage
 
 SCREENSHOTS = "SCREENSHOTS"

@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import normalize
 
 from engine.bundle import save
-from engine.embed.dlib_resnet29 import DlibResNet29
+from engine.vision.embed.dlib_resnet29 import DlibResNet29
 
 
 def manifest(people, **changes):

@@ -14,7 +14,7 @@ import psutil
 import skimage.data
 from PIL import Image
 
-from engine import decoder
+from engine.media import clip_decoder
 
 RATE = 30
 
@@ -152,7 +152,7 @@ def children() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if decoder.__file__ in process.cmdline():
+            if clip_decoder.__file__ in process.cmdline():
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

@@ -16,12 +16,12 @@ from pathlib import Path
 import uvicorn
 
 from engine.client import EmbeddedEngine, Engine
-from engine.protocol import BoundedProtocol
-from engine.reload import Reloader
-from engine.remote import Patience, RemoteEngine
+from engine.remote.client import Patience, RemoteEngine
 from engine.request import Analyzer, PhotoRequest
-from engine.service import application
-from engine.serving import Served
+from engine.runtime.reload import Reloader
+from engine.service.app import application
+from engine.service.http_protocol import BoundedProtocol
+from engine.service.serving import Served
 from engine.settings import Settings
 from engine.types import Analysis, EngineInfo, Person
 from tests.engine import seers
@@ -86,8 +86,8 @@ class OverRay:
             yield engine
 
     def _deploy(self, settings: Settings, build: Build) -> None:
-        from engine.plan import Plan, Shape
-        from engine.rollout import deploy
+        from engine.cluster.plan import Plan, Shape
+        from engine.cluster.rollout import deploy
 
         shape = Shape(bundle=settings.engine_bundle, cpus=1, public=False)
         deploy(Plan.of(shape, settings), timeout_s=120, build=build)

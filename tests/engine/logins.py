@@ -4,7 +4,7 @@ import numpy as np
 
 from engine.bundle import PREPROCESSING
 from engine.decision import NO_VETO, LoginCalibration, OperatingPoint
-from engine.embed.dlib_resnet29 import DlibResNet29
+from engine.vision.embed.dlib_resnet29 import DlibResNet29
 
 
 def point(level="photo", templates=3, probes=2, **changes):

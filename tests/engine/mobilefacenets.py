@@ -8,9 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engine import settings, weights
-from engine.embed import mobilefacenet
+from engine import settings
 from engine.errors import WeightsError
+from engine.vision import weights
+from engine.vision.embed import mobilefacenet
 
 
 def real_folder():

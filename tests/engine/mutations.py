@@ -17,7 +17,7 @@ import pillow_heif
 import skimage.data
 from PIL import Image
 
-from engine.image import LIMITS
+from engine.media.image import LIMITS
 
 KINDS = ("HEIF", "AVIF", "PNG", "GIF", "WEBP", "JPEG")
 _CONTAINERS = frozenset((b"meta", b"iprp", b"ipco", b"iinf", b"iref", b"dinf"))

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine import local_ray
+from engine.cluster import local_ray
 from engine.errors import BundleError, EngineError
 from engine.request import PhotoRequest
 from engine.settings import Settings

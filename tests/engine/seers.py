@@ -10,9 +10,9 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from engine.fingerprint import PATTERN_BYTES
 from engine.request import PhotoRequest
 from engine.types import Analysis, EngineInfo, Face, Match, Person, Pose, Quality, Verdict
+from engine.vision.fingerprint import PATTERN_BYTES
 
 PATIENCE_S = 20.0
 INFO = EngineInfo("1", "tests@0", "none", 2, "cpu")

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from engine.client import EmbeddedEngine, Engine
-from engine.decoding import SLOW_FILES
 from engine.errors import (
     Busy,
     ConfigurationError,
@@ -24,7 +23,8 @@ from engine.errors import (
     NotAnImage,
     Unavailable,
 )
-from engine.image import ENOUGH_PX, Limits
+from engine.media.decoder_pool import SLOW_FILES
+from engine.media.image import ENOUGH_PX, Limits
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import MAX_TOP_K, Analysis, Person

@@ -11,7 +11,7 @@ from skimage import data
 from typer.testing import CliRunner
 
 from engine.__main__ import app
-from engine.decoding import PhotoDecoders
+from engine.media.decoder_pool import PhotoDecoders
 
 ROOT = Path(__file__).parents[2]
 

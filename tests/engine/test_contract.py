@@ -15,8 +15,6 @@ import skimage.data
 from PIL import Image
 
 from engine.client import Engine, build_analyzer
-from engine.clip import LIMITS as CLIP_LIMITS
-from engine.clip import Decoders
 from engine.errors import (
     BrokenImage,
     BrokenVideo,
@@ -40,13 +38,15 @@ from engine.errors import (
     UnsupportedVideo,
     VideoTooLong,
 )
-from engine.image import LIMITS, open_photo
-from engine.parallax import Parallax
+from engine.media.clip import LIMITS as CLIP_LIMITS
+from engine.media.clip import Decoders
+from engine.media.image import LIMITS, open_photo
 from engine.pipeline import Pipeline
-from engine.remote import RemoteEngine
+from engine.remote.client import RemoteEngine
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Analysis, Verdict
+from engine.vision.parallax import Parallax
 from tests.engine import clips, rays, seers
 from tests.engine.doors import DOORS, BuildHeld, Door, Gate, Held, OverRay, service
 from tests.engine.seers import photo

@@ -7,14 +7,14 @@ import torch
 from torch.nn.functional import normalize
 
 from engine import bundle, default_bundle, doctor
+from engine.cluster.plan import Plan, Shape
 from engine.default_bundle import ALWAYS_THERE, MORE_ACCURATE, choose
-from engine.embed import mobilefacenet
 from engine.errors import BundleError, WeightsError
 from engine.pipeline import Pipeline
-from engine.plan import Plan, Shape
-from engine.reload import Reloader
+from engine.runtime.reload import Reloader
 from engine.settings import AUTO, Settings
 from engine.types import EngineInfo
+from engine.vision.embed import mobilefacenet
 from tests.engine import mobilefacenets
 from tests.engine.bundles import manifest
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.embed.dlib_dat import read_layers
-from engine.embed.dlib_resnet29 import DlibResNet29
 from engine.errors import WeightsError
+from engine.vision.embed.dlib_dat import read_layers
+from engine.vision.embed.dlib_resnet29 import DlibResNet29
 
 
 @pytest.fixture(scope="module")

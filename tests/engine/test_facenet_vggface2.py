@@ -7,9 +7,9 @@ import pytest
 import torch
 from facenet_pytorch import InceptionResnetV1
 
-from engine.embed.facenet_vggface2 import WEIGHTS, FacenetVggface2
 from engine.errors import WeightsError
-from engine.weights import WeightsFile
+from engine.vision.embed.facenet_vggface2 import WEIGHTS, FacenetVggface2
+from engine.vision.weights import WeightsFile
 
 CPU = torch.device("cpu")
 

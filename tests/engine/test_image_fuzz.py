@@ -1,4 +1,4 @@
-"""Whatever bytes arrive, `engine.image` answers with a picture or an ImageError, soon and small."""
+"""Whatever bytes arrive, `engine.media.image` gives a picture or an ImageError, soon and small."""
 
 import functools
 import io
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import ImageError
-from engine.image import Limits, decode_scaled
+from engine.media.image import Limits, decode_scaled
 from tests.engine import mutations
 
 ROOT = Path(__file__).parents[2]

@@ -5,10 +5,10 @@ import onnxruntime
 import pytest
 import torch
 
-from engine import embed
-from engine.align import ARCFACE
-from engine.embed.mobilefacenet import WEIGHTS, MobileFaceNet, locate, open_batch
 from engine.errors import WeightsError
+from engine.vision import embed
+from engine.vision.align import ARCFACE
+from engine.vision.embed.mobilefacenet import WEIGHTS, MobileFaceNet, locate, open_batch
 from tests.engine import mobilefacenets
 
 CPU = torch.device("cpu")

@@ -10,14 +10,15 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
 
-from engine import embed
-from engine.embed.onnx_graph import first_operations
 from engine.errors import ConfigurationError, WeightsError
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
-from tests.training.datasets import prepared
-from training import data, gallery
+from engine.vision import embed
+from engine.vision.embed.onnx_graph import first_operations
+from tests.training.synthetic import prepared
+from training.bundles import gallery
+from training.datasets import data
 
 CPU = torch.device("cpu")
 DIMENSION = 64

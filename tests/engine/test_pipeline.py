@@ -6,16 +6,17 @@ import torch
 from PIL import Image
 from skimage import data
 
-from engine import bundle, embed
-from engine.align import ARCFACE, ARCFACE_SIZE, crop
-from engine.compare import compare, largest_face, pair_threshold
-from engine.embed import embed_crops
+from engine import bundle
 from engine.errors import BundleError, ComparisonError
-from engine.image import Photo
+from engine.media.image import Photo
+from engine.people.compare import compare, largest_face, pair_threshold
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Person
+from engine.vision import embed
+from engine.vision.align import ARCFACE, ARCFACE_SIZE, crop
+from engine.vision.embed import embed_crops
 from tests.engine.bundles import make
 
 

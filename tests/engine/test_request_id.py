@@ -7,11 +7,11 @@ import pytest
 from asgi_correlation_id import correlation_id
 
 from engine import request_id
-from engine.batching import Batcher
 from engine.errors import InternalError
+from engine.runtime.batching import Batcher
 from engine.settings import Settings
 from tests.engine import seers
-from tests.engine.test_service import calling
+from tests.engine.service.test_app import calling
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from schemathesis.config import (
 )
 
 from engine.client import EmbeddedEngine
-from engine.reload import Reloader
-from engine.service import application
-from engine.serving import Served
+from engine.runtime.reload import Reloader
+from engine.service.app import application
+from engine.service.serving import Served
 from engine.settings import Settings
 from tests.engine import clips
 from tests.engine.seers import seer

@@ -10,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import adapter, align, bundle, doctor, embed, networks
-from engine.adapter import Adapter, Form
-from engine.align import ARCFACE
-from engine.embed.dlib_resnet29 import DlibResNet29
+from engine import bundle, doctor
 from engine.errors import BundleError
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
+from engine.vision import adapter, align, embed, networks
+from engine.vision.adapter import Adapter, Form
+from engine.vision.align import ARCFACE
+from engine.vision.embed.dlib_resnet29 import DlibResNet29
 from tests.engine import bundles
 
 CPU = torch.device("cpu")

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from engine.embed.dlib_resnet29 import DlibResNet29
+from engine.vision.embed.dlib_resnet29 import DlibResNet29
 from tests.engine.logins import calibration
 from tests.training.workbench import clouds
-from training import data, login
-from training.audit import mean_of_means
-from training.manifest import Row, Status
+from training.datasets import data
+from training.datasets.audit import mean_of_means
+from training.datasets.manifest import Row, Status
+from training.measure import login
 
 FORM = DlibResNet29.specification
 GOOD = {"size_px": 120.0, "blur": 0.3, "exposure": 0.5}

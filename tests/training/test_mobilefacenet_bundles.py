@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import bundle, decision, embed
+from engine import bundle, decision
 from engine.pipeline import Pipeline
 from engine.request import PhotoRequest
 from engine.settings import Settings
+from engine.vision import embed
 from tests.engine import mobilefacenets
 from tests.training.workbench import run, said
 

@@ -8,13 +8,14 @@ import pytest
 
 from engine import bundle
 from engine.bundle import PairRecord
-from engine.embed.dlib_resnet29 import DlibResNet29
-from training import calibration, gallery
-from training.audit import mean_of_means, unit
-from training.calibration import Strangers, calibrate, repeated, rounds, scaled
-from training.data import Faces
-from training.gallery import Source, prototypes
-from training.manifest import Row, Status
+from engine.vision.embed.dlib_resnet29 import DlibResNet29
+from training.bundles import gallery
+from training.bundles.gallery import Source, prototypes
+from training.datasets.audit import mean_of_means, unit
+from training.datasets.data import Faces
+from training.datasets.manifest import Row, Status
+from training.measure import calibration
+from training.measure.calibration import Strangers, calibrate, repeated, rounds, scaled
 
 PEOPLE = 12
 PAIRS = [

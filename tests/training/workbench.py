@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from typer.testing import CliRunner
 
-from engine import bundle, networks
-from engine.embed.dlib_resnet29 import DlibResNet29
-from engine.networks import Network
+from engine import bundle
+from engine.vision import networks
+from engine.vision.embed.dlib_resnet29 import DlibResNet29
+from engine.vision.networks import Network
 from tests.engine import bundles
-from training import data, manifest
 from training.__main__ import app
-from training.audit import mean_of_means, unit
+from training.datasets import data, manifest
+from training.datasets.audit import mean_of_means, unit
 
 
 def run(*arguments):

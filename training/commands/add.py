@@ -10,7 +10,7 @@ from engine.terminal import escape
 from training.console import emit, failures, progress, results, today
 
 if TYPE_CHECKING:
-    from training.members import Addition
+    from training.bundles.members import Addition
 
 
 def add(
@@ -37,7 +37,8 @@ def add(
     threads.configure()
     with failures():
         from engine import bundle
-        from training import members, tools
+        from training import tools
+        from training.bundles import members
 
         files = _files(photos)
         with progress("Seeing photos", len(files)) as advance:
@@ -59,7 +60,7 @@ def add(
 
 def _files(photos: list[Path]) -> list[Path]:
     """Files as given; of folders, every picture in them."""
-    from engine import image
+    from engine.media import image
 
     found: list[Path] = []
     for path in photos:

@@ -16,9 +16,9 @@ from training.console import emit, failures, progress, results, today
 if TYPE_CHECKING:
     from engine.bundle import Calibration
     from engine.decision import LoginCalibration
-    from training.evaluate import Seen
-    from training.recalibrate import Recalibration
-    from training.sight import Sight
+    from training.measure.evaluate import Seen
+    from training.measure.recalibrate import Recalibration
+    from training.measure.sight import Sight
 
 
 def calibrate(
@@ -87,7 +87,7 @@ def _calibrate(
     seed: int,
 ) -> "Recalibration":
     from engine import bundle
-    from training.recalibrate import recalibrate, renewed
+    from training.measure.recalibrate import recalibrate, renewed
 
     eyes = _eyes(name)
     found = recalibrate(
@@ -106,8 +106,8 @@ def _login(
     name: str, source: Path, openset: Path | None, aligned: bool, created: str, seed: int
 ) -> "LoginCalibration":
     from engine import bundle
-    from training.login import rounds
-    from training.recalibrate import login_people, recalibrate_login
+    from training.measure.login import rounds
+    from training.measure.recalibrate import login_people, recalibrate_login
 
     eyes = _eyes(name)
     data = _seen(eyes, source, aligned)
@@ -122,8 +122,9 @@ def _login(
 
 
 def _eyes(name: str) -> "Sight":
-    from engine import bundle, recogniser
-    from training import sight
+    from engine import bundle
+    from engine.people import recogniser
+    from training.measure import sight
 
     chosen = bundle.load(name)
     recogniser.require_people(chosen)
@@ -131,8 +132,8 @@ def _eyes(name: str) -> "Sight":
 
 
 def _seen(eyes: "Sight", path: Path, aligned: bool) -> "Seen":
-    from training import probes
-    from training.evaluate import Seen
+    from training.datasets import probes
+    from training.measure.evaluate import Seen
 
     found = probes.of(path, lambda: eyes.tools, aligned=aligned)
     with progress(f"Seeing {found.faces.name}", len(found.faces)) as advance:

@@ -15,7 +15,7 @@ def card(
     """Print a bundle's model card as Markdown: what it is, rests on, and is for."""
     with failures():
         from engine import bundle as bundles
-        from training.card import card as written
+        from training.bundles.model_card import card as written
 
         text = written(bundles.load(bundle))
     echo(text.removesuffix("\n"))

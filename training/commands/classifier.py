@@ -12,13 +12,13 @@ from engine import threads
 from engine.errors import WeightsError
 from engine.terminal import escape
 from training.console import emit, failures, results, say, today
-from training.lending import lender, login, login_line, measured_lines
+from training.measure.lending import lender, login, login_line, measured_lines
 from training.options import PeopleOption, StrangersOption
 
 if TYPE_CHECKING:
-    from training.classifier import Made
-    from training.fetch import Places
-    from training.recipes import Plan, Recipe
+    from training.bundles.classifier import Made
+    from training.datasets.fetch import Places
+    from training.fit.recipes import Plan, Recipe
 
 _RECIPES = "head: the embedder as it is, minutes on a laptop; finetune: its last stages learn too; \
 cnn: a network of torchvision from end to end."
@@ -137,8 +137,8 @@ def classifier(
     with failures():
         from engine import settings
         from training import asking
-        from training.fetch import Places
-        from training.recipes import Recipe, plan
+        from training.datasets.fetch import Places
+        from training.fit.recipes import Recipe, plan
 
         kind = _recipe(recipe)
         if not sources and (devices > 1 or nodes > 1):
@@ -185,7 +185,7 @@ def classifier(
 
 
 def _recipe(name: str) -> "Recipe":
-    from training.recipes import Recipe
+    from training.fit.recipes import Recipe
 
     try:
         return Recipe(name)
@@ -195,7 +195,7 @@ def _recipe(name: str) -> "Recipe":
 
 def _imagenet(plan: "Plan", places: "Places", accept: bool) -> "tuple[Plan, Path]":
     """The file of ImageNet weights; or the same plan from scratch, where they cannot be had."""
-    from training import fetch
+    from training.datasets import fetch
 
     try:
         return plan, fetch.imagenet(plan.network, places, accept=accept)
@@ -219,10 +219,13 @@ def _train(
     thumbnails: bool,
 ) -> "tuple[Path, Made] | None":
     from engine import bundle
-    from training import classifier as making
-    from training import made, material, runs, tools
-    from training.fitting import Machine
-    from training.gallery import Source, own_calibration
+    from training import tools
+    from training.bundles import classifier as making
+    from training.bundles import made
+    from training.bundles.gallery import Source, own_calibration
+    from training.datasets import material
+    from training.fit import runs
+    from training.fit.fitting import Machine
 
     folders, listed, strangers = given
     stem = bundle.locate(out) if out else bundle.FOLDER / _name_of(folders[0])

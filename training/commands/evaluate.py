@@ -11,12 +11,12 @@ from engine.terminal import escape
 from training.console import emit, failures, progress, results, say, today
 
 if TYPE_CHECKING:
-    from training.evaluate import Seen, SeenPairs
-    from training.evaluation import Evaluation, Verification
-    from training.metrics import Rate
-    from training.pairs import LfwPairs
-    from training.probes import Probes
-    from training.sight import Sight
+    from training.datasets.probes import Probes
+    from training.measure.evaluate import Seen, SeenPairs
+    from training.measure.evaluation import Evaluation, Verification
+    from training.measure.metrics import Rate
+    from training.measure.pairs import LfwPairs
+    from training.measure.sight import Sight
 
 _LFW = "pairs.txt"
 
@@ -64,7 +64,7 @@ def evaluate(
     with failures():
         found, home = _evaluate(bundle, data, pairs, openset, aligned, out, seed)
     if as_json:
-        from training import evaluation
+        from training.measure import evaluation
 
         emit(evaluation.as_json(found))
     else:
@@ -85,8 +85,9 @@ def _evaluate(
 
     from engine import bundle
     from engine.files import write_text
-    from training import evaluation, probes, report, sight
-    from training.evaluate import evaluate
+    from training.datasets import probes
+    from training.measure import evaluation, report, sight
+    from training.measure.evaluate import evaluate
 
     chosen = bundle.load(name)
     eyes = sight.for_bundle(chosen, name)
@@ -119,7 +120,7 @@ def _home(found: "Evaluation") -> Path:
 
 
 def _see(eyes: "Sight", probes: "Probes") -> "Seen":
-    from training.evaluate import Seen
+    from training.measure.evaluate import Seen
 
     with progress(f"Seeing {probes.faces.name}", len(probes.faces)) as advance:
         return Seen(probes, eyes.vectors(probes.faces, advance))
@@ -128,8 +129,8 @@ def _see(eyes: "Sight", probes: "Probes") -> "Seen":
 def _read_pairs(
     eyes: "Sight", path: Path | None, aligned: bool
 ) -> tuple["SeenPairs | None", "LfwPairs | None"]:
-    from training import pairs
-    from training.evaluate import SeenPairs
+    from training.measure import pairs
+    from training.measure.evaluate import SeenPairs
 
     if path is None:
         return None, None
@@ -143,7 +144,7 @@ def _read_pairs(
 
 def _find_lfw(source: Path) -> "LfwPairs | None":
     """LFW's pairs where they lie with the photos, as its archives and scikit-learn leave them."""
-    from training import pairs
+    from training.measure import pairs
 
     home = source if source.is_dir() else source.parent
     for place in (home / _LFW, home.resolve().parent / _LFW):
@@ -211,7 +212,7 @@ def _show(found: "Evaluation") -> None:
 
 
 def _rate(table: Table, label: str, rate: "Rate", without: "Rate | None") -> None:
-    from training.report import interval, per_cent
+    from training.measure.report import interval, per_cent
 
     last = per_cent(without.value) if without else ""
     table.add_row(label, per_cent(rate.value), interval(rate), last)
@@ -220,7 +221,7 @@ def _rate(table: Table, label: str, rate: "Rate", without: "Rate | None") -> Non
 def _pairs(
     table: Table, name: str, measured: "Verification", without: "Verification | None"
 ) -> None:
-    from training.report import one_in, per_cent
+    from training.measure.report import one_in, per_cent
 
     for k, point in enumerate(measured.tar):
         label = f"{escape(name)}: TAR at FMR {one_in(point.fmr)}"

@@ -11,7 +11,7 @@ from engine.terminal import escape
 from training.console import emit, failures, results
 
 if TYPE_CHECKING:
-    from training.fetch import Item
+    from training.datasets.fetch import Item
 
 
 def fetch(
@@ -35,7 +35,7 @@ def fetch(
     """Fetch a public dataset or weights; what was begun is gone on with."""
     with failures():
         from engine import settings
-        from training import fetch as fetching
+        from training.datasets import fetch as fetching
 
         places = fetching.Places(settings.load(os.environ).face_weights_dir)
         if listed or name is None:

@@ -10,15 +10,15 @@ from rich.table import Table
 from engine import threads
 from engine.terminal import escape
 from training.console import emit, failures, progress, results, today
-from training.lending import lender, login, login_line, measured_lines
+from training.measure.lending import lender, login, login_line, measured_lines
 from training.options import PeopleOption, StrangersOption
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
-    from training.data import Faces
-    from training.gallery import Source
-    from training.manifest import Row
-    from training.material import Given
+    from training.bundles.gallery import Source
+    from training.datasets.data import Faces
+    from training.datasets.manifest import Row
+    from training.datasets.material import Given
     from training.tools import Tools
 
 _SHOWN = 20
@@ -73,8 +73,10 @@ def gallery(
     threads.configure()
     with failures():
         from engine import bundle
-        from training import classifier, made, material, tools
-        from training.gallery import Source
+        from training import tools
+        from training.bundles import classifier, made
+        from training.bundles.gallery import Source
+        from training.datasets import material
 
         eyes = tools.load(embedder)
         given = material.read(sources, listed, strangers, eyes, aligned=aligned)
@@ -108,10 +110,10 @@ def _build(
     calibration_from: str | None,
     others: "Faces | None",
 ) -> None:
-    from training.calibration import Strangers, rounds
-    from training.classifier import embedded
-    from training.gallery import build, own_calibration
-    from training.login import own_or_lent
+    from training.bundles.classifier import embedded
+    from training.bundles.gallery import build, own_calibration
+    from training.measure.calibration import Strangers, rounds
+    from training.measure.login import own_or_lent
 
     borrow = (
         None if own_calibration(faces) else lender(calibration_from, eyes.embedder.specification)
@@ -142,7 +144,7 @@ def _left_out(sources: list[Path], given: "Given") -> tuple[list["Row"], list[st
 
     Where there is a list, whoever is not in it was not wanted, and is told of in neither.
     """
-    from training import manifest, people
+    from training.datasets import manifest, people
 
     homes = given.faces.homes or (given.faces.home,)
     listed = {people.key(folder) for person in given.listed for folder in person.folders}

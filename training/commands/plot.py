@@ -11,7 +11,7 @@ from training.console import emit, failures, progress, say
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from training.data import Faces
+    from training.datasets.data import Faces
     from training.tools import Tools
 
 plot = typer.Typer(
@@ -48,8 +48,8 @@ def history(
 ) -> None:
     """A training run epoch by epoch: losses and rates."""
     with failures():
-        from training import history as log
-        from training import plots
+        from training.fit import history as log
+        from training.measure import plots
 
         logs = log.locate(run)
         columns = log.read(logs)
@@ -64,8 +64,8 @@ def confusion(
 ) -> None:
     """Who is taken for whom."""
     with failures():
-        from training import evaluation as record
-        from training import plots
+        from training.measure import evaluation as record
+        from training.measure import plots
 
         found = record.read(evaluation)
         if found.recognition is None or found.recognition.matrix is None:
@@ -90,8 +90,8 @@ def roc(
 ) -> None:
     """How many genuine pairs of faces pass at each false match rate."""
     with failures():
-        from training import evaluation as record
-        from training import plots
+        from training.measure import evaluation as record
+        from training.measure import plots
 
         curves = {}
         for path in evaluations:
@@ -117,7 +117,9 @@ def face_map(
     """A map of everybody: faces that look alike lie close to each other."""
     threads.configure()
     with failures():
-        from training import data, mapping, plots, tools
+        from training import tools
+        from training.datasets import data
+        from training.measure import mapping, plots
 
         plots.check_suffix(out)
         seen = tools.load(embedder)
@@ -145,7 +147,9 @@ def samples(
     """A contact sheet of everybody's faces, with what is doubted marked."""
     threads.configure()
     with failures():
-        from training import mapping, plots, probes, tools
+        from training import tools
+        from training.datasets import probes
+        from training.measure import mapping, plots
 
         plots.check_suffix(out)
         found = probes.of(source, tools.load, aligned=aligned)
@@ -156,21 +160,21 @@ def samples(
 
 
 def _dataset(source: Path, tools: "Tools", *, aligned: bool) -> "Faces":
-    from training import prepare
+    from training.datasets import prepare
 
     return prepare.dataset(source, tools, aligned=aligned)
 
 
 def _run_name(path: Path) -> str:
     """The run's own folder: the one below run/training, or the file's."""
-    from training.history import FOLDER
+    from training.fit.history import FOLDER
 
     home = path.resolve().parent
     return home.relative_to(FOLDER).parts[0] if home.is_relative_to(FOLDER) else home.name
 
 
 def _write(figure: "Figure", out: Path, as_json: bool) -> None:
-    from training import plots
+    from training.measure import plots
 
     plots.save(figure, out)
     if as_json:

@@ -11,7 +11,7 @@ from engine.terminal import escape
 from training.console import emit, failures, results, say
 
 if TYPE_CHECKING:
-    from training.prepare import Summary
+    from training.datasets.prepare import Summary
 
 _SHOWN = 20
 _INTERRUPTED = 130
@@ -84,9 +84,10 @@ def _prepare(
     max_blur: float,
     report: bool,
 ) -> "Summary":
-    from training import doubts, tools
-    from training.audit import Limits
-    from training.prepare import prepare as work
+    from training import tools
+    from training.datasets import doubts
+    from training.datasets.audit import Limits
+    from training.datasets.prepare import prepare as work
 
     limits = Limits(min_size, max_blur)
     summary = work(folder, out, tools.load(embedder), aligned=aligned, limits=limits)
@@ -96,7 +97,7 @@ def _prepare(
 
 
 def _as_json(summary: "Summary", report: bool) -> dict[str, object]:
-    from training import doubts, manifest
+    from training.datasets import doubts, manifest
 
     return {
         "manifest": str(summary.home / manifest.NAME),
@@ -114,7 +115,7 @@ def _as_json(summary: "Summary", report: bool) -> dict[str, object]:
 
 
 def _show(summary: "Summary", report: bool) -> None:
-    from training import doubts, manifest
+    from training.datasets import doubts, manifest
 
     table = Table("photos", "code", "what it means", title_justify="left")
     table.columns[0].justify = "right"

@@ -26,7 +26,7 @@ def remove(
     """
     with failures():
         from engine import bundle
-        from training import members
+        from training.bundles import members
 
         left = members.remove(name, bundle.locate(out_of), created=created or today())
     if as_json:

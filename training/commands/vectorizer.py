@@ -12,9 +12,9 @@ from engine.terminal import escape
 from training.console import emit, failures, results, say, today
 
 if TYPE_CHECKING:
-    from training.data import Faces
-    from training.disjoint import Change
-    from training.vectorizer import Outcome, Plan
+    from training.datasets.data import Faces
+    from training.fit.disjoint import Change
+    from training.fit.vectorizer import Outcome, Plan
 
 NOT_KEPT = 3
 _SCRATCH = "scratch"
@@ -187,9 +187,9 @@ def _plan(
     Raises:
         ValueError: they do not fit together.
     """
-    from engine.adapter import Form
-    from training.metric_learner import Loss
-    from training.vectorizer import Plan
+    from engine.vision.adapter import Form
+    from training.fit.metric_learner import Loss
+    from training.fit.vectorizer import Plan
 
     scratch = start == _SCRATCH
     if (adapter is not None) + (unfreeze is not None) + scratch > 1:
@@ -241,9 +241,12 @@ def _train(
     licence: str,
     created: str,
 ) -> tuple["Faces", "Outcome", str | None]:
-    from engine import bundle, embed, settings
-    from training import prepare, runs, tools
-    from training.vectorizer import train, write
+    from engine import bundle, settings
+    from engine.vision import embed
+    from training import tools
+    from training.datasets import prepare
+    from training.fit import runs
+    from training.fit.vectorizer import train, write
 
     stem = bundle.locate(out)
     loaded = tools.load(plan.start or embed.DEFAULT)
@@ -326,7 +329,7 @@ def _cells(change: "Change") -> tuple[str, ...]:
 
 def _sentence(outcome: "Outcome", plan: "Plan") -> str:
     """The verdict in words."""
-    from training.vectorizer import SURE, Verdict
+    from training.fit.vectorizer import SURE, Verdict
 
     judgement = outcome.judgement
     first = judgement.strangers[0]

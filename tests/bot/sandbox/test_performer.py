@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from bot.liveness import Challenge, Step
+from bot.login.liveness import Challenge, Step
 from bot.sandbox import performer
 from bot.sandbox.performer import NEEDS_OTHER, SIDE_PX, Attack, Portrait, perform, write
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from bot.liveness import Step
+from bot.login.liveness import Step
 from bot.sandbox import rehearsal
 from bot.sandbox.performer import MEAN_REACH, Portrait
 from engine.types import Face, Frame, Pose, Track

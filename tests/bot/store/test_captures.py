@@ -15,7 +15,7 @@ from bot.store.fingerprints import (
     is_copy,
     signs,
 )
-from engine.fingerprint import SIDE_PX
+from engine.vision.fingerprint import SIDE_PX
 from tests.bot.fakes import pattern
 from tests.bot.store.places import ANA, BEN, Place
 

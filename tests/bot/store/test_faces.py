@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bot.store import FlowKind, Keyring, Store, StoreError
-from bot.store.disguise import rotation
+from bot.store.rotation import rotation
 from tests.bot.store.places import (
     ANA,
     BEN,

@@ -1,0 +1,1 @@
+"""Pictures for people: cards, letters, portraits. Knows nothing about the login."""

@@ -1,0 +1,1 @@
+"""The face login's conversations and its judgement; what is kept is `bot.store`'s."""

@@ -1,0 +1,1 @@
+"""A photo in, cards with the people it resembles out."""

@@ -1,0 +1,456 @@
+"""A photo or an album in, cards with the people it resembles out; and the buttons below them.
+
+Knows nothing about how faces are found (the engine does), how a card is drawn or how bytes come
+from Telegram.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from telegram import (
+    Bot,
+    CallbackQuery,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    InputMediaPhoto,
+    Message,
+    Update,
+)
+from telegram.error import BadRequest, Forbidden
+from telegram.ext import ContextTypes
+
+from bot.engine_gateway import Eyes
+from bot.lookalike import captions
+from bot.lookalike.face_choice import LeftOut, choose
+from bot.lookalike.gallery_people import People
+from bot.lookalike.shown_cards import Answer, Answers
+from bot.lookalike.stable_answers import COMPARED, steady
+from bot.telegram.incoming import Intake, Reason, Refusal
+from bot.telegram.replies import (
+    Language,
+    refused,
+    reply,
+    replying_to,
+    toast,
+    unchanged_is_fine,
+    working,
+)
+from bot.telegram.request import Request, current
+from bot.texts import say
+from engine.types import Analysis, Face
+
+logger = logging.getLogger(__name__)
+
+_BUTTONS_IN_A_ROW = 6
+_CARDS_AT_A_TIME = 2
+_COUNTING_S = 1.0  # for how long a card waits to hear how many people there are
+
+
+class Draw(Protocol):
+    """Draws cards."""
+
+    def __call__(
+        self,
+        picture: bytes,
+        analysis: Analysis,
+        *,
+        language: str,
+        face: int | None = None,
+        people: int | None = None,
+    ) -> bytes:
+        """Draw a card as PNG; see `bot.drawing.card.draw`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A photo that was looked at.
+
+    Attributes:
+        card: PNG bytes.
+        analysis: the faces on the card, from left to right.
+        left_out: how many are not on it.
+        file_id: Telegram's name for the photo.
+        people: how many people the bundle that answered knows; None where that is not known.
+        compared: see `Answer.compared`.
+    """
+
+    card: bytes = field(repr=False)
+    analysis: Analysis
+    left_out: LeftOut
+    file_id: str
+    people: int | None
+    compared: Analysis
+
+
+class Lookalike:
+    """Answers photos.
+
+    Args:
+        eyes: look at photos.
+        people: counts whom the engine knows.
+        intake: fetches pictures.
+        draw: draws cards.
+        answers: remembers what buttons need.
+        language: see `replies.Language`.
+        matches: how many people to name for each face, at most.
+        faces_max: how many faces of a photo are shown, the largest.
+        pictures: how many people of a face a card shows a picture of, at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        eyes: Eyes,
+        people: People,
+        intake: Intake,
+        draw: Draw,
+        answers: Answers,
+        language: Language,
+        matches: int,
+        faces_max: int,
+        pictures: int,
+    ) -> None:
+        self._eyes = eyes
+        self._people = people
+        self._intake = intake
+        self._draw = draw
+        self._answers = answers
+        self._language = language
+        self._matches = matches
+        self._faces_max = faces_max
+        self._pictures = pictures
+        # Drawing takes a core and some memory: only so many at a time, whoever asks.
+        self._easels = asyncio.Semaphore(_CARDS_AT_A_TIME)
+
+    # Photos
+
+    async def photo(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Answer a photo, an image sent as a file, or an album."""
+        assert update.effective_user is not None
+        request = current.get()
+        language = await self._language(update.effective_user)
+        async with working(context.bot, request.messages[0].chat.id):
+            if len(request.messages) == 1:
+                await self._answer_one(request, language)
+            else:
+                await self._answer_album(request, language)
+
+    async def _answer_one(self, request: Request, language: str) -> None:
+        message = request.messages[0]
+        look = await self._look(request, message, language)
+        if isinstance(look, Refusal):
+            request.outcome = f"refused_{look.reason.value}"
+            await reply(message, refused(look, language))
+        else:
+            await self._send(request, message, look, language)
+
+    async def _answer_album(self, request: Request, language: str) -> None:
+        looks: list[tuple[int, Message, Look]] = []
+        refusals: list[tuple[int, Refusal]] = []
+        for number, message in enumerate(request.messages, 1):
+            look = await self._look_safely(request, message, language)
+            if isinstance(look, Refusal):
+                refusals.append((number, look))
+            else:
+                looks.append((number, message, look))
+        if len(looks) == 1:
+            await self._send(request, looks[0][1], looks[0][2], language)
+        elif looks:
+            await self._send_album(request, [(n, look) for n, _, look in looks], language)
+        if refusals:
+            request.outcome = f"answered_{len(looks)}_of_{len(request.messages)}"
+            await reply(request.messages[0], _sentences(refusals, len(looks), language))
+
+    async def _look_safely(
+        self, request: Request, message: Message, language: str
+    ) -> Look | Refusal:
+        """Look at one photo of an album; a bug with one does not lose the cards of the others."""
+        try:
+            return await self._look(request, message, language)
+        except Forbidden:
+            raise
+        except Exception:
+            logger.exception("update=%s a photo of an album failed", request.update.update_id)
+            return Refusal(Reason.INTERNAL)
+
+    async def _look(self, request: Request, message: Message, language: str) -> Look | Refusal:
+        """Fetch, see, judge, draw."""
+        with request.timed("download"):
+            capture = await self._intake.capture(message, request.before_sending_s())
+        if isinstance(capture, Refusal):
+            return capture
+        left_s, top_k = request.before_sending_s(), max(self._matches, COMPARED)
+        seen = await self._eyes.look(request, capture.photo, left_s, top_k=top_k, picture=True)
+        if isinstance(seen, Refusal):
+            return seen
+        picture, analysis = seen.picture or b"", replace(seen, picture=None)
+        chosen = choose(analysis, self._faces_max)
+        if isinstance(chosen, Refusal):
+            return chosen
+        shown, left_out = chosen
+        compared = steady(
+            _with_pictures(shown, min(self._matches, self._pictures)),
+            [answer.compared for answer in self._answers.of(request.person)],
+        )
+        shown = _first_matches(compared, self._matches)
+        within_s = min(_COUNTING_S, request.before_sending_s())
+        people = await self._people.count(within_s, bundle=shown.bundle)
+        card = await self._card(request, picture, shown, language, people)
+        return Look(card, shown, left_out, capture.file_id, people, compared)
+
+    async def _card(
+        self,
+        request: Request,
+        picture: bytes,
+        analysis: Analysis,
+        language: str,
+        people: int | None,
+        face: int | None = None,
+    ) -> bytes:
+        with request.timed("card"):
+            async with self._easels:
+                return await asyncio.to_thread(
+                    self._draw, picture, analysis, language=language, face=face, people=people
+                )
+
+    async def _send(self, request: Request, message: Message, look: Look, language: str) -> None:
+        answer = Answer(
+            request.person,
+            look.file_id,
+            look.analysis,
+            look.left_out,
+            language,
+            look.compared,
+            look.people,
+        )
+        key = self._answers.keep(answer)
+        with request.timed("send"):
+            await message.reply_photo(
+                look.card,
+                caption=captions.whole(look.analysis, look.left_out, language),
+                reply_markup=_buttons(key, answer, None),
+                reply_parameters=replying_to(message),
+                filename="card.png",
+            )
+
+    async def _send_album(
+        self, request: Request, looks: Sequence[tuple[int, Look]], language: str
+    ) -> None:
+        lines = [
+            say(
+                language,
+                "album.line",
+                number=n,
+                words=captions.photo(look.analysis, look.left_out, language),
+            )
+            for n, look in looks
+        ]
+        # Telegram shows the caption of an album only where one of its photos alone has one.
+        caption: list[str | None] = [captions.fit("\n".join(lines))]
+        caption += [None] * (len(looks) - 1)
+        media = [
+            InputMediaPhoto(look.card, caption=text, filename=f"card-{n}.png")
+            for (n, look), text in zip(looks, caption, strict=True)
+        ]
+        first = request.messages[0]
+        with request.timed("send"):
+            await first.reply_media_group(media, reply_parameters=replying_to(first))
+
+    # Buttons
+
+    async def button(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        """Do what a button below an answer says; whatever happens, the button is answered."""
+        query = update.callback_query
+        assert query is not None
+        assert query.message is not None
+        key, _, action = (query.data or "").partition(":")
+        answer = self._answers.find(key)
+        said: str | None = "toast.expired"
+        if answer is None:
+            current.get().outcome = "expired"
+            await _remove_buttons(context.bot, query)
+        elif answer.owner != query.from_user.id:
+            current.get().outcome = "not_theirs"
+            said = "toast.not_yours"
+        else:
+            said = await self._press(context.bot, query, key, answer, action)
+        mine = answer is not None and answer.owner == query.from_user.id
+        language = answer.language if answer and mine else await self._language(query.from_user)
+        await toast(context.bot, query.id, say(language, said) if said else None)
+
+    async def _press(
+        self, bot: Bot, query: CallbackQuery, key: str, answer: Answer, action: str
+    ) -> str | None:
+        """Act; the key of the sentence to show for a moment, if any."""
+        verb, number = action[:1], action[1:]
+        face = int(number) if number.isdecimal() and number.isascii() else None
+        if face is not None and face >= len(answer.analysis.faces):
+            return "toast.expired"
+        match verb:
+            case "d":
+                return await self._delete(bot, query, key)
+            case "m":
+                await _show_longer(bot, query, key, answer, face)
+            case "l":
+                await _show_caption(bot, query, key, answer, face)
+            case "f":
+                return await self._show_face(bot, query, key, answer, face)
+            case _:
+                return "toast.expired"
+        return None
+
+    async def _delete(self, bot: Bot, query: CallbackQuery, key: str) -> str:
+        try:
+            await bot.delete_message(*_place(query))
+        except BadRequest:  # Telegram lets bots delete for two days
+            return "toast.not_deleted"
+        self._answers.drop(key)
+        return "toast.deleted"
+
+    async def _show_face(
+        self, bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+    ) -> str | None:
+        """Show one face's card, or with None the whole photo's again.
+
+        The photo is fetched and decoded anew: no picture is kept longer than an answer takes.
+        """
+        request = current.get()
+        chat_id, message_id = _place(query)
+        async with working(bot, chat_id):
+            with request.timed("download"):
+                photo = await self._intake.fetch(answer.file_id, request.before_sending_s())
+            if isinstance(photo, Refusal):
+                request.outcome = f"refused_{photo.reason.value}"
+                return "toast.photo_gone"
+            seen = await self._eyes.look(request, photo, request.before_sending_s(), picture=True)
+            if isinstance(seen, Refusal):
+                request.outcome = f"refused_{seen.reason.value}"
+                return "toast.not_seen"
+            card = await self._card(
+                request, seen.picture or b"", answer.analysis, answer.language, answer.people, face
+            )
+            media = InputMediaPhoto(card, caption=_caption(answer, face), filename="card.png")
+            with request.timed("send"), unchanged_is_fine():
+                await bot.edit_message_media(
+                    media, chat_id, message_id, reply_markup=_buttons(key, answer, face)
+                )
+        return None
+
+
+async def _show_longer(
+    bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+) -> None:
+    text = captions.longer(_face(answer, face), answer.people, answer.language)
+    await _edit_caption(bot, query, text, _buttons(key, answer, face, longer=True))
+
+
+async def _show_caption(
+    bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+) -> None:
+    await _edit_caption(bot, query, _caption(answer, face), _buttons(key, answer, face))
+
+
+async def _edit_caption(
+    bot: Bot, query: CallbackQuery, text: str, buttons: InlineKeyboardMarkup
+) -> None:
+    chat_id, message_id = _place(query)
+    with current.get().timed("send"), unchanged_is_fine():
+        await bot.edit_message_caption(chat_id, message_id, caption=text, reply_markup=buttons)
+
+
+async def _remove_buttons(bot: Bot, query: CallbackQuery) -> None:
+    chat_id, message_id = _place(query)
+    with contextlib.suppress(BadRequest):
+        await bot.edit_message_reply_markup(chat_id, message_id, reply_markup=None)
+
+
+def _buttons(
+    key: str, answer: Answer, face: int | None, *, longer: bool = False
+) -> InlineKeyboardMarkup:
+    """The buttons below a card: other faces, more matches, delete.
+
+    Args:
+        key: the answer's.
+        answer: what is shown.
+        face: the face whose card it is; None for the whole photo's.
+        longer: whether the longer list of matches is shown.
+    """
+
+    def button(text: str, action: str) -> InlineKeyboardButton:
+        return InlineKeyboardButton(text, callback_data=f"{key}:{action}")
+
+    language, rows = answer.language, []
+    count = len(answer.analysis.faces)
+    if count > 1:
+        others = [button(str(i + 1), f"f{i}") for i in range(count) if i != face]
+        rows += [
+            others[first : first + _BUTTONS_IN_A_ROW]
+            for first in range(0, len(others), _BUTTONS_IN_A_ROW)
+        ]
+        if face is not None:
+            rows.append([button(say(language, "buttons.all"), "f")])
+    last = []
+    if count == 1 or face is not None:
+        shown = face or 0
+        if longer:
+            last.append(button(say(language, "buttons.less"), _with(face, "l")))
+        elif len(answer.analysis.faces[shown].matches) > 1:
+            last.append(button(say(language, "buttons.more"), _with(face, "m")))
+    last.append(button(say(language, "buttons.delete"), "d"))
+    return InlineKeyboardMarkup([*rows, last])
+
+
+def _with(face: int | None, verb: str) -> str:
+    return verb if face is None else f"{verb}{face}"
+
+
+def _face(answer: Answer, face: int | None) -> Face:
+    return answer.analysis.faces[face or 0]
+
+
+def _caption(answer: Answer, face: int | None) -> str:
+    if face is None:
+        return captions.whole(answer.analysis, answer.left_out, answer.language)
+    return captions.one(answer.analysis.faces[face], answer.language)
+
+
+def _first_matches(analysis: Analysis, count: int) -> Analysis:
+    """An analysis with so many matches for each face, at most."""
+    faces = [replace(face, matches=face.matches[:count]) for face in analysis.faces]
+    return replace(analysis, faces=tuple(faces))
+
+
+def _with_pictures(analysis: Analysis, count: int) -> Analysis:
+    """An analysis that is kept: only so many matches of each face have their pictures."""
+    faces = [
+        replace(
+            face,
+            matches=(
+                *face.matches[:count],
+                *(replace(match, thumbnail=None) for match in face.matches[count:]),
+            ),
+        )
+        for face in analysis.faces
+    ]
+    return replace(analysis, faces=tuple(faces))
+
+
+def _place(query: CallbackQuery) -> tuple[int, int]:
+    """Chat and message of a button, also of a message too old to be readable."""
+    assert query.message is not None
+    return query.message.chat.id, query.message.message_id
+
+
+def _sentences(refusals: Sequence[tuple[int, Refusal]], answered: int, language: str) -> str:
+    """What to say about the refused photos of an album: one sentence where it fits all of them."""
+    if not answered and len({refusal.reason for _, refusal in refusals}) == 1:
+        return refused(refusals[0][1], language)
+    return "\n".join(
+        say(language, "album.line", number=number, words=refused(refusal, language))
+        for number, refusal in refusals
+    )

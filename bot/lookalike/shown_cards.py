@@ -1,0 +1,154 @@
+"""What the buttons below an answer need, for as long as they work; in memory only.
+
+Holds what the engine saw, never the person's picture. Knows nothing about Telegram but ids.
+"""
+
+import secrets
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from bot.lookalike.face_choice import LeftOut
+from engine.types import Analysis, Match
+
+BYTES_MAX = 32 * 2**20
+"""Memory that all answers together may take."""
+# What their parts take, by tracemalloc, rounded up; a picture's is what it takes beside its bytes.
+_ANSWER_BYTES = 1_500
+_FACE_BYTES = 1_500
+_MATCH_BYTES = 260
+_PICTURE_BYTES = 350
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was given.
+
+    Attributes:
+        owner: the Telegram id of the person it was given to.
+        file_id: Telegram's name for the photo, by which it can be fetched again.
+        analysis: the faces shown, from left to right, with the matches that are shown.
+        left_out: how many faces are not shown.
+        language: in which it was given.
+        compared: the same faces with all matches by which they are told again
+            (`bot.lookalike.stable_answers`).
+        people: how many people the bundle that answered knows; None where that is not known.
+    """
+
+    owner: int
+    file_id: str
+    analysis: Analysis
+    left_out: LeftOut
+    language: str
+    compared: Analysis
+    people: int | None = None
+
+
+class Answers:
+    """The newest answers, under keys that say nothing.
+
+    Args:
+        lifetime_s: how long an answer is kept.
+        limit: how many are kept; the oldest go first.
+        bytes_max: how much memory they may take together; the oldest go first.
+        clock: seconds that only move forward.
+        key: makes a key nobody can guess.
+    """
+
+    def __init__(
+        self,
+        *,
+        lifetime_s: float,
+        limit: int,
+        bytes_max: int = BYTES_MAX,
+        clock: Callable[[], float] = time.monotonic,
+        key: Callable[[], str] = lambda: secrets.token_urlsafe(12),
+    ) -> None:
+        self._lifetime_s = lifetime_s
+        self._limit = limit
+        self._bytes_max = bytes_max
+        self._clock = clock
+        self._key = key
+        self._kept: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
+        self._bytes = 0
+        self._pictures: dict[bytes, bytes] = {}
+        self._users = Counter[bytes]()
+
+    def keep(self, answer: Answer) -> str:
+        """Keep an answer; its key. One that is larger than all that may be kept is not."""
+        self._forget_old()
+        self._bytes += _bytes_without_pictures(answer)
+        for picture in _pictures(answer):
+            if picture not in self._pictures:
+                self._pictures[picture] = picture
+                self._bytes += _PICTURE_BYTES + len(picture)
+            self._users[picture] += 1
+        answer = replace(
+            answer,
+            analysis=self._with_kept_pictures(answer.analysis),
+            compared=self._with_kept_pictures(answer.compared),
+        )
+        key = self._key()
+        self._kept[key] = (self._clock() + self._lifetime_s, answer)
+        while self._kept and (len(self._kept) > self._limit or self._bytes > self._bytes_max):
+            self._forget(next(iter(self._kept)))
+        return key
+
+    def find(self, key: str) -> Answer | None:
+        """The answer under a key, unless it was dropped or its time is over."""
+        self._forget_old()
+        found = self._kept.get(key)
+        return found[1] if found else None
+
+    def of(self, owner: int) -> list[Answer]:
+        """A person's answers, the newest first."""
+        self._forget_old()
+        return [answer for _, answer in reversed(self._kept.values()) if answer.owner == owner]
+
+    def drop(self, key: str) -> None:
+        """Forget an answer."""
+        if key in self._kept:
+            self._forget(key)
+
+    def _forget_old(self) -> None:
+        now = self._clock()
+        while self._kept and next(iter(self._kept.values()))[0] <= now:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: str) -> None:
+        _, answer = self._kept.pop(key)
+        self._bytes -= _bytes_without_pictures(answer)
+        for picture in _pictures(answer):
+            self._users[picture] -= 1
+            if not self._users[picture]:
+                del self._users[picture], self._pictures[picture]
+                self._bytes -= _PICTURE_BYTES + len(picture)
+
+    def _with_kept_pictures(self, analysis: Analysis) -> Analysis:
+        """The same; of equal pictures, which an engine elsewhere sends again, one is kept."""
+        faces = (
+            replace(face, matches=tuple(map(self._with_kept_picture, face.matches)))
+            for face in analysis.faces
+        )
+        return replace(analysis, faces=tuple(faces))
+
+    def _with_kept_picture(self, match: Match) -> Match:
+        picture = match.thumbnail
+        return replace(match, thumbnail=self._pictures[picture]) if picture else match
+
+
+def _pictures(answer: Answer) -> set[bytes]:
+    return {
+        match.thumbnail
+        for analysis in (answer.analysis, answer.compared)
+        for face in analysis.faces
+        for match in face.matches
+        if match.thumbnail
+    }
+
+
+def _bytes_without_pictures(answer: Answer) -> int:
+    faces = answer.compared.faces
+    matches = sum(len(face.matches) for face in faces)
+    return _ANSWER_BYTES + _FACE_BYTES * len(faces) + _MATCH_BYTES * matches

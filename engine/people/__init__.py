@@ -1,0 +1,1 @@
+"""Embeddings to people: galleries, classifiers, and what their similarities are worth."""

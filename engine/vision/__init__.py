@@ -1,0 +1,1 @@
+"""Pixels to faces and embeddings: detection, alignment, measures, networks. Knows no people."""

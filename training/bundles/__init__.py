@@ -1,0 +1,1 @@
+"""Bundles are made, changed and described."""

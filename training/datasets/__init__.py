@@ -1,0 +1,1 @@
+"""Folders of photos to prepared datasets: found, seen, audited, written down."""

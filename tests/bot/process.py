@@ -8,6 +8,7 @@ a signal, then prints the paths that it opened for writing, as JSON. SETTINGS is
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class SlowEngine(FakeEngine):
 
 
 def main() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the suite runs below nohup
     values = json.loads(sys.argv[1])
     hold_s = values.pop("hold", 0.0)
     folder = Path(values.pop("folder"))

@@ -36,7 +36,7 @@ from telegram.request import HTTPXRequest
 from bot import machine, rounds, standby, storing
 from bot.account import LANGUAGE_BUTTON, Account, publish_commands
 from bot.drawing import card
-from bot.engine_gateway import Eyes
+from bot.engine_gateway import EngineGateway
 from bot.login import alerts, enroll, move, my_data, notices, verify
 from bot.login.alerts import Alerts
 from bot.login.captures import Captures
@@ -45,7 +45,7 @@ from bot.login.enroll import Enrolling
 from bot.login.move import Moving
 from bot.login.my_data import Rights
 from bot.login.recover import Recovering
-from bot.login.retention import keep_house
+from bot.login.retention import run_retention
 from bot.login.verify import Terms, Verifying
 from bot.lookalike import who
 from bot.lookalike.gallery_people import People
@@ -147,7 +147,7 @@ async def running(
     here = f"{socket.gethostname()}, process {os.getpid()}"
     async with (
         storing.store(settings, close_s=short_s) as store,
-        _door(settings) as door,
+        _receiver(settings) as receiver,
         standby.turn(store.lease(here, settings.lease_s), short_s / 2) as turn,
     ):
         place = storing.address(settings)
@@ -161,10 +161,10 @@ async def running(
             finished=finished,
             chance=chance,
         )
-        if door is None:
+        if receiver is None:
             source_of = _polling(settings, app, turn)
         else:
-            source_of = _webhook(settings, app, lanes, turn, door)
+            source_of = _webhook(settings, app, lanes, turn, receiver)
         async with (
             app.bot,  # by itself, too: an application that could not start leaves it open
             app,
@@ -185,7 +185,7 @@ async def running(
             ]
             beside.append(lasting[1])
             if settings.face_login:
-                lasting.append(asyncio.create_task(keep_house(store, app.bot), name="tidying"))
+                lasting.append(asyncio.create_task(run_retention(store, app.bot), name="tidying"))
                 beside.append(lasting[-1])
             beside.append(asyncio.create_task(_either(*lasting)))
             try:
@@ -245,9 +245,9 @@ def build(
         timeout_s=settings.download_timeout_s,
         local_dir=settings.telegram_local_dir,
     )
-    eyes = Eyes(engine)
+    gateway = EngineGateway(engine)
     lookalike = Lookalike(
-        eyes=eyes,
+        gateway=gateway,
         people=people,
         intake=intake,
         draw=draw,
@@ -280,7 +280,7 @@ def build(
                 settings,
                 telegram,
                 store,
-                Captures(intake, eyes, store),
+                Captures(intake, gateway, store),
                 account,
                 lookalike,
                 chance or random.SystemRandom(),
@@ -544,7 +544,7 @@ async def _polling(
 
 
 @asynccontextmanager
-async def _door(settings: Settings) -> AsyncIterator[webhook.Door | None]:
+async def _receiver(settings: Settings) -> AsyncIterator[webhook.Receiver | None]:
     """The webhook's server, as long as the block lasts; None where there is no webhook.
 
     It is there also while this bot stands by, so that /healthz can say so.
@@ -552,12 +552,12 @@ async def _door(settings: Settings) -> AsyncIterator[webhook.Door | None]:
     if not settings.webhook_url:
         yield None
         return
-    door = webhook.Door()
+    receiver = webhook.Receiver()
     # Bound here, because uvicorn ends the process when it cannot bind.
     listener = _listener(settings.webhook_host, settings.webhook_port)
     server = _Server(
         uvicorn.Config(
-            webhook.site(settings.webhook_secret.get_secret_value(), door),
+            webhook.site(settings.webhook_secret.get_secret_value(), receiver),
             http=BoundedProtocol,
             ws="none",
             log_config=None,
@@ -565,20 +565,20 @@ async def _door(settings: Settings) -> AsyncIterator[webhook.Door | None]:
             lifespan="off",
         )
     )
-    door.serving = asyncio.create_task(server.serve(sockets=[listener]), name="webhook")
+    receiver.serving = asyncio.create_task(server.serve(sockets=[listener]), name="webhook")
     try:
-        yield door
+        yield receiver
     finally:
         server.should_exit = True
-        await asyncio.wait([door.serving], timeout=goodbye_s(settings.stop_timeout_s))
+        await asyncio.wait([receiver.serving], timeout=goodbye_s(settings.stop_timeout_s))
         server.force_exit = True  # whoever still sends is hung up on
-        await asyncio.wait([door.serving])
+        await asyncio.wait([receiver.serving])
         listener.close()
 
 
 @asynccontextmanager
 async def _webhook(
-    settings: Settings, app: App, lanes: Lanes, turn: standby.Turn, door: webhook.Door
+    settings: Settings, app: App, lanes: Lanes, turn: standby.Turn, receiver: webhook.Receiver
 ) -> AsyncIterator["asyncio.Task[None]"]:
     def closed() -> str | None:
         if stopping or not app.running or lanes.stopping:
@@ -602,15 +602,15 @@ async def _webhook(
         every_s=settings.webhook_check_s,
         chance=random.SystemRandom(),
     )
-    door.watched = lambda: (watch.pending, watch.problem)
-    door.parse = partial(parse_update, bot=telegram)
-    door.put = app.update_queue.put_nowait
-    door.closed = closed
+    receiver.watched = lambda: (watch.pending, watch.problem)
+    receiver.parse = partial(parse_update, bot=telegram)
+    receiver.put = app.update_queue.put_nowait
+    receiver.closed = closed
     source = None
     try:
         await set_webhook()
         watching = asyncio.create_task(watch.run(), name="watch")
-        source = asyncio.create_task(_either(door.serving, watching))
+        source = asyncio.create_task(_either(receiver.serving, watching))
         yield source
     finally:
         stopping = True

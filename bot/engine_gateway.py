@@ -46,7 +46,7 @@ class _Seen(Protocol):
 _Answer = TypeVar("_Answer", bound=_Seen)
 
 
-class Eyes:
+class EngineGateway:
     """Looks at photos and clips.
 
     Args:

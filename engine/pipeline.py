@@ -27,7 +27,7 @@ from engine.vision.device import choose_device
 from engine.vision.fingerprint import pattern
 from engine.vision.pose import pose
 from engine.vision.quality import quality
-from engine.vision.worker_threads import Crew
+from engine.vision.worker_threads import WorkerThreads
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Pipeline:
         self._bundle = bundle
         self._device = device
         # A GPU has its own crowd: what is started there from one thread overlaps already.
-        self._crew = Crew(torch.get_num_threads() if device.type == "cpu" else 1)
+        self._workers = WorkerThreads(torch.get_num_threads() if device.type == "cpu" else 1)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Pipeline":
@@ -88,7 +88,7 @@ class Pipeline:
     @property
     def at_once(self) -> int:
         """Two where its parts take turns: one batch's last part leaves cores to the next batch."""
-        return 2 if self._crew.several else 1
+        return 2 if self._workers.several else 1
 
     def info(self) -> EngineInfo:
         """What this pipeline is made of."""
@@ -119,7 +119,7 @@ class Pipeline:
         Returns:
             One analysis per request, in order; without faces where nobody was found.
         """
-        return self._crew.map(self._see, requests, _cost)
+        return self._workers.map(self._see, requests, _cost)
 
     def _see(self, asked_for: Sequence[PhotoRequest]) -> list[Analysis]:
         requests, detections, turned = self._turned(asked_for, self._detect(asked_for))

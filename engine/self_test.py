@@ -35,7 +35,7 @@ def rehearse(pipeline: Pipeline, max_batch: int) -> None:
         max_batch: how many photos it will be given together at most.
 
     Raises:
-        BundleError: it answers nonsense (bundle_corrupt).
+        BundleError: it gives wrong answers (bundle_corrupt).
     """
     _warm_up(pipeline, max_batch)
     _require_people_find_themselves(pipeline)
@@ -65,18 +65,18 @@ def _require_people_find_themselves(pipeline: Pipeline) -> None:
         similarity = recogniser.similarities(vectors[part]).cpu()
         own = similarity.gather(1, owner[part, None])[:, 0]
         if not bool((own > 1 - _CLOSE).all() and (own >= similarity.amax(dim=1) - _CLOSE).all()):
-            raise _nonsense(pipeline, "its own people do not find themselves")
+            raise _malformed(pipeline, "its own people do not find themselves")
 
 
 def _require_sense(pipeline: Pipeline) -> None:
     alone, again = pipeline.analyze([_crop()])[0], pipeline.analyze([_crop(), _crop()])[1]
     if not (_makes_sense(alone, pipeline) and _makes_sense(again, pipeline)):
-        raise _nonsense(pipeline, "a made-up face got an answer without sense")
+        raise _malformed(pipeline, "a made-up face got an answer without sense")
     first, second = (face.faces[0].embedding for face in (alone, again))
     assert first is not None
     assert second is not None
     if float(first @ second) < 1 - _CLOSE:
-        raise _nonsense(pipeline, "the same face got two different embeddings")
+        raise _malformed(pipeline, "the same face got two different embeddings")
 
 
 def _makes_sense(analysis: Analysis, pipeline: Pipeline) -> bool:
@@ -109,7 +109,7 @@ def _pattern(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
 
 
-def _nonsense(pipeline: Pipeline, what: str) -> BundleError:
+def _malformed(pipeline: Pipeline, what: str) -> BundleError:
     return BundleError(
         f"{pipeline.bundle.name} was loaded and tried, and {what}. Build the bundle again.",
         code="bundle_corrupt",

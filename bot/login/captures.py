@@ -6,7 +6,7 @@ The same for enrolling and verifying. Knows nothing about whose face it should b
 import numpy as np
 from telegram import Message
 
-from bot.engine_gateway import Eyes
+from bot.engine_gateway import EngineGateway
 from bot.login.capture_quality import gate
 from bot.store import Store
 from bot.telegram.incoming import Intake, LoginCapture, Occasion, Reason, Refusal
@@ -23,18 +23,18 @@ class Captures:
 
     Args:
         intake: fetches files.
-        eyes: look at them.
+        gateway: look at them.
         store: remembers which were seen.
     """
 
-    def __init__(self, intake: Intake, eyes: Eyes, store: Store) -> None:
+    def __init__(self, intake: Intake, gateway: EngineGateway, store: Store) -> None:
         self._intake = intake
-        self._eyes = eyes
+        self._gateway = gateway
         self._store = store
 
     async def calibration(self, request: Request) -> LoginCalibration | Refusal:
-        """What a likeness of two faces is worth; see `Eyes.calibration`."""
-        return await self._eyes.calibration(request.before_sending_s())
+        """What a likeness of two faces is worth; see `EngineGateway.calibration`."""
+        return await self._gateway.calibration(request.before_sending_s())
 
     async def selfie(
         self, request: Request, message: Message, occasion: Occasion
@@ -57,7 +57,7 @@ class Captures:
         if isinstance(capture, Refusal):
             return capture
         within_s = request.before_sending_s()
-        seen = await self._eyes.look(request, capture.content, within_s, embed=True)
+        seen = await self._gateway.look(request, capture.content, within_s, embed=True)
         if isinstance(seen, Refusal):
             return seen
         calibration = await self._calibration_of(request, seen.bundle)
@@ -85,7 +85,7 @@ class Captures:
         capture = await self._fetch(request, message, occasion)
         if isinstance(capture, Refusal):
             return capture
-        seen = await self._eyes.watch(request, capture.content, request.before_sending_s())
+        seen = await self._gateway.watch(request, capture.content, request.before_sending_s())
         if isinstance(seen, Refusal):
             return seen
         calibration = await self._calibration_of(request, seen.bundle)
@@ -96,7 +96,7 @@ class Captures:
         return seen, calibration
 
     async def _calibration_of(self, request: Request, bundle: str) -> LoginCalibration | Refusal:
-        return await self._eyes.calibration(request.before_sending_s(), bundle=bundle)
+        return await self._gateway.calibration(request.before_sending_s(), bundle=bundle)
 
     async def _fetch(
         self, request: Request, message: Message, occasion: Occasion

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 EVERY_S = 3600.0
 
 
-async def keep_house(store: Store, bot: Bot, pause: rounds.Pause = asyncio.sleep) -> None:
+async def run_retention(store: Store, bot: Bot, pause: rounds.Pause = asyncio.sleep) -> None:
     """Tidy now, and every hour until it is cancelled.
 
     Args:
@@ -40,7 +40,7 @@ async def keep_house(store: Store, bot: Bot, pause: rounds.Pause = asyncio.sleep
 
 
 async def tidy(store: Store, bot: Bot) -> None:
-    """One round: arguments as in `keep_house`."""
+    """One round: arguments as in `run_retention`."""
     doubted_until = await store.erasing_waits()
     if doubted_until is not None:
         logger.warning(

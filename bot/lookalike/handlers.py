@@ -23,7 +23,7 @@ from telegram import (
 from telegram.error import BadRequest, Forbidden
 from telegram.ext import ContextTypes
 
-from bot.engine_gateway import Eyes
+from bot.engine_gateway import EngineGateway
 from bot.lookalike import captions
 from bot.lookalike.face_choice import LeftOut, choose
 from bot.lookalike.gallery_people import People
@@ -91,7 +91,7 @@ class Lookalike:
     """Answers photos.
 
     Args:
-        eyes: look at photos.
+        gateway: look at photos.
         people: counts whom the engine knows.
         intake: fetches pictures.
         draw: draws cards.
@@ -105,7 +105,7 @@ class Lookalike:
     def __init__(
         self,
         *,
-        eyes: Eyes,
+        gateway: EngineGateway,
         people: People,
         intake: Intake,
         draw: Draw,
@@ -115,7 +115,7 @@ class Lookalike:
         faces_max: int,
         pictures: int,
     ) -> None:
-        self._eyes = eyes
+        self._gateway = gateway
         self._people = people
         self._intake = intake
         self._draw = draw
@@ -185,7 +185,7 @@ class Lookalike:
         if isinstance(capture, Refusal):
             return capture
         left_s, top_k = request.before_sending_s(), max(self._matches, COMPARED)
-        seen = await self._eyes.look(request, capture.photo, left_s, top_k=top_k, picture=True)
+        seen = await self._gateway.look(request, capture.photo, left_s, top_k=top_k, picture=True)
         if isinstance(seen, Refusal):
             return seen
         picture, analysis = seen.picture or b"", replace(seen, picture=None)
@@ -327,7 +327,9 @@ class Lookalike:
             if isinstance(photo, Refusal):
                 request.outcome = f"refused_{photo.reason.value}"
                 return "toast.photo_gone"
-            seen = await self._eyes.look(request, photo, request.before_sending_s(), picture=True)
+            seen = await self._gateway.look(
+                request, photo, request.before_sending_s(), picture=True
+            )
             if isinstance(seen, Refusal):
                 request.outcome = f"refused_{seen.reason.value}"
                 return "toast.not_seen"

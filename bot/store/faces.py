@@ -41,7 +41,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Disguised:
+class RotatedTemplates:
     """Templates as they are stored, decrypted.
 
     Attributes:
@@ -73,11 +73,11 @@ def prepare(enrolment: Enrolment) -> Prepared:
     return Prepared(enrolment, seed, rotated, None if code is None else recovery.digest(code))
 
 
-def reveal(disguised: Disguised) -> Templates:
+def rotate_back(rotated: RotatedTemplates) -> Templates:
     """Turn the rotation back. Slow: call it in a thread."""
-    vectors = disguised.vectors @ rotation(disguised.seed, disguised.vectors.shape[1]).T
+    vectors = rotated.vectors @ rotation(rotated.seed, rotated.vectors.shape[1]).T
     single = vectors.astype(np.float32)
-    return Templates(disguised.embedder, single[:-1], single[-1])
+    return Templates(rotated.embedder, single[:-1], single[-1])
 
 
 async def enroll(work: Work, flow: Flow, prepared: Prepared) -> bool:
@@ -130,7 +130,7 @@ async def enroll(work: Work, flow: Flow, prepared: Prepared) -> bool:
     return True
 
 
-async def read(work: Work, telegram_id: int) -> Disguised | None:
+async def read(work: Work, telegram_id: int) -> RotatedTemplates | None:
     """A person's templates, decrypted but rotated."""
     person = await people.find(work, telegram_id)
     row = None if person is None else await row_of(work, person)
@@ -147,7 +147,7 @@ async def read(work: Work, telegram_id: int) -> Disguised | None:
         for each in (await work.connection.execute(query)).all()
     ]
     seed = key.open(row["seed"], "enrolments", "seed", embedder)
-    return Disguised(embedder, seed, np.vstack(vectors))
+    return RotatedTemplates(embedder, seed, np.vstack(vectors))
 
 
 async def note_use(work: Work, person: Person) -> None:

@@ -242,8 +242,8 @@ class Store(Accounts):
 
     async def templates(self, telegram_id: int) -> Templates | None:
         """A person's templates; None for who is not enrolled."""
-        disguised = await self._read(faces.read, telegram_id)
-        return None if disguised is None else await asyncio.to_thread(faces.reveal, disguised)
+        rotated = await self._read(faces.read, telegram_id)
+        return None if rotated is None else await asyncio.to_thread(faces.rotate_back, rotated)
 
     async def claim_capture(
         self,

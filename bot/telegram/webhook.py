@@ -1,6 +1,6 @@
-"""The door that Telegram knocks on in webhook mode, and /healthz.
+"""The webhook's HTTP endpoint, and /healthz.
 
-Knows nothing about what the updates say: it checks who knocks and how much they carry.
+Knows nothing about what the updates say: it checks who calls and how much they send.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ STANDBY = "standby: another bot serves with this database"
 
 
 @dataclass
-class Door:
+class Receiver:
     """What the web application asks; whoever takes updates opens it.
 
     Attributes:
@@ -49,12 +49,12 @@ class Door:
     watched: Callable[[], tuple[int | None, str | None]] = lambda: (None, None)
 
 
-def site(secret: str, door: Door) -> Starlette:
+def site(secret: str, receiver: Receiver) -> Starlette:
     """The web application.
 
     Args:
         secret: what Telegram sends with every update since setWebhook.
-        door: leads to whoever takes updates.
+        receiver: leads to whoever takes updates.
     """
 
     async def telegram(request: Request) -> Response:
@@ -62,8 +62,8 @@ def site(secret: str, door: Door) -> Starlette:
         shown = request.headers.get(_SECRET_HEADER, "").encode("utf-8", "replace")
         if not hmac.compare_digest(shown, secret.encode()):
             return PlainTextResponse("wrong secret token\n", 403)
-        parse, put = door.parse, door.put
-        if (why := door.closed()) is not None or parse is None or put is None:
+        parse, put = receiver.parse, receiver.put
+        if (why := receiver.closed()) is not None or parse is None or put is None:
             return PlainTextResponse(f"{why or STOPPING}\n", 503)
         try:
             async with asyncio.timeout(MAX_IDLE_S):
@@ -83,11 +83,11 @@ def site(secret: str, door: Door) -> Starlette:
 
         200 also where they do not: a balancer that turned to another bot would keep it so.
         """
-        if (why := door.closed()) is not None:
+        if (why := receiver.closed()) is not None:
             status, _, reason = why.partition(": ")
             closed = {"status": status, "reason": reason} if reason else {"status": status}
             return JSONResponse(closed, 503)
-        pending, problem = door.watched()
+        pending, problem = receiver.watched()
         told: dict[str, object] = {"status": "ok" if problem is None else "degraded"}
         if pending is not None:
             told["pending_updates"] = pending

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # it loads ray
 _MISCONFIGURED = 2
 _NOT_RUNNING = 1
 _POLL_S = 0.2
-_KNOCK_S = 5.0
+_CONNECT_TIMEOUT_S = 5.0
 _STOP_MARGIN_S = 30.0
 _LOG_LINES = 12
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -375,10 +375,10 @@ def _connect(address: str) -> None:
 
 
 def _require_listener(address: str) -> None:
-    """Ray itself would knock for a quarter of an hour."""
+    """Fail at once: Ray itself would try for a quarter of an hour."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
     except ValueError:
         _fail(f"{address!r} is no address: give HOST:PORT, or auto.")
     except (OSError, OverflowError) as error:

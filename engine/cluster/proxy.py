@@ -1,4 +1,4 @@
-"""What stands in Ray's HTTP proxies, in front of the replicas: the service's manners.
+"""ASGI middleware in Ray's HTTP proxies: what they answer becomes the service's protocol.
 
 Ray answers some requests itself, in its own words: plain text when its queue is full, an empty 500
 when a replica died with a request in its hands, 404 while nothing is deployed. Here these become

@@ -224,13 +224,13 @@ class Reel:
             self._size = await self._header()
         kind, time_s = await self._record(RECORD)
         if not self._last_s < time_s <= self._limits.duration_s:  # false for NaN, too
-            raise _nonsense()
+            raise _malformed()
         if kind == END and self._taken:
             self.duration_s, self._over = time_s, True
             return None
         self._last_s, self._taken = time_s, self._taken + 1
         if kind != FRAME or self._taken > self._limits.most_samples:
-            raise _nonsense()
+            raise _malformed()
         pixels = await self._read(3 * self._size[0] * self._size[1])
         image = Image.frombuffer("RGB", self._size, pixels, "raw", "RGB", 0, 1)
         return Still(time_s, upright(image, self._orientation))
@@ -241,7 +241,7 @@ class Reel:
         side_px = self._limits.side_px
         small = 0 < frame_width <= side_px and 0 < frame_height <= side_px
         if not (small and 0 < width * height <= self._limits.pixels):
-            raise _nonsense()
+            raise _malformed()
         self._orientation = orientation
         self.width_px, self.height_px = upright_size((width, height), orientation)
         return frame_width, frame_height
@@ -410,7 +410,7 @@ def _refusal(ending: Ending, limits: Limits) -> EngineError:
                 "telephones record them."
             )
         case Ending.WELL:
-            return _nonsense()
+            return _malformed()
 
 
 def _fault(status: int, words: bytes, limits: Limits) -> EngineError:
@@ -432,7 +432,7 @@ def _fault(status: int, words: bytes, limits: Limits) -> EngineError:
     return InternalError("The clip could not be decoded, by a bug of ours: the log tells more.")
 
 
-def _nonsense() -> BrokenVideo:
+def _malformed() -> BrokenVideo:
     """A decoder that a clip made say what it never says."""
-    _LOG.warning("A clip made its decoder talk nonsense: it was not believed.")
+    _LOG.warning("a clip's decoder broke the frame protocol; the clip was refused")
     return BrokenVideo("The video is damaged: send it again or record another one.")

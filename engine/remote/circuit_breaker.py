@@ -1,4 +1,4 @@
-"""A circuit breaker (M. Nygard, "Release It!", 2007): who did not answer is left in peace a while.
+"""A circuit breaker (M. Nygard, "Release It!", 2007): who did not answer is not asked.
 
 After some failures in a row the circuit is open: callers are turned away at once. When it has
 rested, one caller at a time is let through as a probe; its success closes the circuit. Knows

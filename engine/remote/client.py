@@ -2,8 +2,8 @@
 
 Photos and clips go out as raw bytes over kept connections; faults come back as the exceptions that
 the embedded engine raises. A question that found nobody, or whose connection was lost, is asked
-again where that can still help; an engine that does not answer at all is left in peace for a while.
-Whatever happens, a caller gets a value or an `EngineError` with a sentence, in time.
+again where that can still help; where an engine does not answer at all, the circuit is open for a
+while. Whatever happens, a caller gets a value or an `EngineError` with a sentence, in time.
 
 Knows the service's routes; what is said over a connection is `engine.remote.transport`'s, what
 bodies mean `engine.wire`'s. Loads aiohttp, and no torch.
@@ -190,7 +190,7 @@ class RemoteEngine:
     async def _call(
         self, exchange: Exchange, question: Question, read: Read[Value], timeout_s: float | None
     ) -> Value:
-        """Ask within the caller's time, unless the engine is being left in peace."""
+        """Ask within the caller's time, unless the circuit is open."""
         limit_s = self._patience.total_s
         if timeout_s is not None:
             limit_s = min(limit_s, timeout_s)
@@ -257,7 +257,7 @@ class RemoteEngine:
             return
         self._told_open = self._breaker.open
         if self._told_open:
-            _LOG.warning("The engine at %s does not answer: left in peace.", self._address.name)
+            _LOG.warning("The engine at %s does not answer: circuit open.", self._address.name)
         else:
             _LOG.info("The engine at %s answers again.", self._address.name)
 

@@ -137,23 +137,23 @@ class Exchange:
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
             raise self._nobody(_brief(error)) from error
         except aiohttp.ClientError as error:
-            raise self._nonsense(f"broken HTTP ({_brief(error)})") from error
+            raise self._malformed(f"broken HTTP ({_brief(error)})") from error
         if response.status != HTTPStatus.OK:
             raise self._refusal(response, body)
         try:
             return read(_object(body))
         except _UNREADABLE as error:
-            raise self._nonsense(f"an answer that cannot be read ({_brief(error)})") from error
+            raise self._malformed(f"an answer that cannot be read ({_brief(error)})") from error
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise self._nonsense("a compressed answer, which was not asked for")
+            raise self._malformed("a compressed answer, which was not asked for")
         most = ANSWER_MAX_BYTES if response.status == HTTPStatus.OK else PROBLEM_MAX_BYTES
         body = bytearray()
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
             body += chunk
             if len(body) > most:
-                raise self._nonsense(f"{response.status} with more than {most} bytes")
+                raise self._malformed(f"{response.status} with more than {most} bytes")
         return bytes(body)
 
     def _refusal(self, response: aiohttp.ClientResponse, body: bytes) -> Failed:
@@ -163,7 +163,7 @@ class Exchange:
         try:
             error = error_from_problem(_object(body))
         except _UNREADABLE:
-            failed = self._nonsense(f"{response.status}, as a proxy or a stranger does")
+            failed = self._malformed(f"{response.status}, as a proxy or a stranger does")
             failed.again, failed.pause_s = again, pause_s
             return failed
         if isinstance(error, Busy):
@@ -178,7 +178,7 @@ class Exchange:
         # A file can be sent twice: looking at it changes nothing.
         return Failed(Unavailable(message), again=True)
 
-    def _nonsense(self, what: str) -> Failed:
+    def _malformed(self, what: str) -> Failed:
         message = (
             f"What listens at {self._address.name} gave {what}: see that it is an engine, of the "
             "same version as this program."
@@ -191,7 +191,7 @@ def _told_ms(left_s: float) -> int:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What a Retry-After asks for; one that is a date or nonsense never fits."""
+    """What a Retry-After asks for; one that is a date, or no number, never fits."""
     value = headers.get("Retry-After")
     if value is None:
         return None

@@ -20,7 +20,7 @@ MOST = 4
 """Parts of a batch: smaller ones would lose more to small batches than they gain."""
 
 
-class Crew:
+class WorkerThreads:
     """As many threads as parts; the torch threads there are, divided among them.
 
     Several may call at a time. Work is divided among the threads that are free; where none is, it
@@ -36,7 +36,7 @@ class Crew:
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
         if self._parts > 1:
-            self._pool = ThreadPoolExecutor(self._parts, "engine-crew")
+            self._pool = ThreadPoolExecutor(self._parts, "engine-worker")
             self._start(threads)
 
     @property

@@ -28,27 +28,27 @@ def main():
     from engine.pipeline import Pipeline
     from engine.request import PhotoRequest
     from engine.settings import Settings
-    from engine.vision.worker_threads import Crew
+    from engine.vision.worker_threads import WorkerThreads
 
     pipeline = Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
-    crews = {"side by side": pipeline._crew, "one after the other": Crew(1)}
+    ways = {"side by side": pipeline._workers, "one after the other": WorkerThreads(1)}
     with tempfile.TemporaryDirectory() as scratch:
         files = photo_files(arguments.folder, Path(scratch), arguments.photos)
         requests = [PhotoRequest.of(open_photo(path.read_bytes()), 5) for path in map(Path, files)]
 
-    def once(crew):
-        pipeline._crew = crew
+    def once(workers):
+        pipeline._workers = workers
         began = time.perf_counter()
         for start in range(0, len(requests), 8):
             pipeline.analyze(requests[start : start + 8])
         return time.perf_counter() - began
 
-    for crew in crews.values():
-        once(crew)
-    took = {name: [] for name in crews}
+    for workers in ways.values():
+        once(workers)
+    took = {name: [] for name in ways}
     for _ in range(arguments.turns):
-        for name, crew in crews.items():
-            took[name].append(once(crew))
+        for name, workers in ways.items():
+            took[name].append(once(workers))
     ratios = [a / b for a, b in zip(*reversed(list(took.values())), strict=True)]
     print(
         json.dumps(

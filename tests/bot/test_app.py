@@ -264,7 +264,7 @@ async def test_what_ends_that_should_last_ends_the_bot_with_its_fault(
     async def breaks(*_: object) -> None:
         raise ArithmeticError("a bug")
 
-    monkeypatch.setattr(app, "keep_house", breaks)
+    monkeypatch.setattr(app, "run_retention", breaks)
     async with Sandbox() as sandbox:
         chosen = fakes.settings(sandbox, tmp_path)
         async with app.running(chosen, FakeEngine(), draw=fakes.draw) as source:

@@ -12,7 +12,7 @@ from telegram.error import Forbidden, NetworkError
 
 from bot import storing
 from bot.login.captures import embedder_of
-from bot.login.retention import EVERY_S, keep_house, tidy
+from bot.login.retention import EVERY_S, run_retention, tidy
 from bot.sandbox import Sandbox
 from bot.store import Store, StoreError, Tidied
 from bot.texts import moment, say
@@ -201,7 +201,7 @@ async def test_tidying_goes_on_after_any_fault(caplog: pytest.LogCaptureFixture)
         pauses.put_nowait(seconds)
         await asyncio.sleep(0)
 
-    keeping = asyncio.create_task(keep_house(store, cast("Bot", Telegram()), pause=pause))
+    keeping = asyncio.create_task(run_retention(store, cast("Bot", Telegram()), pause=pause))
     try:
         async with asyncio.timeout(10):
             first, second, third, fourth = [await pauses.get() for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The webhook's door: who gets in, with what; and that nothing malformed ends the bot."""
+"""The webhook's receiver: who gets in, with what; and that nothing malformed ends the bot."""
 
 import asyncio
 import itertools
@@ -40,11 +40,11 @@ TEXT = {
 }
 
 
-class Door:
+class Receiver:
     def __init__(self) -> None:
         self.taken: list[Update] = []
         self.healthy = True
-        self.leads_to = webhook.Door(
+        self.leads_to = webhook.Receiver(
             closed=lambda: None if self.healthy else webhook.STOPPING,
             parse=partial(parse_update, bot=Telegram("1:a")),
             put=self.taken.append,
@@ -60,18 +60,18 @@ class Door:
 
 
 async def test_an_update_with_the_secret_gets_in() -> None:
-    door = Door()
-    assert await door.knock(json.dumps(TEXT).encode()) == 200
-    assert [update.update_id for update in door.taken] == [5]
+    receiver = Receiver()
+    assert await receiver.knock(json.dumps(TEXT).encode()) == 200
+    assert [update.update_id for update in receiver.taken] == [5]
 
 
 @pytest.mark.parametrize("secret", [None, "", "wrong", SECRET + "x", SECRET[:-1], "\u00e9"])
 async def test_without_the_secret_nothing_gets_in(secret: str | None) -> None:
-    door = Door()
+    receiver = Receiver()
     headers = {} if secret is None else {HEADER: secret.encode("latin-1")}
-    answer = await door.client.post(webhook.PATH, json=TEXT, headers=headers)
+    answer = await receiver.client.post(webhook.PATH, json=TEXT, headers=headers)
     assert answer.status_code == 403
-    assert door.taken == []
+    assert receiver.taken == []
 
 
 MALFORMED = [
@@ -97,9 +97,9 @@ MALFORMED = [
 
 @pytest.mark.parametrize("body", MALFORMED, ids=lambda body: repr(body[:40]))
 async def test_what_is_no_update_is_refused(body: bytes) -> None:
-    door = Door()
-    assert await door.knock(body) == 400
-    assert door.taken == []
+    receiver = Receiver()
+    assert await receiver.knock(body) == 400
+    assert receiver.taken == []
 
 
 async def test_a_body_too_large_is_not_read_to_its_end() -> None:
@@ -111,24 +111,25 @@ async def test_a_body_too_large_is_not_read_to_its_end() -> None:
             read += 1
             yield bytes(100_000)
 
-    door = Door()
-    assert await door.knock(endless()) == 413
-    assert door.taken == []
+    receiver = Receiver()
+    assert await receiver.knock(endless()) == 413
+    assert receiver.taken == []
     assert read < 100
 
 
 async def test_health_tells_when_the_bot_stops() -> None:
-    door = Door()
-    assert (await door.client.get("/healthz")).json() == {"status": "ok"}
-    door.healthy = False
-    assert (await door.client.get("/healthz")).status_code == 503
-    assert await door.knock(json.dumps(TEXT).encode()) == 503
-    assert (await door.client.get(webhook.PATH)).status_code == 405
+    receiver = Receiver()
+    assert (await receiver.client.get("/healthz")).json() == {"status": "ok"}
+    receiver.healthy = False
+    assert (await receiver.client.get("/healthz")).status_code == 503
+    assert await receiver.knock(json.dumps(TEXT).encode()) == 503
+    assert (await receiver.client.get(webhook.PATH)).status_code == 405
 
 
 async def test_a_bot_that_stands_by_takes_no_update_and_says_why() -> None:
     client = httpx.AsyncClient(
-        transport=httpx.ASGITransport(webhook.site(SECRET, webhook.Door())), base_url="http://door"
+        transport=httpx.ASGITransport(webhook.site(SECRET, webhook.Receiver())),
+        base_url="http://door",
     )
     told = await client.get("/healthz")
     assert (told.status_code, told.json()) == (
@@ -277,12 +278,12 @@ async def test_malformed_updates_end_nothing_and_others_are_served(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = fakes.free_port()
-    door = f"http://127.0.0.1:{port}"
+    receiver = f"http://127.0.0.1:{port}"
     loop = asyncio.get_running_loop()
     numbers = itertools.count(10**6)
     statuses: Counter[int] = Counter()
-    changes = {"webhook_url": door, "webhook_port": port, "webhook_secret": SECRET}
-    client = httpx.AsyncClient(base_url=door, headers={HEADER: SECRET}, trust_env=False)
+    changes = {"webhook_url": receiver, "webhook_port": port, "webhook_secret": SECRET}
+    client = httpx.AsyncClient(base_url=receiver, headers={HEADER: SECRET}, trust_env=False)
     async with client, fakes.bot(tmp_path, **changes) as sandbox:
         ana, ben = sandbox.person("ana"), sandbox.person("ben")
         ben_id = (await ben.send_text("hello")).raw["from"]["id"]
@@ -359,9 +360,9 @@ def test_a_malformed_update_is_told_without_its_content() -> None:
     assert raised.value.__suppress_context__
 
 
-async def health(door: str) -> dict[str, Any]:
+async def health(receiver: str) -> dict[str, Any]:
     async with httpx.AsyncClient(trust_env=False) as client:
-        told: dict[str, Any] = (await client.get(f"{door}/healthz")).json()
+        told: dict[str, Any] = (await client.get(f"{receiver}/healthz")).json()
         return told
 
 
@@ -385,12 +386,12 @@ async def test_an_address_that_leads_nowhere_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, nowhere = fakes.free_port(), fakes.free_port()
-    door = f"http://127.0.0.1:{port}"
+    receiver = f"http://127.0.0.1:{port}"
     changes = {"webhook_url": f"http://127.0.0.1:{nowhere}", "webhook_port": port}
     async with fakes.bot(tmp_path, webhook_check_s=1, **changes) as sandbox:
         await sandbox.person("ana").send_text("hello")
         async with asyncio.timeout(10):
-            while "problem" not in (told := await health(door)):  # noqa: ASYNC110
+            while "problem" not in (told := await health(receiver)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     assert told == {
         "status": "degraded",

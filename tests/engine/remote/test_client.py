@@ -273,7 +273,7 @@ NONSENSE: dict[str, Says] = {
 
 
 @pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
-async def test_nonsense_is_a_sentence(time: Time, answer: Says) -> None:
+async def test_an_unreadable_answer_is_a_sentence(time: Time, answer: Says) -> None:
     async with stranger(answer) as server, asking(server.url, time) as engine:
         with pytest.raises(Unavailable) as caught:
             await engine.analyze(PHOTO)
@@ -282,7 +282,7 @@ async def test_nonsense_is_a_sentence(time: Time, answer: Says) -> None:
     assert caught.value.message.endswith("same version as this program.")
     assert len(caught.value.message) < 500
     assert "\n" not in caught.value.message
-    assert len(server.heard) == 1  # the same again would be the same nonsense
+    assert len(server.heard) == 1  # it would be answered the same again
 
 
 FLOODS = {
@@ -536,7 +536,7 @@ async def test_before_it_is_opened_it_is_unavailable() -> None:
         await an_engine("http://127.0.0.1:1").analyze(PHOTO)
 
 
-# --- Leaving in peace who does not answer ---
+# --- Circuit open ---
 
 
 async def fail(engine: RemoteEngine, times: int) -> None:
@@ -545,7 +545,7 @@ async def fail(engine: RemoteEngine, times: int) -> None:
             await engine.analyze(PHOTO)
 
 
-async def test_who_does_not_answer_is_left_in_peace_and_tried_again(
+async def test_the_circuit_opens_where_nobody_answers_and_closes_again(
     time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "engine")

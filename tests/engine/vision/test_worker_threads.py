@@ -3,15 +3,15 @@ import threading
 import pytest
 import torch
 
-from engine.vision.worker_threads import Crew
+from engine.vision.worker_threads import WorkerThreads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 17])
 def test_results_come_in_the_order_of_the_items(threads, count):
-    crew = Crew(threads)
+    workers = WorkerThreads(threads)
     items = list(range(count))
-    assert crew.map(lambda part: [item * 10 for item in part], items, float) == [
+    assert workers.map(lambda part: [item * 10 for item in part], items, float) == [
         item * 10 for item in items
     ]
 
@@ -25,12 +25,12 @@ def test_parts_are_worked_on_side_by_side_and_take_equally_long():
         parts.append(sum(part))
         return part
 
-    Crew(2).map(work, [9, 1, 1, 1, 1, 1, 1, 1, 1, 1], float)
+    WorkerThreads(2).map(work, [9, 1, 1, 1, 1, 1, 1, 1, 1, 1], float)
     assert parts == [9, 9]
 
 
 def test_what_comes_while_all_threads_work_waits_whole():
-    crew, meeting, go_on = Crew(2), threading.Barrier(3), threading.Event()
+    workers, meeting, go_on = WorkerThreads(2), threading.Barrier(3), threading.Event()
     parts, results = [], []
 
     def first(part):
@@ -42,11 +42,11 @@ def test_what_comes_while_all_threads_work_waits_whole():
         parts.append(list(part))
         return part
 
-    callers = [threading.Thread(target=lambda: results.append(crew.map(first, [1, 2], float)))]
+    callers = [threading.Thread(target=lambda: results.append(workers.map(first, [1, 2], float)))]
     callers[0].start()
     meeting.wait(20)
     callers.append(
-        threading.Thread(target=lambda: results.append(crew.map(second, [3, 4, 5], float)))
+        threading.Thread(target=lambda: results.append(workers.map(second, [3, 4, 5], float)))
     )
     callers[1].start()
     go_on.set()
@@ -54,7 +54,7 @@ def test_what_comes_while_all_threads_work_waits_whole():
         caller.join(20)
     assert sorted(results) == [[1, 2], [3, 4, 5]]
     assert parts in ([[3, 4, 5]], [[3, 5], [4]]), "the second only where a thread came free first"
-    crew.map(second, [6, 7], float)
+    workers.map(second, [6, 7], float)
     assert parts[-2:] in ([[6], [7]], [[7], [6]])
 
 
@@ -62,7 +62,9 @@ def test_each_thread_has_its_share_of_torchs_threads_and_the_caller_all():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
-        seen = Crew(4).map(lambda part: [torch.get_num_threads()] * len(part), [1] * 8, float)
+        seen = WorkerThreads(4).map(
+            lambda part: [torch.get_num_threads()] * len(part), [1] * 8, float
+        )
         assert seen == [1] * 8
         assert torch.get_num_threads() == 4
         later = []
@@ -81,20 +83,20 @@ def test_a_fault_in_one_part_is_the_callers():
         return part
 
     with pytest.raises(RuntimeError, match="broken"):
-        Crew(2).map(work, [1, 2, 3, 4], float)
+        WorkerThreads(2).map(work, [1, 2, 3, 4], float)
 
 
 def test_a_cost_that_fails_loses_no_thread():
     def cost(item):
         raise ValueError("no size")
 
-    crew, meeting = Crew(2), threading.Barrier(2)
+    workers, meeting = WorkerThreads(2), threading.Barrier(2)
     for _ in range(3):
         with pytest.raises(ValueError, match="no size"):
-            crew.map(list, [1, 2], cost)
+            workers.map(list, [1, 2], cost)
 
     def work(part):
         meeting.wait(20)  # nobody gets past this alone
         return part
 
-    assert crew.map(work, [1, 2], float) == [1, 2]
+    assert workers.map(work, [1, 2], float) == [1, 2]

@@ -23,7 +23,7 @@ class Captures:
 
     Args:
         intake: fetches files.
-        gateway: look at them.
+        gateway: has the engine look at them.
         store: remembers which were seen.
     """
 

@@ -91,7 +91,7 @@ class Lookalike:
     """Answers photos.
 
     Args:
-        gateway: look at photos.
+        gateway: has the engine look at photos.
         people: counts whom the engine knows.
         intake: fetches pictures.
         draw: draws cards.

@@ -115,10 +115,11 @@ def is_copy(patterns: Sequence[bytes], earlier: Sequence[Sequence[bytes]]) -> bo
         patterns: of the capture's faces, one of a photo, some of a clip.
         earlier: the fingerprints that were kept of each earlier capture, in the open.
     """
-    kept = [each for prints in earlier for each in prints]
-    if not patterns or not kept:
+    prints_of_all = [each for prints in earlier for each in prints]
+    if not patterns or not prints_of_all:
         return False
-    found = np.stack([distances(pattern, signs(kept)) for pattern in patterns])
+    kept = signs(prints_of_all)
+    found = np.stack([distances(pattern, kept) for pattern in patterns])
     of_clip = np.array([len(prints) > 1 for prints in earlier for _ in prints])
     if len(patterns) == 1:
         return bool(found.min() <= PHOTO_DISTANCE)

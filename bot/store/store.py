@@ -295,8 +295,8 @@ class Store(Accounts):
     ) -> bytes:
         """Draw a challenge; older open ones of the person are spent.
 
-        One by video that was let lapse counts as a failed attempt: nobody may draw until the lot
-        falls on what suits them; see `bot.store.limits`.
+        One by video that was let lapse counts as a failed attempt, or somebody could draw until a
+        challenge fits a clip that they have; see `bot.store.limits`.
 
         Args:
             telegram_id: who is to meet it.

@@ -163,7 +163,7 @@ class Exchange:
         try:
             error = error_from_problem(_object(body))
         except _UNREADABLE:
-            failed = self._malformed(f"{response.status}, as a proxy or a stranger does")
+            failed = self._malformed(f"{response.status}, which no engine sends")
             failed.again, failed.pause_s = again, pause_s
             return failed
         if isinstance(error, Busy):

@@ -165,7 +165,7 @@ class FakeEngine:
 
     async def until_asked(self, times: int) -> None:
         """Wait until so many photos and clips have come in."""
-        async with asyncio.timeout(20), self.asked:
+        async with asyncio.timeout(60), self.asked:
             await self.asked.wait_for(lambda: self.waiting >= times)
 
     async def info(self) -> EngineInfo:

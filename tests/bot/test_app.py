@@ -69,7 +69,7 @@ async def stop(bot: asyncio.subprocess.Process) -> tuple[float, str, str]:
     """SIGTERM; how long it took, standard output, the log."""
     start = time.monotonic()
     bot.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(12):
+    async with asyncio.timeout(60):
         out, err = await bot.communicate()
     assert bot.returncode == 0, err.decode()
     return time.monotonic() - start, out.decode(), err.decode()
@@ -130,7 +130,7 @@ async def test_sigterm_lets_the_running_answer_end_and_tells_the_waiting(
                 await ana.send_photo(picture(seed))
             assert (await ana.reply()).text == say("en", "turned.one_at_a_time")
             took, _, _ = await stop(bot)
-        assert took < 10
+        assert took < 20
         answers = await ana.replies(4)
         assert sum(bool(answer.photo) for answer in answers) == 1
         told = [answer.text for answer in answers if not answer.photo]
@@ -147,7 +147,7 @@ async def test_the_end_of_a_terminal_lets_the_running_answer_end_too(tmp_path: P
         await ana.wait_for(lambda event: event.kind == "action")
         bot.send_signal(signal.SIGHUP)
         assert (await ana.reply()).photo
-        async with asyncio.timeout(12):
+        async with asyncio.timeout(60):
             _, err = await bot.communicate()
         assert bot.returncode == 0, err.decode()
 
@@ -173,7 +173,7 @@ async def test_sigterm_ends_also_while_telegram_is_away(tmp_path: Path) -> None:
             sandbox.faults.add(Fault(FaultKind.RESET, count=1000))
             await ana.send_photo(picture())
             took, _, log = await stop(bot)
-        assert took < 10, log
+        assert took < 20, log
 
 
 async def test_a_wrong_token_is_a_fault_at_the_start(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ async def started(caplog: pytest.LogCaptureFixture) -> list[str]:
     def lines() -> list[str]:
         return [line for line in caplog.messages if line.startswith("started ")]
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not lines():  # noqa: ASYNC110 (the log wakes nobody)
             await asyncio.sleep(0.01)
     return lines()
@@ -268,7 +268,7 @@ async def test_what_ends_that_should_last_ends_the_bot_with_its_fault(
     async with Sandbox() as sandbox:
         chosen = fakes.settings(sandbox, tmp_path)
         async with app.running(chosen, FakeEngine(), draw=fakes.draw) as source:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await asyncio.wait([source])
             with pytest.raises(ArithmeticError, match="a bug"):
                 source.result()

@@ -14,7 +14,7 @@ from engine.request import PhotoRequest
 from engine.types import Analysis, EngineInfo, Face, Match, Person, Pose, Quality, Verdict
 from engine.vision.fingerprint import PATTERN_BYTES
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 INFO = EngineInfo("1", "tests@0", "none", 2, "cpu")
 PEOPLE = (Person("Ana", "MX", {"es": "pintora", "en": "painter"}), Person("Ben"))
 THUMBNAIL = b"\xff\xd8 a very small picture"

@@ -120,7 +120,7 @@ async def used(engine: AbstractAsyncContextManager[Engine]) -> str:
 
 async def until(engine: Engine, name: str) -> None:
     """Wait until the engine has a bundle."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await engine.info()).bundle != name:  # noqa: ASYNC110 (a swap wakes nobody)
             await asyncio.sleep(0)
 

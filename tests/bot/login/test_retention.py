@@ -203,7 +203,7 @@ async def test_tidying_goes_on_after_any_fault(caplog: pytest.LogCaptureFixture)
 
     keeping = asyncio.create_task(run_retention(store, cast("Bot", Telegram()), pause=pause))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             first, second, third, fourth = [await pauses.get() for _ in range(4)]
     finally:
         keeping.cancel()

@@ -46,7 +46,7 @@ async def test_a_waiting_poll_gets_what_comes(bot: Bot, ana: Person):
     (first,) = await bot.get_updates(timeout=10)
     polling = asyncio.create_task(bot.get_updates(first.update_id + 1, timeout=30))
     await ana.send_text("now")
-    assert texts(await asyncio.wait_for(polling, 10)) == ["now"]
+    assert texts(await asyncio.wait_for(polling, 60)) == ["now"]
 
 
 async def test_only_kinds_that_are_asked_for(bot: Bot, ana: Person):
@@ -147,7 +147,7 @@ async def test_deleting_a_webhook_leaves_a_poll_alone(bot: Bot, sandbox: Sandbox
     async with Bot(sandbox.token, base_url=sandbox.bot_api_url) as other:
         assert await other.delete_webhook()
         await sandbox.person("ben").send_text("hi")
-    assert texts(await asyncio.wait_for(polling, 10)) == ["hi"]
+    assert texts(await asyncio.wait_for(polling, 60)) == ["hi"]
 
 
 async def test_setting_a_webhook_ends_a_poll(
@@ -163,7 +163,7 @@ async def test_setting_a_webhook_ends_a_poll(
         assert await other.set_webhook(receiver[1])
         assert await other.delete_webhook()
     with pytest.raises(ApiError, match=r"^Conflict: terminated by setWebhook request$"):
-        await asyncio.wait_for(polling, 10)
+        await asyncio.wait_for(polling, 60)
 
 
 async def test_the_older_of_two_polls_ends_in_a_conflict(bot: Bot, sandbox: Sandbox):
@@ -178,7 +178,7 @@ async def test_the_older_of_two_polls_ends_in_a_conflict(bot: Bot, sandbox: Sand
             await ended
         await sandbox.person("ben").send_text("hi")
         left = newer if ended is older else older
-        assert texts(await asyncio.wait_for(left, 10)) == ["hi"]
+        assert texts(await asyncio.wait_for(left, 60)) == ["hi"]
 
 
 async def test_who_wrote(bot: Bot, sandbox: Sandbox):
@@ -315,7 +315,7 @@ class Receiver:
         return JSONResponse(self.answer) if self.answer else Response()
 
     async def next(self) -> tuple[dict, str | None]:
-        return await asyncio.wait_for(self.taken.get(), 10)
+        return await asyncio.wait_for(self.taken.get(), 60)
 
 
 @pytest.fixture
@@ -373,7 +373,7 @@ async def test_one_chat_does_not_wait_for_another_and_keeps_its_order(bot: Bot, 
         for number in range(3):
             await ana.send_text(f"ana {number}")
         await ben.send_text("ben 0")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert {await hook.come.get(), await hook.come.get()} == {"ana 0", "ben 0"}
             hook.go_on["Ben"].set()
             assert (await hook.next())[0]["message"]["text"] == "ben 0"
@@ -392,7 +392,7 @@ async def test_no_more_connections_than_were_asked_for(bot: Bot, sandbox: Sandbo
         ana, ben = sandbox.person("ana"), sandbox.person("ben")
         await ana.send_text("ana")
         await ben.send_text("ben")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await hook.come.get() == "ana"
             await bot.get_webhook_info()
             assert hook.come.empty()
@@ -421,7 +421,7 @@ async def test_a_method_in_a_webhooks_answer_is_said_not_to_be_done(
     hook.answer = {"method": "sendMessage", "chat_id": 7001, "text": "x"}
     await bot.set_webhook(url)
     await hook.next()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await bot.get_webhook_info()).pending_update_count:
             pass
     assert "does not carry out a method in a webhook's answer: 'sendMessage'" in caplog.text

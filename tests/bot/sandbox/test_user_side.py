@@ -271,8 +271,8 @@ async def test_leaving_ends_waiting_people_and_polls():
         polling = asyncio.create_task(bot.get_updates(update.update_id + 1, timeout=50))
         await bot.send_chat_action(7001, "typing")
         await ana.wait_for(lambda event: event.kind == "action")
-    assert await asyncio.wait_for(polling, 10) == ()
+    assert await asyncio.wait_for(polling, 60) == ()
     with pytest.raises(UserError):
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, 60)
     await ana.aclose()
     await bot.shutdown()

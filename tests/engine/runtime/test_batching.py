@@ -19,7 +19,7 @@ from engine.errors import (
 )
 from engine.runtime.batching import Answer, Batch, Batcher
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 ODD = 1313
 
 

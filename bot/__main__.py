@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Annotated, Literal
@@ -30,12 +31,13 @@ from bot import demo as bot_demo
 from bot import settings as bot_settings
 from bot.login import embedder_change
 from bot.sandbox.errors import UserError
-from bot.settings import SettingsError
 from bot.store import StoreError
 from bot.telegram import logs
 from engine import settings as engine_settings
 from engine.client import Engine
+from engine.environment import SettingsError
 from engine.errors import ConfigurationError
+from engine.terminal import complain, fail
 
 main = typer.Typer(
     add_completion=False,
@@ -51,6 +53,7 @@ main.command()(admin.export)
 
 _WRONG = 2
 _FAILED = 1
+_WHOLE = "`uv sync --no-default-groups --group demo`"
 _EXIT_CODES = {
     bot_demo.Ending.ANSWERED: 0,
     bot_demo.Ending.REFUSED: _WRONG,
@@ -93,18 +96,14 @@ def run(
     try:
         asyncio.run(_run(settings, engine))
     except InvalidToken as error:
-        _complain(_refusal(error, settings.telegram_api_url))
-        raise typer.Exit(_WRONG) from None
+        fail(_refusal(error, settings.telegram_api_url), code=_WRONG)
     except ConfigurationError as error:
-        _complain(error.message)
-        raise typer.Exit(_WRONG) from None
+        fail(error, code=_WRONG)
     except TelegramError as error:
         hidden = logs.Redact(settings.secrets).clean(str(error))
-        _complain(f"{settings.telegram_api_url} cannot be used: {hidden}")
-        raise typer.Exit(_FAILED) from None
+        fail(f"{settings.telegram_api_url} cannot be used: {hidden}", code=_FAILED)
     except (StoreError, OSError) as error:
-        _complain(logs.Redact(settings.secrets).clean(str(error)))
-        raise typer.Exit(_FAILED) from None
+        fail(logs.Redact(settings.secrets).clean(str(error)), code=_FAILED)
 
 
 @main.command()
@@ -142,11 +141,15 @@ def demo(
     """
     _choose_durations()
     try:
-        choice = bot_settings.load_engine_choice()
+        choice = bot_settings.EngineChoice.read()
         engine = _engine(choice)
-    except (SettingsError, ConfigurationError) as error:
-        _complain(str(error))
-        raise typer.Exit(_FAILED) from None
+    except ConfigurationError as error:
+        fail(error, code=_FAILED)
+    if photo is None and not _are_installed("av", "scipy"):
+        fail(
+            f"The chat page makes clips, which takes more packages: {_WHOLE}, or use --once.",
+            code=_FAILED,
+        )
     logs.configure(choice.secrets, "info" if photo is None else "error", sys.stderr)
     if photo is None:
         _demo(engine, choice.engine_url, port, browser)
@@ -183,13 +186,14 @@ def _demo(
     except KeyboardInterrupt:
         return
     except ConfigurationError as error:
-        _complain(error.message)
-        raise typer.Exit(_FAILED) from None
+        fail(error, code=_FAILED)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        _complain(f"Port {port} is taken: choose another one with --port, or 0 for a free one.")
-        raise typer.Exit(_FAILED) from None
+        fail(
+            f"Port {port} is taken: choose another one with --port, or 0 for a free one.",
+            code=_FAILED,
+        )
 
 
 def _demo_once(
@@ -205,13 +209,13 @@ def _demo_once(
         ending, replies = asyncio.run(bot_demo.once(engine, photo.read_bytes(), photo.name, sender))
         written = _write_cards(replies, card)
     except TimeoutError:
-        _complain("The bot did not answer in time.")
+        complain("The bot did not answer in time.")
         return _FAILED
     except (ConfigurationError, UserError) as error:
-        _complain(error.message)
+        complain(error)
         return _FAILED
     except OSError as error:
-        _complain(f"{error.filename or photo}: {error.strerror or error}.")
+        complain(f"{error.filename or photo}: {error.strerror or error}.")
         return _FAILED
     if as_json:
         record = [
@@ -254,37 +258,44 @@ def _engine(
         bot: for whose enrolled people it is; None is for a demo, which begins without any.
 
     Raises:
-        ConfigurationError: it is to be one in this process, and its settings are wrong.
+        ConfigurationError: it is to be one in this process, and its settings are wrong or it is
+            not installed.
     """
     if choice.engine_url is not None:
         greeted = partial(embedder_change.greet, bot) if bot else None
         return engines.remote(choice.engine_url, choice.engine_key, greeted=greeted)
-    own = engine_settings.load(_environment())
+    if not _are_installed("torch"):
+        raise ConfigurationError(
+            "No engine is installed here: set ENGINE_URL to one elsewhere, or install it: "
+            f"{_WHOLE}."
+        )
+    own = engine_settings.load(os.environ)
     return embedder_change.embedded(bot, own) if bot else engines.embedded(own)
 
 
-def _environment() -> dict[str, str]:
-    return {**bot_settings.read_file(), **os.environ}
+def _are_installed(*modules: str) -> bool:
+    return all(find_spec(module) for module in modules)
 
 
 def _settings() -> tuple[bot_settings.Settings, AbstractAsyncContextManager[Engine]]:
     """The bot's settings and its engine, or all that is wrong with them and exit code 2."""
-    problems: list[str] = []
-    bot = engine = None
+    problems: list[str | Exception] = []
+    bot = engine = choice = None
     try:
-        _complain(*bot_settings.mistyped(os.environ))
-        bot = bot_settings.load()
+        complain(*bot_settings.mistyped(os.environ), kind="warning")
+        bot = bot_settings.Settings.read()
     except SettingsError as error:
         problems += error.problems
     # What is wrong with the choice alone was wrong with the bot's settings as well.
     with contextlib.suppress(SettingsError):
-        try:
-            engine = _engine(bot_settings.load_engine_choice(), bot)
-        except ConfigurationError as error:
-            problems.append(error.message)
+        choice = bot_settings.EngineChoice.read()
+    try:
+        if choice is not None:
+            engine = _engine(choice, bot)
+    except ConfigurationError as error:
+        problems.append(error)
     if bot is None or engine is None:
-        _complain(*problems)
-        raise typer.Exit(_WRONG)
+        fail(*problems, code=_WRONG)
     return bot, engine
 
 
@@ -312,11 +323,6 @@ def _choose_durations() -> None:
     It looks at the environment only, at any time.
     """
     os.environ["PTB_TIMEDELTA"] = "1"
-
-
-def _complain(*problems: str) -> None:
-    for problem in problems:
-        print(problem, file=sys.stderr)
 
 
 def _print_whatever_the_output_takes() -> None:

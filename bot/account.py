@@ -7,6 +7,7 @@ only said how many they are.
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from telegram import (
     Bot,
@@ -37,6 +38,7 @@ _COUNTING_S = 1.0
 """For how long a greeting waits to hear how many people the bot knows."""
 
 
+@dataclass(eq=False)
 class Account:
     """What a person can ask the bot about itself.
 
@@ -47,13 +49,10 @@ class Account:
         login: whether there is a face login to speak of.
     """
 
-    def __init__(
-        self, store: Store, facts: Mapping[str, int], people: People, *, login: bool
-    ) -> None:
-        self._store = store
-        self._facts = facts
-        self._people = people
-        self._login = login
+    store: Store
+    facts: Mapping[str, int]
+    people: People
+    login: bool = field(kw_only=True)
 
     async def language(self, user: User) -> str:
         """The language that a person chose, or else that of their Telegram."""
@@ -64,7 +63,7 @@ class Account:
         chosen = None
         try:
             async with asyncio.timeout(wait_s):
-                chosen = await self._store.language(user.id)
+                chosen = await self.store.language(user.id)
         except (StoreError, TimeoutError) as error:
             # A person is better answered in the wrong language than late or not at all.
             reason = str(error) or "no answer in time"
@@ -110,7 +109,7 @@ class Account:
         assert isinstance(query, CallbackQuery)
         language = (query.data or "").partition(":")[2]
         if language in LANGUAGES:
-            await self._store.choose_language(query.from_user.id, language)
+            await self.store.choose_language(query.from_user.id, language)
             current.get().language = language
         done = say(await self.language(query.from_user), "account.language_chosen")
         await settle(query, done)
@@ -138,16 +137,15 @@ class Account:
         assert message is not None
         assert user is not None
         language = await self.language(user)
-        keys = (key, of_login) if of_login and self._login else (key,)
-        values: dict[str, object] = dict(self._facts)
+        keys = (key, of_login) if of_login and self.login else (key,)
+        values: dict[str, object] = dict(self.facts)
         if count:
             values["people"] = await self._counted(language)
         await reply(message, "".join(say(language, one, **values) for one in keys), buttons)
 
     async def _counted(self, language: str) -> str:
         """How many people the bot knows, in words; also while the engine cannot tell."""
-        within_s = min(_COUNTING_S, current.get().before_sending_s())
-        count = await self._people.count(within_s)
+        count = await self.people.count(current.get().look_until_s(_COUNTING_S))
         if count is None:
             return say(language, "account.people_all")
         return say(language, "account.people", count=count)

@@ -6,12 +6,11 @@ Turns options into calls and faults into sentences; knows nothing about how anyt
 import asyncio
 import json
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,12 +18,15 @@ from rich.progress import Progress
 
 from bot import settings as bot_settings
 from bot import storing
-from bot.settings import SettingsError, StoreChoice
-from bot.store import Ended, StoreError, Vault, add_key, back_up, restore, retire_key
+from bot.settings import StoreChoice
+from bot.store import Ended, Store, StoreError, Vault, add_key, back_up, restore, retire_key
+from engine.environment import SettingsError
+from engine.terminal import complain, fail
 
 keys = typer.Typer(no_args_is_help=True, help="The keys that protect the faces kept.")
 db = typer.Typer(no_args_is_help=True, help="The database.")
 
+Result = TypeVar("Result")
 _WRONG = 2
 _FAILED = 1
 
@@ -47,7 +49,7 @@ def new() -> None:
 def rotate() -> None:
     """Move everybody to the newest key; it may be stopped, and goes on when given again."""
     with _settings() as choice:
-        moved = asyncio.run(_rotate(choice))
+        moved = _ask(choice, _rotate)
         print(f"{moved} people were moved to key {storing.keyring(choice).current}.")
 
 
@@ -56,7 +58,7 @@ def listed() -> None:
     """Show the keys, and how many people each protects."""
     with _settings() as choice:
         ring = storing.keyring(choice)
-        used = asyncio.run(_keys_in_use(choice))
+        used = _ask(choice, lambda store: store.keys_in_use())
         for key_id in ring.ids:
             newest = "  (the newest)" if key_id == ring.current else ""
             print(f"{key_id}  {used.get(key_id, 0)} people{newest}")
@@ -71,7 +73,7 @@ def retire(key_id: Annotated[str, typer.Argument(help="As `keys list` shows it."
     with _settings() as choice:
         path = _key_file(choice)
         if key_id in storing.keyring(choice).ids[:-1]:
-            asyncio.run(_give_up(choice, key_id))
+            _ask(choice, lambda store: store.give_up_key(key_id))
         retire_key(path, key_id)
         print(f"Key {key_id} is gone.")
 
@@ -80,7 +82,7 @@ def retire(key_id: Annotated[str, typer.Argument(help="As `keys list` shows it."
 def migrate() -> None:
     """Bring the database to this version's form; `run` does it by itself."""
     with _settings() as choice:
-        asyncio.run(_open(choice))
+        _ask(choice, _nothing)
         print("The database is up to date.")
 
 
@@ -88,7 +90,7 @@ def migrate() -> None:
 def check() -> None:
     """Look whether audit trail and logins are as the bot left them."""
     with _settings() as choice:
-        broken, changed = asyncio.run(_check(choice))
+        broken, changed = _ask(choice, _check)
         if broken is not None:
             changed.insert(
                 0,
@@ -139,7 +141,7 @@ def clock() -> None:
     What was kept long enough is erased by it in the bot's next round.
     """
     with _settings() as choice:
-        asyncio.run(_confirm_clock(choice))
+        _ask(choice, lambda store: store.confirm_clock())
         now = datetime.now(UTC)
         print(f"By this machine's clock it is {now:%Y-%m-%d %H:%M} UTC; the bot goes by it.")
 
@@ -152,13 +154,13 @@ def settle() -> None:
     it only when you have put a backup of yours in place.
     """
     with _settings() as choice:
-        _tell(asyncio.run(_settle(choice)))
+        _tell(_ask(choice, _ended, restored=True))
 
 
 def unlock(telegram_id: Annotated[int, typer.Argument(help="The person's number.")]) -> None:
     """Lift a person's lock and delays after failed verifications, and the wait after /forget."""
     with _settings() as choice:
-        lifted = asyncio.run(_unlock(choice, telegram_id))
+        lifted = _ask(choice, lambda store: store.unlock(telegram_id))
         print("They may try again." if lifted else "Nothing keeps them from trying.")
 
 
@@ -171,51 +173,43 @@ def export(
     A face can be rebuilt from it: hand it over as you would hand over their photos.
     """
     with _settings() as choice:
-        content = asyncio.run(_export(choice, telegram_id))
+        kept = _ask(choice, lambda store: store.export(telegram_id, vectors=True))
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as made:
-            made.write(content)
+            json.dump(kept, made, indent=1, ensure_ascii=False)
         print(f"{file} is made.")
 
 
-async def _open(choice: StoreChoice) -> None:
-    async with storing.store(choice):
-        pass
+def _ask(
+    choice: StoreChoice, question: Callable[[Store], Awaitable[Result]], *, restored: bool = False
+) -> Result:
+    """Open the store, ask it something, and let go of it."""
+
+    async def asked() -> Result:
+        async with storing.store(choice, restored=restored) as store:
+            return await question(store)
+
+    return asyncio.run(asked())
 
 
-async def _rotate(choice: StoreChoice) -> int:
-    async with storing.store(choice) as store:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("Moving people", total=None)
-            return await store.rotate_keys(
-                lambda done, total: progress.update(bar, completed=done, total=total)
-            )
+async def _nothing(_store: Store) -> None:
+    """Opening the store is all."""
 
 
-async def _keys_in_use(choice: StoreChoice) -> dict[str, int]:
-    async with storing.store(choice) as store:
-        return await store.keys_in_use()
+async def _ended(store: Store) -> Ended:
+    return store.ended
 
 
-async def _check(choice: StoreChoice) -> tuple[int | None, list[str]]:
-    async with storing.store(choice) as store:
-        return await store.check_audit(), await store.check_seals()
+async def _rotate(store: Store) -> int:
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("Moving people", total=None)
+        return await store.rotate_keys(
+            lambda done, total: progress.update(bar, completed=done, total=total)
+        )
 
 
-async def _give_up(choice: StoreChoice, key_id: str) -> None:
-    async with storing.store(choice) as store:
-        await store.give_up_key(key_id)
-
-
-async def _export(choice: StoreChoice, telegram_id: int) -> str:
-    async with storing.store(choice) as store:
-        exported = await store.export(telegram_id, vectors=True)
-    return json.dumps(exported, indent=1, ensure_ascii=False)
-
-
-async def _settle(choice: StoreChoice) -> Ended:
-    async with storing.store(choice, restored=True) as store:
-        return store.ended
+async def _check(store: Store) -> tuple[int | None, list[str]]:
+    return await store.check_audit(), await store.check_seals()
 
 
 def _tell(ended: Ended) -> None:
@@ -225,17 +219,8 @@ def _tell(ended: Ended) -> None:
     print(f"  {ended.faces} faces that were replaced: their people enroll again")
     print(f"  {ended.codes} recovery codes that were used or replaced: not good any more")
     print(f"  {ended.locks} locks that were in force: in force")
+    print(f"  {ended.contacts} accounts that were told of somebody's login: not told any more")
     print("Failed attempts since the backup are forgotten.")
-
-
-async def _confirm_clock(choice: StoreChoice) -> None:
-    async with storing.store(choice) as store:
-        await store.confirm_clock()
-
-
-async def _unlock(choice: StoreChoice, telegram_id: int) -> bool:
-    async with storing.store(choice) as store:
-        return await store.unlock(telegram_id)
 
 
 def _key_file(choice: StoreChoice) -> Path:
@@ -251,13 +236,9 @@ def _key_file(choice: StoreChoice) -> Path:
 def _settings() -> Iterator[StoreChoice]:
     """The store's settings; faults become sentences and exit codes."""
     try:
-        for doubt in bot_settings.mistyped(os.environ):
-            print(doubt, file=sys.stderr)
-        yield bot_settings.load_store_choice()
+        complain(*bot_settings.mistyped(os.environ), kind="warning")
+        yield StoreChoice.read()
     except SettingsError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        raise typer.Exit(_WRONG) from None
+        fail(error, code=_WRONG)
     except (StoreError, OSError) as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(_FAILED) from None
+        fail(error, code=_FAILED)

@@ -141,8 +141,7 @@ def _settings(sandbox: Sandbox) -> Iterator[Settings]:
     with TemporaryDirectory(prefix="face-matcher-") as folder:
         template_keys = Path(folder) / "template.keys"
         add_key(template_keys)
-        yield Settings(
-            _env_file=None,
+        yield Settings.read(
             bot_token=SecretStr(sandbox.token),
             bot_token_file=None,
             telegram_api_url=sandbox.url,

@@ -1,7 +1,6 @@
-"""Has the engine look at what people sent, within the time that there is.
+"""What the engine answers, with its faults as refusals, in the words of `bot.telegram.incoming`.
 
-The engine's faults come back as refusals, in the words of `bot.telegram.incoming`. Knows nothing
-about what the faces are wanted for.
+Knows nothing about what the faces are wanted for.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from bot.telegram.request import Request
 from engine import errors
 from engine.client import Engine
 from engine.decision import LoginCalibration
-from engine.types import Analysis, Track
+from engine.types import Track
 
 logger = logging.getLogger(__name__)
 
@@ -46,76 +45,18 @@ class _Seen(Protocol):
 _Answer = TypeVar("_Answer", bound=_Seen)
 
 
-class EngineGateway:
-    """Looks at photos and clips.
+async def answered(request: Request, asked: Awaitable[_Answer]) -> _Answer | Refusal:
+    """What the engine sees in a photo or a clip, or why there is no answer.
 
     Args:
-        engine: sees.
+        request: whom it is for; the time that it takes is noted there.
+        asked: what was asked of the engine, with a deadline.
     """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def look(
-        self,
-        request: Request,
-        photo: bytes,
-        within_s: float,
-        *,
-        top_k: int = 1,
-        embed: bool = False,
-        picture: bool = False,
-    ) -> Analysis | Refusal:
-        """What is in a photo.
-
-        Args:
-            request: whom it is for; the time that it takes is noted there.
-            photo: a picture file's bytes.
-            within_s: seconds that there are.
-            top_k: see `Engine.analyze`.
-            embed: see `Engine.analyze`.
-            picture: see `Engine.analyze`.
-        """
-        asked = self._engine.analyze(
-            photo, top_k=top_k, embed=embed, picture=picture, timeout_s=within_s
-        )
-        return await _ask(request, asked, within_s)
-
-    async def watch(self, request: Request, clip: bytes, within_s: float) -> Track | Refusal:
-        """What is in a clip: arguments as in `look`."""
-        return await _ask(request, self._engine.track(clip, timeout_s=within_s), within_s)
-
-    async def calibration(
-        self, within_s: float, *, bundle: str | None = None
-    ) -> LoginCalibration | Refusal:
-        """What a likeness of two faces is worth to the engine; refused where it does not know.
-
-        Args:
-            within_s: seconds that there are.
-            bundle: which one saw the faces; where another one answers now, it cannot say.
-        """
-        try:
-            async with asyncio.timeout(within_s):
-                info = await self._engine.info()
-        except TimeoutError:
-            return Refusal(Reason.ENGINE_DOWN)
-        except errors.EngineError as error:
-            return _refusal_for(error)
-        if bundle is not None and info.bundle != bundle:
-            return Refusal(Reason.MODEL_CHANGED)
-        return Refusal(Reason.NO_LOGIN) if info.login is None else info.login
-
-
-async def _ask(request: Request, asked: Awaitable[_Answer], within_s: float) -> _Answer | Refusal:
     start = time.perf_counter()
     queue_s = 0.0
     try:
-        async with asyncio.timeout(within_s):
-            answer = await asked
+        answer = await asked
         queue_s = answer.queue_s
-    except TimeoutError:
-        logger.warning("the engine did not answer within %.1f s", within_s)
-        return Refusal(Reason.DEADLINE)
     except errors.Busy as busy:
         return Refusal(Reason.BUSY, {"count": max(1, math.ceil(busy.retry_after_s))})
     except errors.EngineError as error:
@@ -124,6 +65,46 @@ async def _ask(request: Request, asked: Awaitable[_Answer], within_s: float) -> 
         request.add_ms("queue", queue_s)
         request.add_ms("engine", max(0.0, time.perf_counter() - start - queue_s))
     return answer
+
+
+class Calibrations:
+    """What a likeness of two faces is worth to the engine; the one told last is kept.
+
+    Args:
+        engine: knows it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: LoginCalibration | None = None
+
+    async def present(
+        self, until_s: float, *, bundle: str | None = None
+    ) -> LoginCalibration | Refusal:
+        """The calibration of the bundle that answers now; refused where it has none.
+
+        Args:
+            until_s: the event loop's time until which to wait.
+            bundle: which one saw the faces; where another one answers now, it cannot say.
+        """
+        try:
+            async with asyncio.timeout_at(until_s):
+                info = await self._engine.info()
+        except TimeoutError:
+            return Refusal(Reason.ENGINE_DOWN)
+        except errors.EngineError as error:
+            return _refusal_for(error)
+        if bundle is not None and info.bundle != bundle:
+            return Refusal(Reason.MODEL_CHANGED)
+        self._known = info.login
+        return Refusal(Reason.NO_LOGIN) if info.login is None else info.login
+
+    async def of(self, track: Track, until_s: float) -> LoginCalibration | Refusal:
+        """The calibration of the bundle that saw a clip; asked for only where it is a new one."""
+        known = self._known
+        if known is not None and known.version == track.calibration:
+            return known
+        return await self.present(until_s, bundle=track.bundle)
 
 
 def _refusal_for(error: errors.EngineError) -> Refusal:

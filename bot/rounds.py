@@ -46,3 +46,10 @@ async def repeat(
                 return
             after_fault_s = _FIRST_PAUSE_S
         await pause(wait_s)
+
+
+async def either(*tasks: "asyncio.Task[None]") -> None:
+    """Wait for whichever ends first, and fail if it did."""
+    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in ended:
+        task.result()

@@ -1,83 +1,38 @@
-"""Every setting of the bot in one table: name, type, default, help. The environment comes first.
+"""Every setting of the bot in one table: name, type, default, help.
 
-Each field is the environment variable of the same name in capitals (`bot_token` is `BOT_TOKEN`);
-a file `.env` in the working directory fills in what the environment does not say. Files whose place
-is not said are in the project, wherever the bot was started. Knows nothing about what the settings
-are used for.
+Files whose place is not said are in the project, wherever the bot was started. Knows nothing about
+what the settings are used for, or how they are read (`engine.environment`).
 """
 
-import io
 import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import (
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from engine import environment
+from engine.environment import Row, SettingsTable
 from engine.remote.address import Address
 from engine.settings import Settings as EngineSettings
-from engine.settings import read_secret, require_header_text
+from engine.settings import require_header_text
 
 PUBLIC_API = "https://api.telegram.org"
 _TOKEN = re.compile(r"\d+:[A-Za-z0-9_-]+")
 _BOT_PATH = re.compile(r"/bot[^/]*/*$")
-_IN_FILES = ("bot_token", "engine_api_key")
-"""Secrets that a file may have; the setting NAME_FILE names it."""
-_FILE = ".env"
-_FILE_ENCODING = "utf-8-sig"
 _OWN_FILES = ("database", "ids_key", "template_keys_file")
 """Files that the bot makes or an operator makes for it."""
-_ALIKE = 0.85
 _WEBHOOK_SECRET = re.compile(r"[A-Za-z0-9_-]{1,256}")
-FIRST_STEP = (
-    "BOT_TOKEN is not set. In Telegram, write /newbot to @BotFather; it answers with a token to "
-    "put here: BOT_TOKEN=123456:ABC... To try everything without one: python -m bot demo"
+_FIRST_STEP = (
+    "In Telegram, write /newbot to @BotFather; it answers with a token to put here: "
+    "BOT_TOKEN=123456:ABC... To try everything without one: python -m bot demo."
 )
 
 
-class SettingsError(Exception):
-    """Settings that cannot be used; `problems` has one plain sentence for each mistake."""
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
-
-
-@dataclass(frozen=True, slots=True)
-class _Unread:
-    """Stands where a secret would, when its file does not give one."""
-
-    reason: str
-
-
-class _Choice(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_file=_FILE,
-        env_file_encoding=_FILE_ENCODING,
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        validate_default=False,
-    )
-
-
-class EngineChoice(_Choice):
+class EngineChoice(SettingsTable):
     """Where the engine is; what is read by whoever needs an engine and no Telegram."""
 
     engine_url: str | None = Field(
@@ -91,23 +46,6 @@ class EngineChoice(_Choice):
     engine_api_key_file: Path | None = Field(
         None, description="File that has the key, instead of ENGINE_API_KEY."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        named = [
-            secret
-            for secret in _IN_FILES
-            if secret in cls.model_fields and given.get(f"{secret}_file")
-        ]
-        return given | {secret: _read(secret, given) for secret in named}
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _file_was_read(cls, value: object) -> object:
-        if isinstance(value, _Unread):
-            raise ValueError(value.reason)
-        return value
 
     @field_validator("engine_url")
     @classmethod
@@ -127,8 +65,11 @@ class EngineChoice(_Choice):
         return () if self.engine_key is None else (self.engine_key,)
 
 
-class StoreChoice(_Choice):
+class StoreChoice(SettingsTable):
     """Where things are kept and how long; what is read by whoever needs the store alone."""
+
+    updates_kept: ClassVar[int] = 10_000
+    """Update numbers remembered, to ignore repetitions."""
 
     face_login: bool = Field(
         True, description="Whether there are /enroll and /verify. Without it no face is kept."
@@ -146,13 +87,6 @@ class StoreChoice(_Choice):
         Path("run/secrets/ids.key"),
         description="Key under which people's ids are coded in the database; made at first start.",
     )
-    updates_kept: int = Field(
-        10_000,
-        ge=100,
-        le=1_000_000,
-        description="Update numbers remembered, to ignore repetitions.",
-    )
-    challenge_hours: float = Field(24, gt=0, description="How long spent challenges are kept.")
     capture_days: float = Field(
         30,
         gt=0,
@@ -209,10 +143,23 @@ class StoreChoice(_Choice):
 
 
 class Settings(EngineChoice, StoreChoice):
-    """What an operator can choose."""
+    """What an operator can choose, and beside it what none has to."""
+
+    download_timeout_s: ClassVar[float] = 15
+    """Seconds that fetching one file from Telegram may take."""
+    buttons_minutes: ClassVar[float] = 60
+    """How long the buttons below an answer work."""
+    answers_kept: ClassVar[int] = 500
+    """Answers whose buttons work at one time; fewer where they take more than 32 MiB together."""
+    photo_challenge_s: ClassVar[float] = 60
+    """Seconds in which each selfie must come when verifying."""
+    video_challenge_s: ClassVar[float] = 90
+    """Seconds in which the round video must come."""
+    conversation_minutes: ClassVar[float] = 15
+    """How long an unfinished enrolment or question waits."""
 
     # Telegram
-    bot_token: SecretStr = Field(description="The bot's token, from @BotFather. Required.")
+    bot_token: SecretStr = Field(description=_FIRST_STEP)
     bot_token_file: Path | None = Field(
         None, description="File that has the token, instead of BOT_TOKEN."
     )
@@ -259,9 +206,6 @@ class Settings(EngineChoice, StoreChoice):
         le=300,
         description="Seconds after which a person has an answer, whatever happens.",
     )
-    download_timeout_s: float = Field(
-        15, ge=0.1, le=300, description="Seconds that fetching one file from Telegram may take."
-    )
     concurrency: int = Field(
         16, ge=1, le=256, description="How many people are being answered at one time."
     )
@@ -281,16 +225,6 @@ class Settings(EngineChoice, StoreChoice):
         12, ge=1, le=32, description="Faces of a photo that are shown, the largest ones."
     )
     matches: int = Field(8, ge=1, le=50, description="Look-alikes named for each face, at most.")
-    buttons_minutes: float = Field(
-        60, gt=0, le=2880, description="How long the buttons below an answer work."
-    )
-    answers_kept: int = Field(
-        500,
-        ge=1,
-        le=100_000,
-        description="Answers whose buttons work at one time; fewer where they take more than 32 "
-        "MiB together.",
-    )
     stop_timeout_s: float = Field(
         9, ge=1, le=60, description="Seconds for running answers to finish when the bot stops."
     )
@@ -318,15 +252,6 @@ class Settings(EngineChoice, StoreChoice):
     enroll_selfies: int = Field(4, ge=3, le=5, description="Selfies that enrolling takes.")
     verify_photos: int = Field(
         2, ge=2, le=3, description="Selfies that verifying by photo takes, all different."
-    )
-    photo_challenge_s: float = Field(
-        60, ge=10, le=600, description="Seconds in which each selfie must come when verifying."
-    )
-    video_challenge_s: float = Field(
-        90, ge=20, le=600, description="Seconds in which the round video must come."
-    )
-    conversation_minutes: float = Field(
-        15, gt=0, le=1440, description="How long an unfinished enrolment or question waits."
     )
     embedder_notice_days: float = Field(
         14,
@@ -407,48 +332,6 @@ class Settings(EngineChoice, StoreChoice):
         return own + self.store_secrets + super().secrets
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table that `python -m bot run --help` prints."""
-
-    name: str
-    default: str
-    help: str
-
-
-def load(**overrides: Any) -> Settings:
-    """Read the settings from the environment and `.env`.
-
-    Args:
-        overrides: settings by field name that come before the environment.
-
-    Raises:
-        SettingsError: with every mistake at once.
-    """
-    with _plain_problems():
-        return Settings(**overrides)
-
-
-def load_store_choice() -> StoreChoice:
-    """Read only where things are kept, from the environment and `.env`.
-
-    Raises:
-        SettingsError: with every mistake at once.
-    """
-    with _plain_problems():
-        return StoreChoice()
-
-
-def load_engine_choice() -> EngineChoice:
-    """Read only where the engine is, from the environment and `.env`.
-
-    Raises:
-        SettingsError: with every mistake at once.
-    """
-    with _plain_problems():
-        return EngineChoice()
-
-
 def home(module: Path = Path(__file__), environ: Mapping[str, str] = os.environ) -> Path:
     """The folder in which files are whose place is not said.
 
@@ -466,120 +349,14 @@ def home(module: Path = Path(__file__), environ: Mapping[str, str] = os.environ)
     return Path(data).expanduser() / "face-matcher"
 
 
-def read_file() -> dict[str, str]:
-    """What `.env` in the working directory says, without what is empty.
-
-    Raises:
-        SettingsError: it cannot be read.
-    """
-    try:
-        content = Path(_FILE).read_bytes()
-        text = content.decode(_FILE_ENCODING)
-    except FileNotFoundError:
-        return {}
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise SettingsError((_no_text(f"line {line}"),)) from None
-    except OSError as error:
-        raise SettingsError(
-            (f"{_FILE} cannot be read ({error.strerror}): mend its permissions, or remove it.",)
-        ) from None
-    if "\0" in text:
-        raise SettingsError((_no_text("it has zero bytes, as UTF-16 has"),))
-    given = dotenv_values(stream=io.StringIO(text))
-    return {name: value for name, value in given.items() if value}
+def table() -> Iterator[Row]:
+    """All settings: the bot's own in the order of the class, then the store's and the engine's."""
+    rows = {row.name: row for row in Settings.rows()}
+    others = (*StoreChoice.model_fields, *EngineChoice.model_fields)
+    own = [name for name in Settings.model_fields if name not in others]
+    yield from (rows[name.upper()] for name in (*own, *others))
 
 
 def mistyped(names: Iterable[str]) -> Iterator[str]:
-    """A sentence for each name that is nearly a setting's, among these and those in `.env`.
-
-    Raises:
-        SettingsError: see `read_file`.
-    """
-    known = {field.upper() for field in (*Settings.model_fields, *EngineSettings.model_fields)}
-    given = {name.upper() for name in (*names, *read_file())}
-    for name in sorted(given - known):
-        near = get_close_matches(name, known, 1, _ALIKE)
-        if near and near[0] not in given:
-            yield f"{name} is no setting, and ignored: is {near[0]} meant?"
-
-
-def _no_text(where: str) -> str:
-    return f"{_FILE} is no UTF-8 text ({where}): save it as UTF-8 in your editor."
-
-
-@contextmanager
-def _plain_problems() -> Iterator[None]:
-    read_file()
-    try:
-        yield
-    except ValidationError as error:
-        problems = tuple(_sentence(detail) for detail in error.errors())
-        # The cause is left out: pydantic's message repeats the values, secrets among them.
-        raise SettingsError(problems) from None
-
-
-def table() -> Iterator[Row]:
-    """All settings: the bot's own in the order of the class, then the store's and the engine's."""
-    fields = Settings.model_fields
-    others = (*StoreChoice.model_fields, *EngineChoice.model_fields)
-    own = [name for name in fields if name not in others]
-    for name in (*own, *others):
-        field = fields[name]
-        if field.is_required():
-            default = "required"
-        elif field.default_factory is not None:
-            default = "random"
-        else:
-            default = "" if field.default is None else str(field.default)
-        yield Row(name.upper(), default, field.description or "")
-
-
-def _read(secret: str, given: Mapping[str, Any]) -> str | _Unread:
-    setting, file = f"{secret.upper()}_FILE", given[f"{secret}_file"]
-    if given.get(secret):
-        return _Unread(f"is given twice: keep it or {setting}")
-    try:
-        text = read_secret(file)
-    except ValueError as reason:
-        return _Unread(f"could not be read from {setting}, {str(file)!r}: {reason}")
-    return text or _Unread(f"is not in {setting}: {str(file)!r} is empty")
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    field = str(detail["loc"][0])
-    name = field.upper()
-    if name == "BOT_TOKEN" and detail["type"] == "missing":
-        return FIRST_STEP
-    return f"{name} {_reason(detail)}{_shown(field, detail['input'])}."
-
-
-def _shown(field: str, value: object) -> str:
-    annotation = Settings.model_fields[field].annotation
-    secret = annotation is SecretStr or SecretStr in get_args(annotation)
-    # An address with a password or a token in it is refused, and not repeated.
-    secret |= field == "engine_url" and "@" in str(value)
-    secret |= field == "telegram_api_url" and _BOT_PATH.search(str(value)) is not None
-    return "" if secret else f" (now {value!r})"
-
-
-def _reason(detail: ErrorDetails) -> str:
-    context: Mapping[str, Any] = detail.get("ctx", {})
-    match detail["type"]:
-        case "value_error":
-            return str(context["error"])
-        case "int_parsing" | "int_type" | "int_from_float":
-            return "must be a whole number"
-        case "float_parsing" | "float_type" | "finite_number":
-            return "must be a number"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}"
-        case "greater_than":
-            return f"must be more than {context['gt']}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}"
-        case "literal_error":
-            return f"must be one of {context['expected']}"
-        case _:
-            message = detail["msg"]
-            return message[0].lower() + message[1:]
+    """See `engine.environment.mistyped`; also of the engine's settings."""
+    return environment.mistyped(names, Settings, EngineSettings)

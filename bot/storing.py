@@ -44,7 +44,6 @@ def store(settings: StoreChoice, *, close_s: float = CLOSE_S, restored: bool = F
 def retention(settings: StoreChoice) -> Retention:
     """How long things are kept."""
     return Retention(
-        challenges_hours=settings.challenge_hours,
         captures_days=settings.capture_days,
         audit_days=settings.audit_days,
         idle_days=settings.idle_days,

@@ -19,7 +19,7 @@ from engine.types import (
     Verdict,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Analysis",

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -23,15 +23,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from engine import controls, request_id, settings, threads
-from engine.cluster import commands
 from engine.errors import EngineError, UnreadableFile
 from engine.media import image
 from engine.media.decoder_pool import PhotoDecoders
-from engine.request import PhotoRequest
+from engine.request import PhotoFile, PhotoRequest, decode
 from engine.settings import Settings
-from engine.terminal import escape
+from engine.terminal import escape, fail
 from engine.types import Analysis
-from engine.wire import error_to_json, face_to_json
+from engine.wire import face_to_json
 
 if TYPE_CHECKING:  # it loads torch, whose threads are set up first
     from engine.pipeline import Pipeline
@@ -47,7 +46,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(commands.app)
 _console = Console()
 _errors = Console(stderr=True)
 
@@ -77,7 +75,7 @@ def analyze(
 ) -> None:
     """Find the faces of photos and whom each resembles."""
     if embed and not as_json:
-        _fail("--embed prints with --json only.", _MISCONFIGURED)
+        fail("--embed prints with --json only.", code=_MISCONFIGURED)
     pipeline = _pipeline(bundle, device)
     unreadable = False
     for path, outcome in _analyze(pipeline, _walk(paths), top_k, embed=embed, aligned=aligned):
@@ -119,7 +117,7 @@ def compare_photos(
         except EngineError as error:
             failed = True
             record |= dict.fromkeys(("similarity", "same", "threshold", "fmr"))
-            record["error"] = error_to_json(error)
+            record["error"] = _error_to_json(error)
             _print_pair(record, as_json=as_json)
             continue
         record |= asdict(result) | {"error": None}
@@ -166,7 +164,7 @@ def serve(
     try:
         asyncio.run(serve_until_stopped(chosen, announce))
     except EngineError as error:
-        _fail(error.message, _MISCONFIGURED)
+        fail(error, code=_MISCONFIGURED)
 
 
 @app.command()
@@ -195,7 +193,7 @@ def _settings(bundle: str | None, device: str | None) -> Settings:
     try:
         return settings.load(environ)
     except EngineError as error:
-        _fail(error.message, _MISCONFIGURED)
+        fail(error, code=_MISCONFIGURED)
 
 
 def _pipeline(bundle: str | None, device: str | None) -> "Pipeline":
@@ -206,17 +204,12 @@ def _pipeline(bundle: str | None, device: str | None) -> "Pipeline":
     try:
         return Pipeline.from_settings(chosen)
     except EngineError as error:
-        _fail(error.message, _MISCONFIGURED)
+        fail(error, code=_MISCONFIGURED)
 
 
 def _emit(record: dict[str, Any]) -> None:
     """A line of JSON on standard output."""
     typer.echo(controls.escape(json.dumps(record, ensure_ascii=False)))
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    _errors.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
 
 
 def _walk(paths: Sequence[Path]) -> list[Path]:
@@ -229,7 +222,7 @@ def _walk(paths: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     if not found:
-        _fail("There is no picture in what was given.", _MISCONFIGURED)
+        fail("There is no picture in what was given.", code=_MISCONFIGURED)
     return found
 
 
@@ -240,8 +233,7 @@ def _analyze(
 
     def prepare(path: Path) -> PhotoRequest | EngineError:
         try:
-            photo = decoders.open(path.read_bytes())
-            return PhotoRequest.of(photo, top_k, embed=embed, aligned=aligned)
+            return decode(decoders, PhotoFile(path.read_bytes(), top_k, embed, aligned))
         except EngineError as error:
             return error
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
@@ -268,9 +260,13 @@ def _analyze(
                 yield path, entry if isinstance(entry, EngineError) else next(analyses)
 
 
+def _error_to_json(error: EngineError) -> dict[str, str]:
+    return {"code": error.code, "message": error.message}
+
+
 def _photo_to_json(path: Path, outcome: Analysis | EngineError) -> dict[str, Any]:
     if isinstance(outcome, EngineError):
-        return {"photo": str(path), "faces": [], "error": error_to_json(outcome)}
+        return {"photo": str(path), "faces": [], "error": _error_to_json(outcome)}
     faces = [face_to_json(face) for face in outcome.faces]
     return {"photo": str(path), "faces": faces, "error": None}
 
@@ -310,18 +306,21 @@ def _named_pairs(
     """The names as given and the paths they stand for."""
     if pairs is None:
         if len(photos) != 2:
-            _fail("Give two photos, or --pairs FILE.csv.", _MISCONFIGURED)
+            fail("Give two photos, or --pairs FILE.csv.", code=_MISCONFIGURED)
         first, second = photos
         return [((str(first), first), (str(second), second))]
     if photos:
-        _fail("Give two photos or --pairs, not both.", _MISCONFIGURED)
+        fail("Give two photos or --pairs, not both.", code=_MISCONFIGURED)
     try:
         with pairs.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        _fail(f"{pairs} could not be read as CSV: {error}.", _MISCONFIGURED)
+        fail(f"{pairs} could not be read as CSV: {error}.", code=_MISCONFIGURED)
     if not rows or any(not row.get("file_x") or not row.get("file_y") for row in rows):
-        _fail(f"{pairs} needs the columns file_x and file_y, filled in every row.", _MISCONFIGURED)
+        fail(
+            f"{pairs} needs the columns file_x and file_y, filled in every row.",
+            code=_MISCONFIGURED,
+        )
     base = pairs.parent
     cells = [(row["file_x"].strip(), row["file_y"].strip()) for row in rows]
     return [((x, base / x), (y, base / y)) for x, y in cells]

@@ -24,15 +24,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
 )
 from torch import Tensor
 
-from engine import controls, decision, tensors
+from engine import controls, tensors
 from engine.decision import LoginCalibration
 from engine.errors import BundleError
 from engine.files import replacing, write_text
@@ -196,22 +194,6 @@ class Calibration(_Part):
         return values
 
 
-def _login(value: object) -> LoginCalibration:
-    """A login's calibration out of JSON; what is one already stays."""
-    if isinstance(value, LoginCalibration):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError("it is no record")
-    try:
-        return decision.from_json(value)
-    except (KeyError, TypeError, OverflowError) as error:
-        raise ValueError(str(error)) from error
-
-
-Login = Annotated[LoginCalibration, PlainValidator(_login), PlainSerializer(decision.to_json)]
-"""How it is decided whether two sets of embeddings are one person's; see `engine.decision`."""
-
-
 class AboutRecord(_Part):
     """What is said about a person besides the name.
 
@@ -264,7 +246,7 @@ class Manifest(_Part):
     architecture: dict[str, Any]
     calibration: Calibration | None
     lends: Calibration | None = None
-    login: Login | None = None
+    login: LoginCalibration | None = None
     login_absent: str = ""
     metrics: dict[str, float]
     dataset: DatasetRecord

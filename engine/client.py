@@ -5,21 +5,20 @@ Importing this module loads no torch; opening an `EmbeddedEngine` does.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from engine.media import clip
-from engine.media import jpeg as picture
 from engine.media.clip_decoder import Limits as ClipLimits
 from engine.media.decoder_pool import SLOW_FILES, PhotoDecoders
 from engine.media.image import LIMITS, Limits
-from engine.request import Analyzer
+from engine.request import Analyzer, PhotoFile, PhotoRequest, decode
 from engine.runtime import tracking
 from engine.runtime.batching import Batch, Batcher
-from engine.runtime.work_items import PhotoFile, Prepared, Submission
 from engine.settings import Settings
 from engine.types import MAX_TOP_K, Analysis, EngineInfo, Person, Track
 
@@ -41,7 +40,7 @@ class Engine(Protocol):
         embed: bool = False,
         aligned: bool = False,
         picture: bool = False,
-        timeout_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Analysis:
         """Find the faces of a photo and whom each resembles.
 
@@ -51,18 +50,19 @@ class Engine(Protocol):
             embed: whether each face carries its embedding.
             aligned: whether the picture is a face already, cut on the ArcFace template.
             picture: whether the answer carries the photo as a small upright JPEG.
-            timeout_s: after how long an answer is of no use any more; None waits for ever.
+            deadline_s: the event loop's time from which on an answer is of no use; None waits for
+                ever.
 
         Raises:
             ImageError: the bytes cannot become a picture (one subclass per reason).
             Busy: the queue is full.
-            DeadlineExceeded: `timeout_s` passed.
+            DeadlineExceeded: the deadline passed.
             Unavailable: the engine is closed or out of reach.
             InternalError: a bug.
         """
         ...
 
-    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+    async def track(self, clip: bytes, *, deadline_s: float | None = None) -> Track:
         """Follow one face through a clip: the largest at first, then the nearest.
 
         About ten frames a second are looked at, 384 pixels on their longer side. The face's
@@ -70,12 +70,13 @@ class Engine(Protocol):
 
         Args:
             clip: a video file's bytes; see `engine.media.clip` for what is accepted.
-            timeout_s: after how long an answer is of no use any more; None waits for ever.
+            deadline_s: the event loop's time from which on an answer is of no use; None waits for
+                ever.
 
         Raises:
             ClipError: the bytes cannot become a track (one subclass per reason).
             Busy: too many photos or clips wait.
-            DeadlineExceeded: `timeout_s` passed.
+            DeadlineExceeded: the deadline passed.
             Unavailable: the engine is closed, out of reach, or was given another bundle meanwhile.
             InternalError: a bug.
         """
@@ -141,9 +142,9 @@ class EmbeddedEngine:
         self._drain_s = drain_s
         self._max_batch = max_batch
         self._decoders = clip.Decoders(decode_threads, limits=clip_limits, clock=clock)
-        self._batcher: Batcher[Submission, Prepared, Analysis] = Batcher(
-            self._prepare,
-            self._see,
+        self._batcher: Batcher[PhotoFile | PhotoRequest, PhotoRequest, Analysis] = Batcher(
+            partial(decode, self._photos),
+            analyzer.analyze,
             queue_size=queue_size,
             max_batch=max_batch,
             lanes=analyzer.at_once,
@@ -190,21 +191,23 @@ class EmbeddedEngine:
         embed: bool = False,
         aligned: bool = False,
         picture: bool = False,
-        timeout_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Analysis:
         """See `Engine.analyze`."""
         require_top_k(top_k)
         file = PhotoFile(photo, top_k, embed, aligned, picture)
-        answer = await self._batcher.submit(file, timeout_s=timeout_s)
+        answer = await self._batcher.submit(file, deadline_s=deadline_s)
         return replace(answer.result, queue_s=answer.queue_s, compute_s=answer.compute_s)
 
-    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+    async def track(self, clip: bytes, *, deadline_s: float | None = None) -> Track:
         """See `Engine.track`."""
         async with (
-            self._batcher.errand(timeout_s=timeout_s) as errand,
+            self._batcher.errand(deadline_s=deadline_s) as errand,
             self._decoders.open(clip) as reel,
         ):
-            return await tracking.track(reel, errand, at_a_time=self._max_batch)
+            return await tracking.track(
+                reel, errand, at_a_time=self._max_batch, made_of=lambda: self.made_of
+            )
 
     async def info(self) -> EngineInfo:
         """See `Engine.info`."""
@@ -222,6 +225,7 @@ class EmbeddedEngine:
     def swap(self, analyzer: Analyzer) -> None:
         """Let another one see faces from the next batch on; the present batch is not disturbed."""
         self._analyzer = analyzer
+        self._batcher.compute = analyzer.analyze
 
     def admit(self) -> None:
         """Raise what `analyze` would raise at once, whatever the photo: Busy or Unavailable."""
@@ -288,25 +292,6 @@ class EmbeddedEngine:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-    def _prepare(self, submission: Submission) -> Prepared:
-        return submission.prepare(self._photos)
-
-    def _see(self, prepared: list[Prepared]) -> Sequence[Analysis]:
-        analyses = self._analyzer.analyze([entry.request for entry in prepared])
-        return [
-            _completed(analysis, entry) for entry, analysis in zip(prepared, analyses, strict=True)
-        ]
-
-
-def _completed(analysis: Analysis, entry: Prepared) -> Analysis:
-    """An analysis with what was known of its photo before faces were seen."""
-    shown = entry.picture
-    if shown is None:
-        return analysis
-    if analysis.turned:
-        shown = picture.turned(shown, analysis.turned)
-    return replace(analysis, picture=shown)
 
 
 def require_top_k(top_k: int) -> None:

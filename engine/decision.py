@@ -9,17 +9,18 @@ centred vectors and made of unit length again, so that a score is always a cosin
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PlainSerializer, TypeAdapter
+
+from engine.record import Record, Series, Vector
 
 PHOTO = "photo"
 VIDEO = "video"
-LEVELS = (PHOTO, VIDEO)
 
 NO_VETO = -1.0
 """A template floor that everything reaches."""
@@ -37,9 +38,18 @@ _UNIT = 0.01
 
 Vectors = NDArray[np.float32]
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Cosine = Annotated[float, Field(ge=-1, le=1)]
+Number = Annotated[int, Field(ge=1)]
+
+
+def _shortest(vector: Vectors) -> list[float]:
+    """For each number the decimal one with the fewest digits that is the same as a float32."""
+    return [float(str(number)) for number in vector]
+
 
 @dataclass(frozen=True, slots=True)
-class OperatingPoint:
+class OperatingPoint(Record):
     """One way of asking, and what it is worth.
 
     Attributes:
@@ -60,52 +70,50 @@ class OperatingPoint:
         genuine_trials: attempts that `fnmr` rests on.
     """
 
-    level: str
-    templates: int
-    probes: int
-    threshold: float
-    template_floor: float
-    turn_threshold: float | None
-    fmr: float
-    fmr_upper_95: float
-    fnmr: float
-    people: int
-    impostor_trials: int
-    genuine_trials: int
+    level: Annotated[str, Field(json_schema_extra={"enum": [PHOTO, VIDEO]})]
+    templates: Number
+    probes: Number
+    threshold: Cosine
+    template_floor: Cosine
+    turn_threshold: Cosine | None
+    fmr: Share
+    fmr_upper_95: Share
+    fnmr: Share
+    people: Number
+    impostor_trials: Number
+    genuine_trials: Number
 
 
-@dataclass(frozen=True, slots=True)
-class LoginCalibration:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginCalibration(Record):
     """Everything that a login's decision needs: model, preprocessing and thresholds as one version.
 
     Attributes:
         embedder: whose vectors it is about.
         weights_sha256: of that embedder.
         preprocessing: version of detection, alignment and normalisation.
-        centre: (d,) float32, the mean face.
-        points: the ways of asking that were measured.
-        agreement: lowest cosine that any two enrolment captures of one person must have.
         captures: how many enrolment captures the measurement recommends.
         probes: how many photos a check by photo should ask for, likewise.
         attempts: how many attempts a stranger has in the points' `fmr`.
+        agreement: lowest cosine that any two enrolment captures of one person must have.
         source: "own", or the bundle that it was borrowed from.
-        version: short id of all of the above but `source`, for the log and the audit trail.
+        points: the ways of asking that were measured.
+        centre: (d,) float32, the mean face.
     """
 
     embedder: str
     weights_sha256: str
-    preprocessing: int
-    centre: Vectors = field(repr=False, compare=False)
-    points: tuple[OperatingPoint, ...]
-    agreement: float
-    captures: int = 3
-    probes: int = 3
-    attempts: int = 5
+    preprocessing: Number
+    captures: Number = 3
+    probes: Number = 3
+    attempts: Number = 5
+    agreement: Cosine
     source: str = "own"
-    version: str = field(init=False)
+    points: Series[OperatingPoint]
+    centre: Annotated[Vector, PlainSerializer(_shortest)] = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Fill in the version.
+        """Check what the fields' types do not.
 
         Raises:
             ValueError: the centre is no vector of finite numbers, a threshold would let anybody
@@ -127,7 +135,14 @@ class LoginCalibration:
             raise ValueError("a login's rates must be numbers from 0 to 1")
         centre.setflags(write=False)
         object.__setattr__(self, "centre", centre)
-        object.__setattr__(self, "version", _version(self))
+
+    @property
+    def version(self) -> str:
+        """Short id of everything that decides, for the log and the audit trail."""
+        content = to_json(self)
+        del content["source"]  # a borrowed one decides alike
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def point(self, level: str, templates: int, probes: int) -> OperatingPoint:
         """The operating point for so many templates and probes, or the next smaller one.
@@ -146,6 +161,9 @@ class LoginCalibration:
                 "probe(s)"
             )
         return max(fitting, key=lambda point: (point.templates, point.probes))
+
+
+_CALIBRATIONS = TypeAdapter(LoginCalibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,114 +257,9 @@ def centred(vectors: Vectors, centre: Vectors) -> Vectors:
 
 
 def to_json(calibration: LoginCalibration) -> dict[str, Any]:
-    """A calibration as plain JSON values; see `from_json`."""
-    return {
-        "embedder": calibration.embedder,
-        "weights_sha256": calibration.weights_sha256,
-        "preprocessing": calibration.preprocessing,
-        "captures": calibration.captures,
-        "probes": calibration.probes,
-        "attempts": calibration.attempts,
-        "agreement": float(calibration.agreement),
-        "source": calibration.source,
-        "points": [_plain(point) for point in calibration.points],
-        "centre": [_shortest(value) for value in calibration.centre],
-    }
-
-
-def _plain(point: OperatingPoint) -> dict[str, Any]:
-    turn = point.turn_threshold
-    return asdict(point) | {
-        "threshold": float(point.threshold),
-        "template_floor": float(point.template_floor),
-        "turn_threshold": None if turn is None else float(turn),
-        "fmr": float(point.fmr),
-        "fmr_upper_95": float(point.fmr_upper_95),
-        "fnmr": float(point.fnmr),
-    }
-
-
-def from_json(record: Mapping[str, Any]) -> LoginCalibration:
-    """What `to_json` made it of.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is something else, or could let anybody in.
-    """
-    return LoginCalibration(
-        embedder=_text(record["embedder"]),
-        weights_sha256=_text(record["weights_sha256"]),
-        preprocessing=_count(record["preprocessing"]),
-        centre=np.array([_number(value) for value in record["centre"]], np.float32),
-        points=tuple(_point(point) for point in record["points"]),
-        agreement=_cosine(record["agreement"]),
-        captures=_count(record["captures"]),
-        probes=_count(record["probes"]),
-        attempts=_count(record["attempts"]),
-        source=_text(record["source"]),
-    )
-
-
-def _point(record: Mapping[str, Any]) -> OperatingPoint:
-    turn = record["turn_threshold"]
-    return OperatingPoint(
-        level=_text(record["level"]),
-        templates=_count(record["templates"]),
-        probes=_count(record["probes"]),
-        threshold=_cosine(record["threshold"]),
-        template_floor=_cosine(record["template_floor"]),
-        turn_threshold=None if turn is None else _cosine(turn),
-        fmr=_share(record["fmr"]),
-        fmr_upper_95=_share(record["fmr_upper_95"]),
-        fnmr=_share(record["fnmr"]),
-        people=_count(record["people"]),
-        impostor_trials=_count(record["impostor_trials"]),
-        genuine_trials=_count(record["genuine_trials"]),
-    )
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where a text belongs")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{type(value).__name__} where a number belongs")
-    return float(value)
-
-
-def _count(value: object) -> int:
-    number = _number(value)
-    if number < 1 or number != int(number):
-        raise ValueError("a number of things that is no whole number above 0")
-    return int(number)
-
-
-def _share(value: object) -> float:
-    number = _number(value)
-    if not 0 <= number <= 1:
-        raise ValueError("a share that is not between 0 and 1")
-    return number
-
-
-def _cosine(value: object) -> float:
-    number = _number(value)
-    if not -1 <= number <= 1:
-        raise ValueError("a cosine that is not between -1 and 1")
-    return number
-
-
-def _shortest(value: np.float32) -> float:
-    """The decimal number with the fewest digits that is this one as a float32."""
-    return float(str(value))
-
-
-def _version(calibration: LoginCalibration) -> str:
-    content = to_json(calibration)
-    del content["source"]  # a borrowed one decides alike
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """A calibration as plain JSON values."""
+    plain: dict[str, Any] = _CALIBRATIONS.dump_python(calibration, mode="json")
+    return plain
 
 
 def _rows(calibration: LoginCalibration, vectors: Vectors, what: str) -> Vectors:

@@ -5,31 +5,35 @@ may use it as `at_once` says.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from engine import __version__, bundle, default_bundle
 from engine.bundle import AboutRecord, Bundle
 from engine.errors import BundleError
+from engine.media import jpeg
 from engine.people import recogniser
 from engine.people.classifier import Classifier
 from engine.request import PhotoRequest
 from engine.settings import Settings
-from engine.types import Analysis, EngineInfo, Face, Landmarks, Match, Person
+from engine.types import Analysis, EngineInfo, Face, Match, Person
 from engine.vision import align, embed
 from engine.vision.align import Template
 from engine.vision.detect import SURE_UPRIGHT, Detections, Detector, turn, views, whole_crop
 from engine.vision.device import choose_device
+from engine.vision.faces import cut_faces
 from engine.vision.fingerprint import pattern
-from engine.vision.pose import pose
-from engine.vision.quality import quality
 from engine.vision.worker_threads import WorkerThreads
 
 _LOG = logging.getLogger(__name__)
+
+_Number = tuple[int, int]
+"""Of a face: its request's number, and its own in that photo."""
 
 
 class Pipeline:
@@ -119,156 +123,143 @@ class Pipeline:
         Returns:
             One analysis per request, in order; without faces where nobody was found.
         """
-        return self._workers.map(self._see, requests, _cost)
 
-    def _see(self, asked_for: Sequence[PhotoRequest]) -> list[Analysis]:
-        requests, detections, turned = self._turned(asked_for, self._detect(asked_for))
-        owners = [(i, k) for i, found in enumerate(detections) for k in range(len(found))]
-        crops = self._cut(requests, detections, owners, self._embedder.specification.template)
-        asked = [requests[i] for i, _ in owners]
-        named = [j for j, request in enumerate(asked) if request.top_k]
+        def see(share: Sequence[int]) -> list[Analysis]:
+            return self._see([requests[i] for i in share])
+
+        return self._workers.map(see, [_cost(request) for request in requests])
+
+    def _see(self, asked: Sequence[PhotoRequest]) -> list[Analysis]:
+        requests, detections, turned = self._find(asked)
+        template = self._embedder.specification.template
+        cut = [
+            cut_faces(request.image, found, request.size_px, template)
+            for request, found in zip(requests, detections, strict=True)
+        ]
+        owners = [(i, k) for i, faces in enumerate(cut) for k in range(len(faces))]
         # Vectors are not needed where a classifier looks at the crops itself and nobody asks.
         by_crop = isinstance(self._recogniser, Classifier)
         embedded = [
-            j for j, request in enumerate(asked) if request.embed or (request.top_k and not by_crop)
+            (i, k) for i, k in owners if requests[i].embed or (requests[i].top_k and not by_crop)
         ]
-        vectors = embed.embed_crops(self._embedder, crops[embedded]) if embedded else None
+        crops = [cut[i][k].crop for i, k in embedded]
+        vectors = embed.embed_crops(self._embedder, np.stack(crops)) if crops else None
         kept = {} if vectors is None else dict(zip(embedded, vectors.cpu().numpy(), strict=True))
-        matches = self._name(requests, detections, owners, named, embedded, vectors)
+        named = [(i, k) for i, k in owners if requests[i].top_k]
+
+        def crops_on(template: Template) -> NDArray[np.uint8]:
+            cuts = ((requests[i].image, detections[i].landmarks[k]) for i, k in named)
+            return np.stack([align.cut(image, points, template) for image, points in cuts])
+
+        top_k = max((request.top_k for request in requests), default=0)
+        matches = self._name(named, top_k, embedded, vectors, crops_on)
         faces: list[list[Face]] = [[] for _ in requests]
-        for j, (i, k) in enumerate(owners):
-            found, request = detections[i], requests[i]
-            x1, y1, x2, y2 = _in_original(found.boxes[k].reshape(2, 2), request).ravel().tolist()
-            points = _in_original(found.landmarks[k], request)
+        for i, k in owners:
+            own, request = cut[i][k], requests[i]
+            points = detections[i].landmarks[k]
             faces[i].append(
                 Face(
-                    box=(x1, y1, x2, y2),
-                    landmarks=_landmarks(points),
-                    probability=float(found.probabilities[k]),
-                    quality=quality((x1, y1, x2, y2), crops[j]),
-                    pose=pose(points),
-                    matches=matches.get(j, ())[: request.top_k],
-                    embedding=kept[j] if request.embed else None,
-                    pattern=pattern(request.image, found.landmarks[k]) if request.embed else None,
+                    box=own.box,
+                    landmarks=own.landmarks,
+                    probability=own.probability,
+                    quality=own.quality,
+                    pose=own.pose,
+                    matches=matches.get((i, k), ())[: request.top_k],
+                    embedding=kept[i, k] if request.embed else None,
+                    pattern=pattern(request.image, points) if request.embed else None,
                 )
             )
         return [
             Analysis(
-                faces=tuple(own),
-                width_px=_original(request)[0],
-                height_px=_original(request)[1],
+                faces=tuple(seen),
+                width_px=request.size_px[0],
+                height_px=request.size_px[1],
                 bundle=self._bundle.id,
                 turned=degrees,
+                picture=request.picture,
             )
-            for own, request, degrees in zip(faces, requests, turned, strict=True)
+            for seen, request, degrees in zip(faces, requests, turned, strict=True)
         ]
 
-    def _detect(self, requests: Sequence[PhotoRequest]) -> list[Detections]:
-        unseen = [request for request in requests if _to_be_searched(request)]
-        photos = iter(
-            self._detector.detect([r.image for r in unseen], near=[r.near for r in unseen])
-        )
-        detections = []
-        for request in requests:
-            if request.face is not None:
-                detections.append(_found_before(request.face, request))
-            elif request.aligned:
-                detections.append(whole_crop(request.image.size))
-            else:
-                detections.append(next(photos))
-        return detections
-
-    def _turned(
-        self, requests: Sequence[PhotoRequest], detections: Sequence[Detections]
+    def _find(
+        self, asked: Sequence[PhotoRequest]
     ) -> tuple[list[PhotoRequest], list[Detections], list[int]]:
-        """Photos without a face that surely stands upright turned so that one shows, where it does.
+        """Find faces; photos are turned where no face surely stands upright and a turn shows one.
 
         Returns:
-            The requests with their photos turned, what was found in those, and by how many degrees
-            each was turned clockwise.
+            The requests, those with their photos turned among them, what was found in each, and by
+            how many degrees each was turned clockwise.
         """
-        requests, detections = list(requests), list(detections)
-        turned = [0] * len(requests)
+        requests, turned = list(asked), [0] * len(asked)
+        unseen = [request for request in requests if request.searched]
+        found = iter(
+            self._detector.detect([r.image for r in unseen], near=[r.near for r in unseen])
+        )
+        detections = [
+            next(found)
+            if request.searched
+            else whole_crop(request.image.size)
+            if request.face is None
+            else _found_before(request.face, request)
+            for request in requests
+        ]
         # On its side, a face is often taken for another one, less probable and in a wrong place.
         unsure = [
             i
-            for i, (request, found) in enumerate(zip(requests, detections, strict=True))
-            if _to_be_searched(request) and not request.near and not _upright(found)
+            for i, request in enumerate(requests)
+            if request.searched and not request.near and not _upright(detections[i])
         ]
         if not unsure:
             return requests, detections, turned
         turns = self._detector.turns([requests[i].image for i in unsure])
-        shown = {i: degrees for i, degrees in zip(unsure, turns, strict=True) if degrees}
-        again = [_turned_request(requests[i], degrees) for i, degrees in shown.items()]
-        found_again = self._detector.detect([request.image for request in again])
-        for (i, degrees), request, found in zip(shown.items(), again, found_again, strict=True):
+        shown = {
+            i: (turn(requests[i].image, degrees), degrees)
+            for i, degrees in zip(unsure, turns, strict=True)
+            if degrees
+        }
+        again = self._detector.detect([image for image, _ in shown.values()])
+        for (i, (image, degrees)), seen in zip(shown.items(), again, strict=True):
             # The small canvas may have shown what the full one, which is more exact, does not.
-            if _upright(found):
-                requests[i], detections[i], turned[i] = request, found, degrees
+            if _upright(seen):
+                requests[i] = _turned(requests[i], image, degrees)
+                detections[i], turned[i] = seen, degrees
         return requests, detections, turned
 
     def _name(
         self,
-        requests: Sequence[PhotoRequest],
-        detections: Sequence[Detections],
-        owners: Sequence[tuple[int, int]],
-        named: Sequence[int],
-        embedded: Sequence[int],
+        named: Sequence[_Number],
+        top_k: int,
+        embedded: Sequence[_Number],
         vectors: torch.Tensor | None,
-    ) -> dict[int, tuple[Match, ...]]:
-        """Whom the faces to be `named` resemble, by the number of the face.
+        crops_on: Callable[[Template], NDArray[np.uint8]],
+    ) -> dict[_Number, tuple[Match, ...]]:
+        """Whom faces resemble.
 
         Args:
-            requests: what was asked.
-            detections: of each request.
-            owners: of each face, its request's number and its own in that.
-            named: numbers of faces.
+            named: the faces' numbers.
+            top_k: how many people to name for each.
             embedded: of which faces there are `vectors`.
             vectors: their embeddings, in order.
+            crops_on: cuts the faces out on a template.
         """
         if not named:
             return {}
-        top_k = max(request.top_k for request in requests)
         if isinstance(self._recogniser, Classifier):
-            of_named = [owners[j] for j in named]
-            own = self._cut(requests, detections, of_named, self._recogniser.template)
-            found = self._recogniser.search(own, top_k)
+            found = self._recogniser.search(crops_on(self._recogniser.template), top_k)
         else:
             assert vectors is not None
-            row = {j: place for place, j in enumerate(embedded)}
-            found = self._recogniser.search(vectors[[row[j] for j in named]], top_k)
+            row = {number: place for place, number in enumerate(embedded)}
+            found = self._recogniser.search(vectors[[row[number] for number in named]], top_k)
         return dict(zip(named, found, strict=True))
-
-    def _cut(
-        self,
-        requests: Sequence[PhotoRequest],
-        detections: Sequence[Detections],
-        owners: Sequence[tuple[int, int]],
-        template: Template,
-    ) -> NDArray[np.uint8]:
-        """Crops of the faces, given as photo and number of the face in it."""
-        crops = np.empty((len(owners), template.size_px, template.size_px, 3), np.uint8)
-        for j, (i, k) in enumerate(owners):
-            crops[j] = align.cut(requests[i].image, detections[i].landmarks[k], template)
-        return crops
 
 
 def _cost(request: PhotoRequest) -> float:
     """About how much work a photo is: its canvases, and reading its pixels."""
     width, height = request.image.size
-    if not _to_be_searched(request):
+    if not request.searched:
         return 1.0
     canvases = 1.5 if request.near else 4.0 * len(views(request.image.size))
     return canvases + width * height / 1e6
-
-
-def _original(request: PhotoRequest) -> tuple[int, int]:
-    return request.original_px or request.image.size
-
-
-def _to_be_searched(request: PhotoRequest) -> bool:
-    """Whether its faces have to be found."""
-    return request.face is None and not request.aligned
 
 
 def _upright(found: Detections) -> bool:
@@ -276,32 +267,21 @@ def _upright(found: Detections) -> bool:
     return bool((found.probabilities >= SURE_UPRIGHT).any())
 
 
-def _turned_request(request: PhotoRequest, degrees: int) -> PhotoRequest:
-    width, height = _original(request)
+def _turned(request: PhotoRequest, image: Image.Image, degrees: int) -> PhotoRequest:
+    width, height = request.size_px
     size = (width, height) if degrees == 180 else (height, width)
-    return replace(request, image=turn(request.image, degrees), original_px=size)
-
-
-def _in_original(points: NDArray[np.float32], request: PhotoRequest) -> NDArray[np.float64]:
-    """(n, 2) points of the decoded photo in pixels of the original."""
-    # Divided last, so that the one's edge is exactly the other's.
-    size = np.array(request.image.size, np.float64)
-    return points.astype(np.float64) * np.array(_original(request), np.float64) / size
+    shown = None if request.picture is None else jpeg.turned(request.picture, degrees)
+    return replace(request, image=image, original_px=size, picture=shown)
 
 
 def _found_before(face: Face, request: PhotoRequest) -> Detections:
     """A face in pixels of the original, as if it had been found just now."""
-    scale = np.array(_original(request), np.float64) / request.image.size
+    scale = np.array(request.size_px, np.float64) / request.image.size
     return Detections(
         boxes=(np.array([face.box]) / np.tile(scale, 2)).astype(np.float32),
         landmarks=(np.array([face.landmarks]) / scale).astype(np.float32),
         probabilities=np.array([face.probability], np.float32),
     )
-
-
-def _landmarks(points: NDArray[np.float64]) -> Landmarks:
-    a, b, c, d, e = ((float(x), float(y)) for x, y in points)
-    return a, b, c, d, e
 
 
 def _require_same_embedder(bundle: Bundle, own: embed.Specification) -> None:

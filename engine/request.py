@@ -1,16 +1,28 @@
-"""What is asked of whoever sees: a decoded photo and what is wanted of it.
+"""What is asked of an analyzer: a photo, as a file or decoded, and what is wanted of it.
 
-Knows nothing about queues, files or how faces are seen.
+Knows nothing about queues or how faces are seen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL import Image
 
-from engine.media.image import Photo
+from engine.media import jpeg
+from engine.media.decoder_pool import PhotoDecoders
 from engine.types import Analysis, EngineInfo, Face, Person
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFile:
+    """A picture file's bytes, and what is wanted of it: see `engine.client.Engine.analyze`."""
+
+    data: bytes = field(repr=False)
+    top_k: int = 5
+    embed: bool = False
+    aligned: bool = False
+    picture: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,7 @@ class PhotoRequest:
             film of themselves: a small canvas shows them as well, at a third of the cost.
         face: the one face to look at, where it was found before, in pixels of the original; None
             looks for faces.
+        picture: what becomes `Analysis.picture`, before the photo is turned.
     """
 
     image: Image.Image
@@ -37,13 +50,37 @@ class PhotoRequest:
     original_px: tuple[int, int] | None = None
     near: bool = False
     face: Face | None = None
+    picture: bytes | None = field(default=None, repr=False)
 
-    @classmethod
-    def of(
-        cls, photo: Photo, top_k: int = 5, *, embed: bool = False, aligned: bool = False
-    ) -> "PhotoRequest":
-        """A request for a photo that may have been shrunk while it was decoded."""
-        return cls(photo.image, top_k, embed, aligned, (photo.width_px, photo.height_px))
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the original."""
+        return self.original_px or self.image.size
+
+    @property
+    def searched(self) -> bool:
+        """Whether its faces have to be found."""
+        return self.face is None and not self.aligned
+
+
+def decode(decoders: PhotoDecoders, wanted: PhotoFile | PhotoRequest) -> PhotoRequest:
+    """Decode a file in a process of its own; what is decoded already, as clips' frames, stays.
+
+    Raises:
+        ImageError: the bytes cannot become a picture.
+        Unavailable: no process could be started, or the decoders were closed.
+    """
+    if isinstance(wanted, PhotoRequest):
+        return wanted
+    photo = decoders.open(wanted.data)
+    return PhotoRequest(
+        photo.image,
+        wanted.top_k,
+        wanted.embed,
+        wanted.aligned,
+        (photo.width_px, photo.height_px),
+        picture=jpeg.encode(photo.image) if wanted.picture else None,
+    )
 
 
 class Analyzer(Protocol):
@@ -55,7 +92,10 @@ class Analyzer(Protocol):
         ...
 
     def analyze(self, requests: Sequence[PhotoRequest]) -> Sequence[Analysis]:
-        """One analysis for each request, in order, in pixels of the original."""
+        """One analysis for each request, in order, in pixels of the original.
+
+        Each has its request's picture, turned as the photo is.
+        """
         ...
 
     def info(self) -> EngineInfo:

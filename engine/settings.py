@@ -1,18 +1,16 @@
 """Every setting of the engine in one table: name, type, default, help.
 
-Each field is the environment variable of the same name in capitals. Knows nothing about what the
-settings are used for.
+Knows nothing about what the settings are used for, or how they are read (`engine.environment`).
 """
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, SecretStr, field_validator
 
-from engine.errors import ConfigurationError
+from engine.environment import SettingsTable
 
 AUTO = "auto"
 """As a bundle's name: the best of those that come with face-matcher; `engine.default_bundle`."""
@@ -27,25 +25,8 @@ def require_header_text(key: SecretStr | None) -> SecretStr | None:
     return key
 
 
-def read_secret(file: str | Path) -> str:
-    """The text of a file that has a secret, without the space around it.
-
-    Raises:
-        ValueError: it could not be read; the message is the reason, for the middle of a sentence.
-    """
-    try:
-        return Path(file).read_text("utf-8-sig").strip()
-    except OSError as error:
-        raise ValueError(error.strerror) from None
-    except ValueError:
-        raise ValueError("it is no text") from None
-
-
-class Settings(BaseModel):
+class Settings(SettingsTable):
     """What an operator can choose."""
-
-    # Hidden: the key is among the inputs.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     engine_bundle: str = Field(
         AUTO,
@@ -97,14 +78,11 @@ class Settings(BaseModel):
     engine_api_key_file: Path | None = Field(
         None, description="File that has the key, instead of ENGINE_API_KEY."
     )
-    engine_timeout_s: float = Field(
-        30,
+    engine_max_timeout_s: float = Field(
+        120,
         gt=0,
         le=3600,
-        description="Seconds from a request's headers to its answer, unless it says X-Timeout-Ms.",
-    )
-    engine_max_timeout_s: float = Field(
-        120, gt=0, le=3600, description="The most of these seconds, whatever a request says."
+        description="The most seconds from a request's headers to its answer, whatever it says.",
     )
     engine_stop_timeout_s: float = Field(
         9,
@@ -129,51 +107,5 @@ class Settings(BaseModel):
 
 
 def load(environ: Mapping[str, str]) -> Settings:
-    """Read the settings from an environment; what is not there, or empty, has its default.
-
-    The key is read from ENGINE_API_KEY_FILE, where that is set.
-
-    Raises:
-        ConfigurationError: one or more are wrong; the message has a line for each, and the code
-            is "settings_invalid".
-    """
-    names = {field.upper(): field for field in Settings.model_fields}
-    given: dict[str, Any] = {
-        names[name]: value for name, value in environ.items() if name in names and value
-    }
-    problems = []
-    try:
-        _read_key(given)
-    except ConfigurationError as error:
-        problems.append(error.message)
-    try:
-        settings = Settings.model_validate(given)
-    except ValidationError as error:
-        problems += map(_sentence, error.errors())
-    if problems:
-        # Without a cause: pydantic's own message repeats the values, secrets among them.
-        raise ConfigurationError("\n".join(problems), code="settings_invalid")
-    return settings
-
-
-def _read_key(given: dict[str, Any]) -> None:
-    file = given.get("engine_api_key_file")
-    if file is None:
-        return
-    if "engine_api_key" in given:
-        raise ConfigurationError("Set ENGINE_API_KEY or ENGINE_API_KEY_FILE, not both.")
-    try:
-        key = read_secret(file)
-    except ValueError as reason:
-        raise ConfigurationError(
-            f"ENGINE_API_KEY_FILE is {file!r}, which could not be read: {reason}."
-        ) from None
-    if not key:
-        raise ConfigurationError(f"ENGINE_API_KEY_FILE is {file!r}, and that file is empty.")
-    given["engine_api_key"] = key
-
-
-def _sentence(problem: ErrorDetails) -> str:
-    name = str(problem["loc"][0])
-    shown = "" if name == "engine_api_key" else f" is {problem['input']!r}"
-    return f"{name.upper()}{shown}: {problem['msg']}."
+    """Read the settings: see `engine.environment.SettingsTable.read`."""
+    return Settings.read(environ)

@@ -1,33 +1,69 @@
 """What crosses the engine's wall: frozen values, no tensors.
 
-This module knows nothing about how any of the values are computed.
+They are also the description of the service's JSON (`engine.record`). This module knows nothing
+about how any of the values are computed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from engine.decision import LoginCalibration
+from engine.record import LEFT_OUT, MAY_LACK, Base64, Count, Record, Series, Vector
 
 MAX_TOP_K = 100
 """People that may be named for each face."""
 
-Box = tuple[float, float, float, float]
-"""(x1, y1, x2, y2) in pixels of the upright original photo, within it: 0 <= x1 < x2 <= its width,
-0 <= y1 < y2 <= its height. Of a face that the photo's edge cuts, it is the part that shows."""
+_FourNumbers = tuple[float, float, float, float]
+_Point = tuple[float, float]
+_FivePoints = tuple[_Point, _Point, _Point, _Point, _Point]
 
-Landmarks = tuple[
-    tuple[float, float],
-    tuple[float, float],
-    tuple[float, float],
-    tuple[float, float],
-    tuple[float, float],
-]
+
+def _rounded(numbers: _FourNumbers | _Point) -> tuple[float, ...]:
+    return tuple(round(number, 2) for number in numbers)
+
+
+def _rounded_points(points: _FivePoints) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(_rounded, points))
+
+
+Box = Annotated[_FourNumbers, PlainSerializer(_rounded, return_type=_FourNumbers)]
+"""(x1, y1, x2, y2) in pixels of the upright original photo, within it: 0 <= x1 < x2 <= its width,
+0 <= y1 < y2 <= its height. Of a face that the photo's edge cuts, it is the part that shows. In
+JSON in hundredths."""
+
+Landmarks = Annotated[_FivePoints, PlainSerializer(_rounded_points, return_type=_FivePoints)]
 """Five (x, y) points in pixels of the upright original, in the order left eye, right eye, nose,
-left mouth corner, right mouth corner; left and right as seen in the image."""
+left mouth corner, right mouth corner; left and right as seen in the image. In
+JSON in hundredths."""
+
+
+def _null_is_nan(value: float | None, read: ValidatorFunctionWrapHandler) -> float:
+    return math.nan if value is None else float(read(value))
+
+
+Proxy = Annotated[
+    float,
+    WrapValidator(_null_is_nan),
+    PlainSerializer(lambda v: v if math.isfinite(v) else None, return_type=float | None),
+]
+"""A number that stands for another; NaN, in JSON null, where that cannot be told."""
+
+
+def _only_texts(value: object) -> object:
+    if isinstance(value, Mapping) and not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("must be texts by language")
+    return value
 
 
 class Verdict(StrEnum):
@@ -52,7 +88,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class Person(Record):
     """One person whom a bundle knows.
 
     Attributes:
@@ -62,12 +98,14 @@ class Person:
     """
 
     name: str
-    country: str = ""
-    known_for: Mapping[str, str] = field(default_factory=dict, hash=False)
+    country: Annotated[str, Field(pattern="^([A-Z]{2})?$")] = ""
+    known_for: Annotated[Mapping[str, str], BeforeValidator(_only_texts)] = field(
+        default_factory=dict, hash=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class Match(Record):
     """One person of the gallery, compared with one face.
 
     Attributes:
@@ -85,11 +123,11 @@ class Match:
     similarity: float
     percentile: float
     verdict: Verdict
-    thumbnail: bytes | None = field(default=None, repr=False)
+    thumbnail: Annotated[Base64 | None, LEFT_OUT] = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class Quality(Record):
     """How usable a face is.
 
     Attributes:
@@ -108,7 +146,7 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Pose:
+class Pose(Record):
     """Where a face looks, as proxies from five landmarks (`engine.vision.pose`); not in degrees.
 
     Attributes:
@@ -117,17 +155,17 @@ class Pose:
         pitch: about 0.56 is level; about 0.085 more per 10 degrees of looking down.
     """
 
-    yaw: float
-    pitch: float
+    yaw: Proxy
+    pitch: Proxy
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
+class Face(Record):
     """One face of a photo.
 
     Attributes:
-        box: see `Box`.
-        landmarks: see `Landmarks`.
+        box: x1, y1, x2, y2 in pixels of the upright original; see `Box`.
+        landmarks: left eye, right eye, nose, left and right corner of the mouth; see `Landmarks`.
         probability: the detector's belief that this is a face, 0 to 1.
         quality: see `Quality`.
         pose: see `Pose`.
@@ -142,13 +180,13 @@ class Face:
     probability: float
     quality: Quality
     pose: Pose
-    matches: tuple[Match, ...] = ()
-    embedding: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-    pattern: bytes | None = field(default=None, repr=False, compare=False)
+    matches: Series[Match] = ()
+    embedding: Annotated[Vector | None, LEFT_OUT] = field(default=None, repr=False, compare=False)
+    pattern: Annotated[Base64 | None, LEFT_OUT] = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Analysis:
+class Analysis(Record):
     """What the engine saw in one photo.
 
     Attributes:
@@ -165,18 +203,20 @@ class Analysis:
             asked for. What shows it needs to decode nothing that a stranger sent.
     """
 
-    faces: tuple[Face, ...]
-    width_px: int
-    height_px: int
+    faces: Series[Face]
+    width_px: Count
+    height_px: Count
     bundle: str
     queue_s: float = 0.0
     compute_s: float = 0.0
-    turned: int = 0
-    picture: bytes | None = field(default=None, repr=False)
+    turned: Annotated[int, Field(ge=0, le=270, multiple_of=90)] = field(
+        default=0, metadata=MAY_LACK
+    )
+    picture: Annotated[Base64 | None, LEFT_OUT] = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Record):
     """One moment of a clip.
 
     Attributes:
@@ -192,12 +232,12 @@ class Frame:
 
     time_s: float
     face: Face | None
-    others: int
+    others: Count
     turned_deg: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class Track(Record):
     """What the engine saw in a clip: one face, about ten times a second.
 
     Attributes:
@@ -208,19 +248,22 @@ class Track:
         bundle: see `Analysis.bundle`.
         queue_s: seconds its frames waited for the device, all together.
         compute_s: seconds their batches took, all together.
+        calibration: the version of the bundle's `LoginCalibration`; None where it has none, or
+            where an engine of an older version saw the clip.
     """
 
-    frames: tuple[Frame, ...]
-    width_px: int
-    height_px: int
+    frames: Series[Frame]
+    width_px: Count
+    height_px: Count
     duration_s: float
     bundle: str
     queue_s: float = 0.0
     compute_s: float = 0.0
+    calibration: str | None = field(default=None, metadata=MAY_LACK)
 
 
 @dataclass(frozen=True, slots=True)
-class EngineInfo:
+class EngineInfo(Record):
     """What an engine is made of.
 
     Attributes:
@@ -236,6 +279,6 @@ class EngineInfo:
     version: str
     bundle: str
     embedder: str
-    people: int
+    people: Count
     device: str
-    login: LoginCalibration | None = None
+    login: LoginCalibration | None = field(default=None, metadata=MAY_LACK)

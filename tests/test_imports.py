@@ -8,6 +8,6 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_no_package_imports_what_stands_above_it() -> None:
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    command: list[str | Path] = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr

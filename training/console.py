@@ -23,7 +23,7 @@ from rich.progress import (
 
 from engine import controls
 from engine.errors import EngineError
-from engine.terminal import escape
+from engine.terminal import complain, escape
 
 results = Console()
 errors = Console(stderr=True)
@@ -40,7 +40,7 @@ def failures() -> Iterator[None]:
     try:
         yield
     except (EngineError, ValueError, OSError) as error:
-        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        complain(error)
         raise typer.Exit(1) from error
 
 
@@ -79,6 +79,11 @@ def progress(
 def say(text: str) -> None:
     """A line for people, on standard error, so that standard output stays the result's."""
     errors.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def show(text: str) -> None:
+    """A line of a result for people, on standard output."""
+    results.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def emit(record: Any) -> None:

@@ -4,14 +4,16 @@ Knows how to load them; knows nothing about what they are used for.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from PIL.Image import Image
 
 from engine import settings
 from engine.vision import embed
-from engine.vision.detect import Detector
+from engine.vision.detect import Detections, Detector, whole_crop
 from engine.vision.device import choose_device
 
 
@@ -31,6 +33,12 @@ class Tools:
     def detector(self) -> Detector:
         """Finds faces; loaded when first used, because prepared crops need none."""
         return Detector(self.device)
+
+    def find(self, photos: Sequence[Image], *, aligned: bool) -> list[Detections]:
+        """The faces of each photo; of one that is a crop on the ArcFace template, the whole."""
+        if aligned:
+            return [whole_crop(photo.size) for photo in photos]
+        return self.detector.detect(photos)
 
 
 def load(embedder_id: str = embed.DEFAULT) -> Tools:

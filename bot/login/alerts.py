@@ -5,6 +5,7 @@ away unseen: that needs what replacing a face needs. Knows nothing about what it
 (`bot.login.notices`).
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from telegram import (
@@ -21,15 +22,16 @@ from telegram.helpers import create_deep_linked_url
 
 from bot.login import notices
 from bot.store import LINK_LIVES, Attempt, Contact, Flow, FlowKind, Store
-from bot.telegram.replies import Language, reply, settle, toast
+from bot.telegram.replies import Language, reply, settle, toast, who_asks, who_pressed
 from bot.telegram.request import current
-from bot.texts import DEFAULT, moment, say
+from bot.texts import moment, say
 
 BUTTON = r"^alerts:"
 _REMOVE = "verify:alerts"
 """What the button says that asks for a challenge by video; `bot.login.verify` sets it."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Alerts:
     """Names, tells and removes people's contacts.
 
@@ -40,25 +42,19 @@ class Alerts:
         delay_s: seconds after which a contact ends whom nobody had the right to end at once.
     """
 
-    def __init__(
-        self, *, store: Store, language: Language, lifetime_s: float, delay_s: float
-    ) -> None:
-        self._store = store
-        self._language = language
-        self._lifetime_s = lifetime_s
-        self._delay_s = delay_s
+    store: Store
+    language: Language
+    lifetime_s: float
+    delay_s: float
 
     async def command(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Say who is told, and of whose logins this account is told."""
-        message, user = update.message, update.effective_user
-        assert message is not None
-        assert user is not None
-        language = await self._language(user)
-        told_of = await self._store.told_of(user.id)
+        message, user, language = await who_asks(update, self.language)
+        told_of = await self.store.told_of(user.id)
         if told_of:
             leave = InlineKeyboardMarkup([[_button(language, "leave", "all")]])
             await reply(message, say(language, "alerts.told_of", count=told_of), leave)
-        if await self._store.membership(user.id) is not None:
+        if await self.store.membership(user.id) is not None:
             await self._show(context.bot, message, user.id, language)
         elif not told_of:
             current.get().outcome = "not_enrolled"
@@ -66,12 +62,9 @@ class Alerts:
 
     async def opened(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """A link was opened: say who asks and what it means, or that it is no good."""
-        message, user = update.message, update.effective_user
-        assert message is not None
-        assert user is not None
-        language = await self._language(user)
+        message, user, language = await who_asks(update, self.language)
         (code,) = context.args or [""]
-        owner = await self._store.open_invitation(code, user.id)
+        owner = await self.store.open_invitation(code, user.id)
         if owner is None or owner == user.id:
             current.get().outcome = "no_invitation" if owner is None else "own_invitation"
             key = "alerts.link_dead" if owner is None else "alerts.link_own"
@@ -84,10 +77,7 @@ class Alerts:
 
     async def button(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Do what a button says; whatever happens, the button is answered."""
-        query = update.callback_query
-        assert query is not None
-        language = await self._language(query.from_user)
-        _, verb, what = ((query.data or "") + "::").split(":")[:3]
+        query, language, verb, what = await who_pressed(update, self.language)
         match verb:
             case "show" | "code" | "wait" | "keep" if isinstance(query.message, Message):
                 done = await self._own(context.bot, query, query.message, language, verb)
@@ -116,22 +106,22 @@ class Alerts:
             telegram_id: the person.
             language: a key of `bot.texts.LANGUAGES`.
         """
-        contact = await self._store.end_contact(telegram_id)
+        contact = await self.store.end_contact(telegram_id)
         await reply(message, say(language, "alerts.ended" if contact else "alerts.none"))
         if contact is not None:
             bot = message.get_bot()
             await notices.pass_on(
-                bot, self._store, telegram_id, "alerts.ended_there", contact=contact
+                bot, self.store, telegram_id, "alerts.ended_there", contact=contact
             )
 
     # The person's own buttons
 
     async def _show(self, bot: Bot, message: Message, telegram_id: int, language: str) -> None:
-        contact = await self._store.contact(telegram_id)
+        contact = await self.store.contact(telegram_id)
         if contact is not None:
             await reply(message, *self._standing(contact, language))
             return
-        code = await self._store.invite_contact(telegram_id)
+        code = await self.store.invite_contact(telegram_id)
         if code is None:
             current.get().outcome = "too_many_links"
             await reply(message, say(language, "alerts.too_many_links"))
@@ -150,37 +140,37 @@ class Alerts:
             say(language, "buttons.alerts_video"), callback_data=_REMOVE
         )
         ways = [[by_video], *([_button(language, verb, "")] for verb in ("code", "wait"))]
-        hours = round(self._delay_s / 3600)
+        hours = round(self.delay_s / 3600)
         return say(language, "alerts.set", since=since, hours=hours), InlineKeyboardMarkup(ways)
 
     async def _own(
         self, bot: Bot, query: CallbackQuery, message: Message, language: str, verb: str
     ) -> bool:
         person = query.from_user.id
-        if await self._store.membership(person) is None:
+        if await self.store.membership(person) is None:
             return False
         if verb == "show":
             await self._show(bot, message, person, language)
             return True
-        if await self._store.contact(person) is None:
+        if await self.store.contact(person) is None:
             return False
         if verb == "code":
             state = {"purpose": "alerts"}
-            await self._store.begin_flow(person, FlowKind.RESET, state, lifetime_s=self._lifetime_s)
+            await self.store.begin_flow(person, FlowKind.RESET, state, lifetime_s=self.lifetime_s)
             await reply(message, say(language, "recover.ask"), ForceReply())
         elif verb == "wait":
-            ends = await self._store.end_contact_later(person, delay_s=self._delay_s)
+            ends = await self.store.end_contact_later(person, delay_s=self.delay_s)
             if ends is None:
                 return False
             when = moment(ends)
             keep = InlineKeyboardMarkup([[_button(language, "keep", "")]])
             await settle(query, say(language, "alerts.will_end", when=when), keep)
             await notices.pass_on(
-                bot, self._store, person, "alerts.will_end_there", {"when": when}, stoppable=True
+                bot, self.store, person, "alerts.will_end_there", {"when": when}, stoppable=True
             )
-        elif await self._store.keep_contact(person):
+        elif await self.store.keep_contact(person):
             await settle(query, say(language, "alerts.kept"))
-            await notices.pass_on(bot, self._store, person, "alerts.kept")
+            await notices.pass_on(bot, self.store, person, "alerts.kept")
         else:
             return False
         return True
@@ -190,7 +180,7 @@ class Alerts:
     async def _answered(
         self, bot: Bot, query: CallbackQuery, language: str, code: str, agreed: bool
     ) -> bool:
-        owner = await self._store.answer_invitation(
+        owner = await self.store.answer_invitation(
             code, query.from_user.id, language if agreed else None
         )
         if owner is None:
@@ -198,7 +188,7 @@ class Alerts:
         verb = "confirmed" if agreed else "declined"
         current.get().outcome = f"contact_{verb}"
         await settle(query, say(language, f"alerts.{verb}"))
-        await self._tell(bot, owner, f"alerts.{verb}_there")
+        await notices.tell(bot, self.store, owner, f"alerts.{verb}_there")
         return True
 
     async def _contacts(
@@ -209,9 +199,9 @@ class Alerts:
             return False
         owners: tuple[int, ...]
         if verb == "leave":
-            owners = await self._store.leave_contact(query.from_user.id, number)
+            owners = await self.store.leave_contact(query.from_user.id, number)
         else:
-            stopped = await self._store.stop_for_contact(query.from_user.id, number or 0)
+            stopped = await self.store.stop_for_contact(query.from_user.id, number or 0)
             owners = () if stopped is None else (stopped,)
         if not owners:
             return False
@@ -219,12 +209,8 @@ class Alerts:
         if isinstance(query.message, Message):
             await reply(query.message, say(language, f"alerts.{verb}_done"))
         for owner in owners:
-            await self._tell(bot, owner, f"alerts.{verb}_there")
+            await notices.tell(bot, self.store, owner, f"alerts.{verb}_there")
         return True
-
-    async def _tell(self, bot: Bot, owner: int, key: str) -> None:
-        language = await self._store.writing_language(owner) or DEFAULT
-        await notices.told(bot, owner, say(language, key))
 
 
 def offer(language: str) -> InlineKeyboardMarkup:

@@ -6,11 +6,12 @@ The same for enrolling and verifying. Knows nothing about whose face it should b
 import numpy as np
 from telegram import Message
 
-from bot.engine_gateway import EngineGateway
+from bot.engine_gateway import Calibrations, answered
 from bot.login.capture_quality import gate
-from bot.store import Store
+from bot.store import Clip, Store
 from bot.telegram.incoming import Intake, LoginCapture, Occasion, Reason, Refusal
 from bot.telegram.request import Request
+from engine.client import Engine
 from engine.decision import LoginCalibration
 from engine.types import Face, Track
 
@@ -23,18 +24,19 @@ class Captures:
 
     Args:
         intake: fetches files.
-        gateway: has the engine look at them.
+        engine: looks at them.
         store: remembers which were seen.
     """
 
-    def __init__(self, intake: Intake, gateway: EngineGateway, store: Store) -> None:
+    def __init__(self, intake: Intake, engine: Engine, store: Store) -> None:
         self._intake = intake
-        self._gateway = gateway
+        self._engine = engine
+        self._calibrations = Calibrations(engine)
         self._store = store
 
     async def calibration(self, request: Request) -> LoginCalibration | Refusal:
-        """What a likeness of two faces is worth; see `EngineGateway.calibration`."""
-        return await self._gateway.calibration(request.before_sending_s())
+        """What a likeness of two faces is worth; see `Calibrations.present`."""
+        return await self._calibrations.present(request.look_until_s())
 
     async def selfie(
         self, request: Request, message: Message, occasion: Occasion
@@ -56,61 +58,53 @@ class Captures:
         capture = await self._fetch(request, message, occasion)
         if isinstance(capture, Refusal):
             return capture
-        within_s = request.before_sending_s()
-        seen = await self._gateway.look(request, capture.content, within_s, embed=True)
+        until_s = request.look_until_s()
+        asked = self._engine.analyze(capture.content, top_k=1, embed=True, deadline_s=until_s)
+        seen = await answered(request, asked)
         if isinstance(seen, Refusal):
             return seen
-        calibration = await self._calibration_of(request, seen.bundle)
+        calibration = await self._calibrations.present(until_s, bundle=seen.bundle)
         if isinstance(calibration, Refusal):
             return calibration
         # Of the largest face, which is the one that is compared.
         patterns = tuple(face.pattern for face in seen.faces[:1] if face.pattern)
-        if not await self._is_new(request.person, capture, patterns):
+        if not await self._store.claim_capture(
+            request.person, capture.file_unique_id, capture.content, patterns
+        ):
             return Refusal(Reason.SEEN_BEFORE)
         face = gate(seen)
         return face if isinstance(face, Refusal) else (face, calibration)
 
     async def clip(
-        self, request: Request, message: Message, occasion: Occasion, subject: int
-    ) -> tuple[Track, LoginCalibration] | Refusal:
-        """What is seen in a clip that nobody has sent before: as `selfie`.
+        self, request: Request, message: Message, occasion: Occasion
+    ) -> tuple[Track, LoginCalibration, Clip] | Refusal:
+        """What is seen in a clip, and what it is known by; whether it is new is not asked here.
 
         Args:
             request: whom it is for.
             message: what came.
             occasion: what it must be.
-            subject: Telegram id of whose face it is to be: none that is like an earlier one of
-                theirs is new.
         """
         capture = await self._fetch(request, message, occasion)
         if isinstance(capture, Refusal):
             return capture
-        seen = await self._gateway.watch(request, capture.content, request.before_sending_s())
+        until_s = request.look_until_s()
+        asked = self._engine.track(capture.content, deadline_s=until_s)
+        seen = await answered(request, asked)
         if isinstance(seen, Refusal):
             return seen
-        calibration = await self._calibration_of(request, seen.bundle)
+        calibration = await self._calibrations.of(seen, until_s)
         if isinstance(calibration, Refusal):
             return calibration
-        if not await self._is_new(subject, capture, patterns_of(seen)):
-            return Refusal(Reason.SEEN_BEFORE)
-        return seen, calibration
-
-    async def _calibration_of(self, request: Request, bundle: str) -> LoginCalibration | Refusal:
-        return await self._gateway.calibration(request.before_sending_s(), bundle=bundle)
+        embedder, patterns = embedder_of(calibration), patterns_of(seen)
+        clip = Clip(capture.file_unique_id, capture.content, patterns, embedder)
+        return seen, calibration, clip
 
     async def _fetch(
         self, request: Request, message: Message, occasion: Occasion
     ) -> LoginCapture | Refusal:
         with request.timed("download"):
-            within_s = request.before_sending_s()
-            return await self._intake.login_capture(message, occasion, within_s)
-
-    async def _is_new(
-        self, telegram_id: int, capture: LoginCapture, patterns: tuple[bytes, ...]
-    ) -> bool:
-        return await self._store.claim_capture(
-            telegram_id, capture.file_unique_id, capture.content, patterns
-        )
+            return await self._intake.login_capture(message, occasion, request.look_until_s())
 
 
 def patterns_of(track: Track) -> tuple[bytes, ...]:

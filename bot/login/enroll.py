@@ -7,6 +7,7 @@ nothing about how faces are found, how templates are kept, or how they are compa
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from telegram import (
@@ -25,7 +26,18 @@ from bot.login.captures import Captures, embedder_of
 from bot.login.vector_text import label, of_embedder, unlabel
 from bot.store import Attempt, Enrolment, Flow, FlowKind, Right, Store, new_recovery_code
 from bot.telegram.incoming import Occasion, Reason, Refusal
-from bot.telegram.replies import Language, delete, deleting, refused, reply, settle, toast, working
+from bot.telegram.replies import (
+    Language,
+    delete,
+    deleting,
+    refused,
+    reply,
+    settle,
+    toast,
+    who_asks,
+    who_pressed,
+    working,
+)
 from bot.telegram.request import Request, current
 from bot.texts import LANGUAGES, moment, say, sentences
 from engine import decision
@@ -44,6 +56,7 @@ _CONSENT = "consent"
 _CAPTURE = "capture"
 
 
+@dataclass(kw_only=True, eq=False)
 class Enrolling:
     """Sets up face logins.
 
@@ -60,45 +73,29 @@ class Enrolling:
         clock: tells the time, with a zone.
     """
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        captures: Captures,
-        language: Language,
-        selfies: int,
-        lifetime_s: float,
-        reset_delay_s: float,
-        hold_hours: int,
-        idle_days: int,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._store = store
-        self._captures = captures
-        self._language = language
-        self._selfies = selfies
-        self._lifetime_s = lifetime_s
-        self._reset_delay_s = reset_delay_s
-        self._hold_hours = hold_hours
-        self._idle_days = idle_days
-        self._clock = clock
+    store: Store
+    captures: Captures
+    language: Language
+    selfies: int
+    lifetime_s: float
+    reset_delay_s: float
+    hold_hours: int
+    idle_days: int
+    clock: Callable[[], datetime]
 
     # Asking for consent
 
     async def command(self, update: Update, _context: ContextTypes.DEFAULT_TYPE) -> None:
         """Begin, or say what it takes to replace what is there."""
-        message, user = update.message, update.effective_user
-        assert message is not None
-        assert user is not None
+        message, user, language = await who_asks(update, self.language)
         request = current.get()
-        language = await self._language(user)
-        calibration = await self._captures.calibration(request)
+        calibration = await self.captures.calibration(request)
         if isinstance(calibration, Refusal):
             request.outcome = f"refused_{calibration.reason.value}"
             await reply(message, refused(calibration, language))
             return
-        member = await self._store.membership(user.id)
-        held_until = await self._store.held_until(user.id)
+        member = await self.store.membership(user.id)
+        held_until = await self.store.held_until(user.id)
         if held_until is not None:
             request.outcome = "held"
             await reply(message, say(language, "enroll.held", when=moment(held_until)))
@@ -124,18 +121,18 @@ class Enrolling:
             language: a key of `bot.texts.LANGUAGES`.
             right: what lets them. All but a video bring a new recovery code.
         """
-        flow = await self._store.begin_flow(
+        flow = await self.store.begin_flow(
             telegram_id,
             FlowKind.ENROLL,
             {"stage": _CONSENT, "right": right.value},
-            lifetime_s=self._lifetime_s,
+            lifetime_s=self.lifetime_s,
         )
         text = say(
             language,
             "enroll.consent",
-            count=self._selfies,
-            days=self._idle_days,
-            hours=self._hold_hours,
+            count=self.selfies,
+            days=self.idle_days,
+            hours=self.hold_hours,
         )
         buttons = [
             _button(language, "agree", flow.id),
@@ -154,18 +151,18 @@ class Enrolling:
     ) -> None:
         """Say what it takes to replace a face; `usable`: whether it can still be compared."""
         due = await self._reset_due(telegram_id)
-        if due is not None and due + OPEN_FOR < self._clock():
+        if due is not None and due + OPEN_FOR < self.clock():
             # Nobody is to find, months later, a door that somebody had left open.
-            await self._store.cancel_reset(telegram_id)
+            await self.store.cancel_reset(telegram_id)
             due = None
         if due is None:
             replace = InlineKeyboardButton(say(language, "buttons.replace"), callback_data=_REPLACE)
             ways = [[replace]] if usable else []
             ways.append([_button(language, "wait", 0)])
-            hours = round(self._reset_delay_s / 3600)
+            hours = round(self.reset_delay_s / 3600)
             key = "enroll.already" if usable else "enroll.already_other"
             await reply(message, say(language, key, hours=hours), InlineKeyboardMarkup(ways))
-        elif due <= self._clock():
+        elif due <= self.clock():
             await self.ask_consent(message, telegram_id, language, Right.WAIT)
         else:
             await self.remind(message, telegram_id, language)
@@ -178,21 +175,18 @@ class Enrolling:
 
     async def _reset_due(self, telegram_id: int) -> datetime | None:
         """When the face may be replaced, if somebody asked for it."""
-        due = await self._store.reset_due(telegram_id)
-        delay_s = self._reset_delay_s
-        if due is not None and due > self._clock() + timedelta(seconds=delay_s):
+        due = await self.store.reset_due(telegram_id)
+        delay_s = self.reset_delay_s
+        if due is not None and due > self.clock() + timedelta(seconds=delay_s):
             # By a clock that was ahead then: the delay is no longer than it is.
-            return await self._store.schedule_reset(telegram_id, delay_s=delay_s)
+            return await self.store.schedule_reset(telegram_id, delay_s=delay_s)
         return due
 
     # Buttons
 
     async def button(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Do what a button says; whatever happens, the button is answered."""
-        query = update.callback_query
-        assert query is not None
-        language = await self._language(query.from_user)
-        _, verb, number = ((query.data or "") + "::").split(":")[:3]
+        query, language, verb, number = await who_pressed(update, self.language)
         match verb:
             case "agree" | "decline":
                 said = await self._decided(context.bot, query, language, verb, number)
@@ -207,7 +201,7 @@ class Enrolling:
     async def _decided(
         self, bot: Bot, query: CallbackQuery, language: str, verb: str, number: str
     ) -> str | None:
-        flow = await self._store.flow(query.from_user.id)
+        flow = await self.store.flow(query.from_user.id)
         if (
             flow is None
             or flow.kind is not FlowKind.ENROLL
@@ -217,7 +211,7 @@ class Enrolling:
             await settle(query, None)
             return "toast.button_expired"
         if verb == "decline":
-            await self._store.end_flow(flow)
+            await self.store.end_flow(flow)
             current.get().outcome = "declined"
             await settle(query, say(language, "enroll.declined"))
             return None
@@ -229,24 +223,24 @@ class Enrolling:
             "asked": query.message.date.isoformat(),
             "vectors": [],
         }
-        if await self._store.advance_flow(flow, state, lifetime_s=self._lifetime_s) is None:
+        if await self.store.advance_flow(flow, state, lifetime_s=self.lifetime_s) is None:
             return "toast.button_expired"
         await settle(query, None)
-        text = say(language, "enroll.first", count=self._selfies)
+        text = say(language, "enroll.first", count=self.selfies)
         await bot.send_message(query.message.chat.id, text)
         return None
 
     async def _wait(self, query: CallbackQuery, language: str) -> str | None:
-        member = await self._store.membership(query.from_user.id)
+        member = await self.store.membership(query.from_user.id)
         if member is None or member.locked:
             await settle(query, None)
             return "toast.button_expired"
         person = query.from_user.id
-        due = await self._store.schedule_reset(person, delay_s=self._reset_delay_s)
+        due = await self.store.schedule_reset(person, delay_s=self.reset_delay_s)
         await settle(query, *_notice(due, language))
         await notices.pass_on(
             query.get_bot(),
-            self._store,
+            self.store,
             person,
             "alerts.waiting_there",
             {"when": moment(due)},
@@ -255,7 +249,7 @@ class Enrolling:
         return None
 
     async def _keep(self, query: CallbackQuery, language: str) -> str | None:
-        cancelled = await self._store.cancel_reset(query.from_user.id)
+        cancelled = await self.store.cancel_reset(query.from_user.id)
         if not cancelled:
             await settle(query, None)
             return "toast.button_expired"
@@ -288,11 +282,11 @@ class Enrolling:
     async def _take(
         self, request: Request, message: Message, flow: Flow, language: str, bot: Bot
     ) -> Refusal | None:
-        calibration = await self._captures.calibration(request)
+        calibration = await self.captures.calibration(request)
         if isinstance(calibration, Refusal):
             return calibration
         occasion = Occasion(clip=False, asked=datetime.fromisoformat(flow.state["asked"]))
-        seen = await self._captures.selfie(request, message, occasion)
+        seen = await self.captures.selfie(request, message, occasion)
         if isinstance(seen, Refusal):
             return seen
         face, calibration = seen
@@ -303,12 +297,12 @@ class Enrolling:
         vectors = [*kept, label(embedder, face.embedding)]
         if not decision.agree(calibration, unlabel(vectors)):
             return Refusal(Reason.SOMEBODY_ELSE)
-        if len(vectors) < self._selfies:
+        if len(vectors) < self.selfies:
             state = {**flow.state, "vectors": vectors}
-            if await self._store.advance_flow(flow, state, lifetime_s=self._lifetime_s) is None:
+            if await self.store.advance_flow(flow, state, lifetime_s=self.lifetime_s) is None:
                 return Refusal(Reason.OVERTAKEN)
             request.outcome = f"captured_{len(vectors)}"
-            text = say(language, "enroll.next", number=len(vectors), of=self._selfies)
+            text = say(language, "enroll.next", number=len(vectors), of=self.selfies)
             hint = say(language, f"enroll.hint_{len(vectors)}")
             changed = f"{say(language, 'enroll.changed', count=dropped)}\n\n" if dropped else ""
             await reply(message, f"{changed}{text} {hint}")
@@ -340,15 +334,15 @@ class Enrolling:
             # Before it is in force: whatever breaks in between, no code is in force unseen.
             text = say(language, "enroll.code", code=code)
             shown = await reply(message, text, protected=True)
-        if not await self._store.enroll(flow, enrolment):
+        if not await self.store.enroll(flow, enrolment):
             if shown is not None:
                 await delete(bot, shown)
             return Refusal(Reason.OVERTAKEN)
         request.outcome = "enrolled"
-        done = say(language, "enroll.done", days=self._idle_days)
+        done = say(language, "enroll.done", days=self.idle_days)
         await reply(message, done, alerts.offer(language))
         if right is not Right.FIRST:
-            await notices.pass_on(bot, self._store, request.person, "alerts.replaced_there")
+            await notices.pass_on(bot, self.store, request.person, "alerts.replaced_there")
         return None
 
 

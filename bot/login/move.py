@@ -4,93 +4,54 @@ Neither alone will do. The account that has it is told at once, and so is its co
 about how codes find their owner or what is kept.
 """
 
-from telegram import Bot, ForceReply, Message, Update
-from telegram.ext import ContextTypes
+from dataclasses import dataclass
+
+from telegram import Message
 
 from bot.login import alerts, notices
+from bot.login.recovery_code import RecoveryCode, barred_from_codes
 from bot.login.verify import Verifying
 from bot.store import Attempt, Flow, FlowKind, Store, new_recovery_code
-from bot.telegram.replies import Language, delete, reply
+from bot.telegram.replies import delete, reply
 from bot.telegram.request import Request, current
 from bot.texts import DEFAULT, moment, say
 
 
-class Moving:
+@dataclass(kw_only=True, eq=False)
+class Moving(RecoveryCode):
     """Takes enrolments over from other accounts.
 
     Args:
-        store: has them.
         verifying: sets the challenge by video; `finish` is what comes after it.
-        language: see `replies.Language`.
-        lifetime_s: seconds in which the code must come.
     """
 
-    def __init__(
-        self, *, store: Store, verifying: Verifying, language: Language, lifetime_s: float
-    ) -> None:
-        self._store = store
-        self._verifying = verifying
-        self._language = language
-        self._lifetime_s = lifetime_s
+    kind = FlowKind.MOVE
+    question = "move.ask"
+    verifying: Verifying
 
-    async def command(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
-        """Ask for the code, or take the one that stands behind the command."""
-        message, user = update.message, update.effective_user
-        assert message is not None
-        assert user is not None
-        request = current.get()
-        language = await self._language(user)
-        if context.args:
-            await self._try(request, message, " ".join(context.args), language, context.bot)
-        elif not await self._refused(request, message, language):
-            await self._store.begin_flow(user.id, FlowKind.MOVE, {}, lifetime_s=self._lifetime_s)
-            await reply(message, say(language, "move.ask"), ForceReply())
-
-    async def code(self, request: Request, flow: Flow, language: str, bot: Bot) -> None:
-        """Take words that came while a code was waited for.
-
-        Args:
-            request: its message is what came.
-            flow: a live one, of the kind MOVE.
-            language: a key of `bot.texts.LANGUAGES`.
-            bot: the way to Telegram.
-        """
-        await self._store.end_flow(flow)
-        message = request.messages[0]
-        await self._try(request, message, message.text or "", language, bot)
-
-    async def _refused(self, request: Request, message: Message, language: str) -> bool:
-        """Say why nothing can be moved to this account now, where it cannot."""
-        held_until = await self._store.held_until(request.person)
-        barred = await self._store.move_barred(request.person)
-        if await self._store.membership(request.person) is not None:
+    async def _not_now(self, request: Request, language: str) -> str | None:
+        """Why nothing can be moved to this account."""
+        held_until = await self.store.held_until(request.person)
+        if await self.store.membership(request.person) is not None:
             request.outcome = "enrolled_already"
-            said = say(language, "move.enrolled")
-        elif held_until is not None:
+            return say(language, "move.enrolled")
+        if held_until is not None:
             request.outcome = "held"
-            said = say(language, "enroll.held", when=moment(held_until))
-        elif barred is not None and barred.until is not None:
-            request.outcome = f"barred_{barred.reason}"
-            said = say(language, "recover.barred", when=moment(barred.until))
-        else:
-            return False
-        await reply(message, said)
-        return True
+            return say(language, "enroll.held", when=moment(held_until))
+        barred = await self.store.move_barred(request.person)
+        return barred_from_codes(request, barred, language)
 
-    async def _try(
-        self, request: Request, message: Message, code: str, language: str, bot: Bot
+    async def _take(
+        self, request: Request, message: Message, code: str, language: str, _purpose: str
     ) -> None:
-        await delete(bot, message)  # it stays good: nobody is to find it in the chat
-        if await self._refused(request, message, language):
-            return
-        found = await self._store.check_move_code(request.person, code)
+        found = await self.store.check_move_code(request.person, code)
         if found is None:
             request.outcome = "wrong_code"
             await reply(message, say(language, "move.wrong"))
             return
         owner, used = found
-        await notices.security(bot, self._store, owner, "move.begun")
-        await self._verifying.challenge_for_move(
+        await notices.security(message.get_bot(), self.store, owner, "move.begun")
+        await self.verifying.challenge_for_move(
             request, message, language, subject=owner, used=used
         )
 

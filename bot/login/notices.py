@@ -38,9 +38,14 @@ async def security(bot: Bot, store: Store, telegram_id: int, key: str, **values:
         key: of the sentence; see `bot.texts.say`.
         values: what its placeholders stand for.
     """
-    language = await store.writing_language(telegram_id) or DEFAULT
     passed_on = await pass_on(bot, store, telegram_id, key, values)
-    return await told(bot, telegram_id, say(language, key, **values)) and passed_on
+    return await tell(bot, store, telegram_id, key, **values) and passed_on
+
+
+async def tell(bot: Bot, store: Store, telegram_id: int, key: str, **values: object) -> bool:
+    """Tell a person alone something, in their language: as `security`."""
+    language = await store.writing_language(telegram_id) or DEFAULT
+    return await told(bot, telegram_id, say(language, key, **values))
 
 
 async def pass_on(
@@ -86,8 +91,7 @@ async def pass_on(
         async with asyncio.timeout(SENDING_S):
             await bot.send_message(contact.telegram_id, text, reply_markup=markup)
     except (Forbidden, BadRequest):
-        language = await store.writing_language(telegram_id) or DEFAULT
-        return not lasts or await told(bot, telegram_id, say(language, "alerts.unreachable"))
+        return not lasts or await tell(bot, store, telegram_id, "alerts.unreachable")
     except (TelegramError, TimeoutError) as error:
         logger.warning("a contact was not told: %s", type(error).__name__)
         return False

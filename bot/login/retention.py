@@ -3,20 +3,20 @@
 That they will go, where nobody uses them, and that another embedder will take over from theirs; and
 of attempts that they may not have made, where they were not told at once.
 
-Any replica may do it; what one has done the others find done, and who is to tell a person something
-claims it in the database first. Knows nothing about what is kept.
+The one bot that serves does it. Knows nothing about what is kept.
 """
 
 import asyncio
 import logging
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from telegram import Bot
 
 from bot import rounds
 from bot.login import notices
 from bot.store import Store, StoreError
-from bot.texts import DEFAULT, moment, say
+from bot.texts import moment
 
 logger = logging.getLogger(__name__)
 
@@ -55,34 +55,25 @@ async def tidy(store: Store, bot: Bot) -> None:
         logger.info(
             "tidied %s", " ".join(f"{name}={count}" for name, count in done.counts.items() if count)
         )
-    about_faces = [
-        (person, "rights.idle", when, partial(store.claim_notice, person), store.mark_noticed)
-        for person, when in done.notices
-    ]
-    about_faces += [
-        (
-            person,
-            "verify.takeover",
-            due,
-            partial(store.claim_announcement, person, due),
-            partial(store.mark_announced, due=due),
-        )
-        for person, due in done.announcements
-    ]
-    for person, key, when, claim, mark in about_faces:
-        try:
-            if await claim(lease_s=notices.LEASE_S):
-                language = await store.writing_language(person) or DEFAULT
-                if await notices.told(bot, person, say(language, key, when=moment(when))):
-                    await mark(person)
-        except StoreError:
-            raise
-        except Exception:  # the others are told all the same
-            logger.exception("a notice was not sent, and will be")
+    for person, when in done.notices:
+        with _faults_logged():
+            if await notices.tell(bot, store, person, "rights.idle", when=moment(when)):
+                await store.mark_noticed(person)
+    for person, due in done.announcements:
+        with _faults_logged():
+            if await notices.tell(bot, store, person, "verify.takeover", when=moment(due)):
+                await store.mark_announced(person, due)
     for person in done.alarms:
-        try:
+        with _faults_logged():
             await notices.alarm(bot, store, person)
-        except StoreError:
-            raise
-        except Exception:
-            logger.exception("a notice was not sent, and will be")
+
+
+@contextmanager
+def _faults_logged() -> Iterator[None]:
+    """Whatever happens to one person's notice, the others are told all the same."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception:
+        logger.exception("a notice was not sent, and will be")

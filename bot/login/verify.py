@@ -16,8 +16,9 @@ import base64
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -30,9 +31,29 @@ from bot.login import challenge_card, liveness
 from bot.login.captures import Captures, embedder_of
 from bot.login.liveness import Challenge
 from bot.login.vector_text import Vectors, label, of_embedder, unlabel
-from bot.store import Attempt, Barred, Flow, FlowKind, Level, Store
+from bot.store import (
+    Attempt,
+    Barred,
+    Flow,
+    FlowKind,
+    Known,
+    Level,
+    Store,
+    Templates,
+    Unusable,
+)
 from bot.telegram.incoming import OURS, Occasion, Reason, Refusal, login_attachment
-from bot.telegram.replies import Language, deleting, refused, reply, replying_to, toast, working
+from bot.telegram.replies import (
+    Language,
+    deleting,
+    refused,
+    reply,
+    replying_to,
+    toast,
+    who_asks,
+    who_pressed,
+    working,
+)
 from bot.telegram.request import Request, current
 from bot.texts import moment, say
 from engine import decision
@@ -97,6 +118,39 @@ class _Pass:
 
     text: str
     attempt: Attempt
+    alarm: bool
+
+
+_Said = str | _Pass | Refusal | None
+"""What to say; None where it was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came in reply to a challenge: a message, for a person whose conversation this is."""
+
+    request: Request
+    message: Message
+    flow: Flow
+    language: str
+    known: Known
+
+    @property
+    def level(self) -> Level:
+        """Of the challenge."""
+        level: Level = self.flow.state["level"]
+        return level
+
+    @property
+    def subject(self) -> int:
+        """Telegram id of whose face it is to be."""
+        subject: int = self.flow.state["subject"]
+        return subject
+
+    @property
+    def nonce(self) -> bytes:
+        """Of the challenge."""
+        return base64.b64decode(self.flow.state["nonce"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +162,7 @@ class _Evidence:
     turns: Sequence[Vectors] = ()
 
 
+@dataclass(kw_only=True, eq=False)
 class Verifying:
     """Checks people against their templates.
 
@@ -123,45 +178,29 @@ class Verifying:
         clock: tells the time, with a zone.
     """
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        captures: Captures,
-        language: Language,
-        terms: Terms,
-        remind: Remind,
-        alarm: Alarm,
-        then: Mapping[str, Then],
-        chance: Random,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._store = store
-        self._captures = captures
-        self._language = language
-        self._terms = terms
-        self._remind = remind
-        self._alarm = alarm
-        self._then = then
-        self._chance = chance
-        self._clock = clock
-        self._beside: set[asyncio.Task[None]] = set()
+    store: Store
+    captures: Captures
+    language: Language
+    terms: Terms
+    remind: Remind
+    alarm: Alarm
+    then: Mapping[str, Then]
+    chance: Random
+    clock: Callable[[], datetime]
+    _beside: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
     # Asking
 
     async def command(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Set a challenge."""
-        message, user = update.message, update.effective_user
-        assert message is not None
-        assert user is not None
+        message, user, language = await who_asks(update, self.language)
         request = current.get()
-        language = await self._language(user)
         level = self._level(context.args)
         if level is None:
             request.outcome = "unknown_level"
             await reply(message, say(language, "verify.which"))
             return
-        if level == "photo" and not self._terms.by_photo:
+        if level == "photo" and not self.terms.by_photo:
             request.outcome = "no_photo"
             await reply(message, say(language, "verify.no_photo"))
             return
@@ -170,21 +209,18 @@ class Verifying:
             await reply(message, barred)
             if request.outcome == _OTHER_EMBEDDER:
                 # Nobody can pass any more, and so be told then.
-                await self._remind(message, user.id, language)
+                await self.remind(message, user.id, language)
             return
         await self._challenge(message, user.id, level, language)
 
     async def button(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Set the challenge by video that the button's purpose takes; the button is answered."""
-        query = update.callback_query
-        assert query is not None
-        language = await self._language(query.from_user)
+        query, language, purpose, _ = await who_pressed(update, self.language)
         said = None
         if isinstance(query.message, Message):
             said = await self._not_now(current.get(), query.from_user.id, "video", language)
             if said is None:
                 person = query.from_user.id
-                purpose = (query.data or "").partition(":")[2]
                 await self._challenge(query.message, person, "video", language, purpose)
         else:
             said = say(language, "toast.button_expired")
@@ -213,25 +249,25 @@ class Verifying:
 
     def _level(self, words: Sequence[str] | None) -> Level | None:
         if not words:
-            return self._terms.level
+            return self.terms.level
         return _LEVELS.get(words[0].lower()) if len(words) == 1 else None
 
     async def _not_now(
         self, request: Request, telegram_id: int, level: Level, language: str
     ) -> str | None:
         """What to say to somebody who cannot verify now."""
-        calibration = await self._captures.calibration(request)
+        calibration = await self.captures.calibration(request)
         if isinstance(calibration, Refusal):
             request.outcome = f"refused_{calibration.reason.value}"
             return refused(calibration, language)
-        member = await self._store.membership(telegram_id)
+        member = await self.store.membership(telegram_id)
         if member is None:
             request.outcome = "not_enrolled"
             return say(language, "verify.not_enrolled")
         if member.embedder != embedder_of(calibration):
             request.outcome = _OTHER_EMBEDDER
             return say(language, "verify.other_embedder")
-        barred = await self._store.barred(telegram_id, drawing=level == "video")
+        barred = await self.store.barred(telegram_id, drawing=level == "video")
         if barred is not None:
             request.outcome = f"barred_{barred.reason}"
             return self._barred(barred, language)
@@ -250,12 +286,10 @@ class Verifying:
 
         Nor can it be answered: whoever sees it all the same gains nothing.
         """
-        challenge = liveness.draw(self._chance) if level == "video" else None
-        lifetime_s = self._terms.lifetime_s(level)
+        challenge = liveness.draw(self.chance) if level == "video" else None
+        lifetime_s = self.terms.lifetime_s(level)
         if challenge is None:
-            text = say(
-                language, "verify.photo", count=self._terms.photos, seconds=round(lifetime_s)
-            )
+            text = say(language, "verify.photo", count=self.terms.photos, seconds=round(lifetime_s))
             asked = await reply(message, text, ForceReply())
         else:
             card = await asyncio.to_thread(challenge_card.draw, challenge, language)
@@ -273,7 +307,7 @@ class Verifying:
                     filename="steps.png",
                 )
         state: dict[str, Any] = {"subject": telegram_id, **(whose or {})}
-        nonce = await self._store.new_challenge(
+        nonce = await self.store.new_challenge(
             state["subject"],
             level,
             "" if challenge is None else challenge.code,
@@ -286,27 +320,29 @@ class Verifying:
             "vectors": [],
             **_awaited(asked),
         }
-        await self._store.begin_flow(
+        await self.store.begin_flow(
             telegram_id, FlowKind.VERIFY, state, lifetime_s=lifetime_s + _TOLD_S
         )
         current.get().outcome = f"challenged_{level}"
-        await self._alarm(state["subject"])
+        await self.alarm(state["subject"])
 
     def _whole_lifetime_s(self, level: Level) -> float:
         """How long a challenge lives, whose selfies are asked for one after the other."""
-        times = self._terms.photos if level == "photo" else 1
-        return times * (self._terms.lifetime_s(level) + _MARGIN_S)
+        times = self.terms.photos if level == "photo" else 1
+        return times * (self.terms.lifetime_s(level) + _MARGIN_S)
 
     # Judging
 
     def waits_for(self, flow: Flow, message: Message) -> bool:
         """Whether a message is for a challenge: after its time, only what replies to it."""
-        if self._clock() < flow.deadline - timedelta(seconds=_TOLD_S - _MARGIN_S):
+        if self.clock() < flow.deadline - timedelta(seconds=_TOLD_S - _MARGIN_S):
             return True
         answered = message.reply_to_message
         return answered is not None and answered.message_id in flow.state["messages"]
 
-    async def capture(self, request: Request, flow: Flow, language: str, bot: Bot) -> None:
+    async def capture(
+        self, request: Request, flow: Flow, language: str, bot: Bot, *, known: Known
+    ) -> None:
         """Take in what came in reply to a challenge.
 
         Args:
@@ -314,25 +350,27 @@ class Verifying:
             flow: a live one, of the kind VERIFY.
             language: a key of `bot.texts.LANGUAGES`.
             bot: the way to Telegram.
+            known: of a clip, see `bot.store.Conversation`.
         """
-        message = request.messages[0]
+        answer = _Answer(request, request.messages[0], flow, language, known)
+        message, purpose = answer.message, flow.state["purpose"]
         async with deleting(bot, request.messages):
             async with working(bot, message.chat.id, ChatAction.TYPING):
-                said = await self._taken(request, message, flow, language)
+                said = await self._taken(answer)
             if isinstance(said, Refusal):
                 request.outcome = f"refused_{said.reason.value}"
                 await self.refuse(message, flow, said, language)
             elif isinstance(said, _Pass):
                 await reply(message, said.text)
-                await self._remind(message, request.person, language)
-                if flow.state["purpose"]:
-                    then = self._then[flow.state["purpose"]]
-                    await then(message, said.attempt, flow, language)
+                if answer.level == "photo":  # a pass by video has ended what it would speak of
+                    await self.remind(message, request.person, language)
+                if purpose:
+                    await self.then[purpose](message, said.attempt, flow, language)
             elif said is not None:
-                moving = flow.state["purpose"] == "move"
-                again = f"\n\n{say(language, 'move.again')}" if moving else ""
+                again = f"\n\n{say(language, 'move.again')}" if purpose == "move" else ""
                 await reply(message, said + again)
-            await self._alarm(_subject(flow))
+            if not isinstance(said, _Pass) or said.alarm:
+                await self.alarm(answer.subject)
 
     async def refuse(self, message: Message, flow: Flow, refusal: Refusal, language: str) -> None:
         """Say why, and what is left; what says it may be replied to as the challenge may.
@@ -344,41 +382,39 @@ class Verifying:
             language: a key of `bot.texts.LANGUAGES`.
         """
         said = refused(refusal, language)
-        live = await self._store.flow(flow.telegram_id)
+        live = await self.store.flow(flow.telegram_id)
         over = refusal.reason is Reason.TOO_LATE  # also for what comes later, until it is forgotten
         if over or live is None or live.id != flow.id or live.state["asked"] is None:
             await reply(message, said)
             return
         level: Level = live.state["level"]
         until = datetime.fromisoformat(live.state["asked"])
-        until += timedelta(seconds=self._terms.lifetime_s(level))
+        until += timedelta(seconds=self.terms.lifetime_s(level))
         left = say(
             language,
             f"verify.left_{level}",
             number=len(live.state["vectors"]),
-            of=self._terms.photos,
-            seconds=max(0, math.floor((until - self._clock()).total_seconds())),
+            of=self.terms.photos,
+            seconds=max(0, math.floor((until - self.clock()).total_seconds())),
         )
         asked = await reply(message, f"{said}\n\n{left}", ForceReply())
         state = {**live.state, "messages": [*live.state["messages"], asked.message_id]}
-        await self._store.advance_flow(live, state)
+        await self.store.advance_flow(live, state)
 
-    async def _taken(
-        self, request: Request, message: Message, flow: Flow, language: str
-    ) -> str | _Pass | Refusal | None:
+    async def _taken(self, answer: _Answer) -> _Said:
         """As `_take`; a fault of ours is noted for the challenge."""
         try:
-            said = await self._take(request, message, flow, language)
+            said = await self._take(answer)
         except BaseException as fault:
-            await self._see_to(fault, self._excuse(flow))
+            await self._see_to(fault, self._excuse(answer))
             raise
         if isinstance(said, Refusal) and said.reason in OURS:
-            await self._excuse(flow)
+            await self._excuse(answer)
         return said
 
-    async def _excuse(self, flow: Flow) -> None:
-        if flow.state["level"] == "video":  # there is nothing to draw by photo
-            await self._store.excuse_challenge(_subject(flow), _nonce(flow))
+    async def _excuse(self, answer: _Answer) -> None:
+        if answer.level == "video":  # there is nothing to draw by photo
+            await self.store.excuse_challenge(answer.subject, answer.nonce)
 
     async def _see_to(self, fault: BaseException, work: Coroutine[Any, Any, None]) -> None:
         """Have something written down after a fault; where even that fails it is logged."""
@@ -388,212 +424,187 @@ class Verifying:
         if isinstance(fault, Exception):  # else the time is over, also for waiting
             await asyncio.shield(seeing)
 
-    async def _take(
-        self, request: Request, message: Message, flow: Flow, language: str
-    ) -> str | _Pass | Refusal | None:
-        """What to say; None where it was said."""
-        level: Level = flow.state["level"]
-        if level == "photo" and not self._terms.by_photo:
-            request.outcome = "no_photo"  # it was forbidden meanwhile
-            await self._store.end_flow(flow)
-            return say(language, "verify.no_photo")
-        if flow.state["asked"] is None:  # the challenge never reached the person
+    async def _take(self, answer: _Answer) -> _Said:
+        state = answer.flow.state
+        if answer.level == "photo" and not self.terms.by_photo:
+            answer.request.outcome = "no_photo"  # it was forbidden meanwhile
+            await self.store.end_flow(answer.flow)
+            return say(answer.language, "verify.no_photo")
+        if state["asked"] is None:  # the challenge never reached the person
             return Refusal(Reason.NOT_A_REPLY)
-        asked = datetime.fromisoformat(flow.state["asked"])
+        asked = datetime.fromisoformat(state["asked"])
         occasion = Occasion(
-            clip=level == "video",
+            clip=answer.level == "video",
             asked=asked,
-            until=asked + timedelta(seconds=self._terms.lifetime_s(level)),
-            reply_to=tuple(flow.state["messages"]),
+            until=asked + timedelta(seconds=self.terms.lifetime_s(answer.level)),
+            reply_to=tuple(state["messages"]),
         )
-        source = login_attachment(message, occasion)
+        source = login_attachment(answer.message, occasion)
         if isinstance(source, Refusal):  # before anything of ours can fail
             return source
-        calibration = await self._captures.calibration(request)
-        if isinstance(calibration, Refusal):
-            return calibration
-        changed = await self._changed(request, flow, language, calibration)
-        if changed is not None:
-            return changed
-        if level == "video":
-            return await self._clip(request, message, flow, language, occasion)
-        return await self._photo(request, message, flow, language, occasion)
+        return await (self._clip if occasion.clip else self._photo)(answer, occasion)
 
-    async def _changed(
-        self, request: Request, flow: Flow, language: str, calibration: LoginCalibration
-    ) -> str | None:
+    async def _changed(self, answer: _Answer, calibration: LoginCalibration) -> str | None:
         """What to say where another embedder took over meanwhile, which nobody is charged for."""
-        member = await self._store.membership(_subject(flow))
+        member = await self.store.membership(answer.subject)
         if member is None or member.embedder == embedder_of(calibration):
             return None
-        request.outcome = _OTHER_EMBEDDER
-        await self._excuse(flow)
-        await self._store.end_flow(flow)
-        return say(language, "verify.other_embedder")
+        answer.request.outcome = _OTHER_EMBEDDER
+        await self._excuse(answer)
+        await self.store.end_flow(answer.flow)
+        return say(answer.language, "verify.other_embedder")
 
-    async def _photo(
-        self,
-        request: Request,
-        message: Message,
-        flow: Flow,
-        language: str,
-        occasion: Occasion,
-    ) -> str | _Pass | Refusal | None:
-        seen = await self._captures.selfie(request, message, occasion)
+    async def _photo(self, answer: _Answer, occasion: Occasion) -> _Said:
+        calibration = await self.captures.calibration(answer.request)
+        if isinstance(calibration, Refusal):
+            return calibration
+        changed = await self._changed(answer, calibration)
+        if changed is not None:
+            return changed
+        seen = await self.captures.selfie(answer.request, answer.message, occasion)
         if isinstance(seen, Refusal):
             return seen
         face, calibration = seen
-        changed = await self._changed(request, flow, language, calibration)
+        changed = await self._changed(answer, calibration)
         if changed is not None:
             return changed
         assert face.embedding is not None
         embedder = embedder_of(calibration)
-        kept = of_embedder(flow.state["vectors"], embedder)
+        kept = of_embedder(answer.flow.state["vectors"], embedder)
         vectors = [*kept, label(embedder, face.embedding)]
-        if len(vectors) < self._terms.photos:
-            return await self._next_photo(request, message, flow, language, vectors)
-        begun = await self._begin(request, flow, language)
-        if not isinstance(begun, Attempt):
-            return begun
-        return await self._judge(
-            request, begun, language, calibration, lambda: _Evidence("photo", unlabel(vectors))
+        if len(vectors) < self.terms.photos:
+            return await self._next_photo(answer, vectors)
+        attempt = await self.store.begin_attempt(
+            answer.flow, answer.level, answer.nonce, subject=answer.subject
         )
+        if isinstance(attempt, Barred):
+            return self._not_begun(answer, attempt)
+        templates = partial(self.store.templates, attempt.telegram_id)
+        evidence = partial(_Evidence, "photo", unlabel(vectors))
+        return await self._judge(answer, calibration, attempt, templates, evidence)
 
     async def _next_photo(
-        self,
-        request: Request,
-        message: Message,
-        flow: Flow,
-        language: str,
-        vectors: Sequence[Sequence[str]],
+        self, answer: _Answer, vectors: Sequence[Sequence[str]]
     ) -> Refusal | None:
-        state = {**flow.state, "vectors": vectors, "messages": [], "asked": None}
-        lifetime_s = self._terms.photo_s + _TOLD_S
-        advanced = await self._store.advance_flow(flow, state, lifetime_s=lifetime_s)
+        state = {**answer.flow.state, "vectors": vectors, "messages": [], "asked": None}
+        lifetime_s = self.terms.photo_s + _TOLD_S
+        advanced = await self.store.advance_flow(answer.flow, state, lifetime_s=lifetime_s)
         if advanced is None:
             return Refusal(Reason.OVERTAKEN)
-        request.outcome = f"captured_{len(vectors)}"
+        answer.request.outcome = f"captured_{len(vectors)}"
         text = say(
-            language,
+            answer.language,
             "verify.next_photo",
             number=len(vectors),
-            of=self._terms.photos,
-            seconds=round(self._terms.photo_s),
+            of=self.terms.photos,
+            seconds=round(self.terms.photo_s),
         )
-        asked = await reply(message, text, ForceReply())
+        asked = await reply(answer.message, text, ForceReply())
         # Where it is overtaken, the person has begun something else.
-        await self._store.advance_flow(advanced, {**state, **_awaited(asked)})
+        await self.store.advance_flow(advanced, {**state, **_awaited(asked)})
         return None
 
-    async def _clip(
-        self,
-        request: Request,
-        message: Message,
-        flow: Flow,
-        language: str,
-        occasion: Occasion,
-    ) -> str | _Pass | Refusal | None:
-        seen = await self._captures.clip(request, message, occasion, _subject(flow))
+    async def _clip(self, answer: _Answer, occasion: Occasion) -> _Said:
+        seen = await self.captures.clip(answer.request, answer.message, occasion)
         if isinstance(seen, Refusal):
             return seen
-        track, calibration = seen
-        changed = await self._changed(request, flow, language, calibration)
-        if changed is not None:
-            return changed
-        begun = await self._begin(request, flow, language)
-        if not isinstance(begun, Attempt):
-            return begun
+        track, calibration, clip = seen
+        begun = await self.store.begin_by_clip(answer.flow, answer.nonce, clip, answer.known)
+        if begun is Unusable.SEEN_BEFORE:
+            return Refusal(Reason.SEEN_BEFORE)
+        if begun is Unusable.OTHER_EMBEDDER:
+            answer.request.outcome = _OTHER_EMBEDDER
+            return say(answer.language, "verify.other_embedder")
+        if isinstance(begun, Barred):
+            return self._not_begun(answer, begun)
+        attempt, rotated = begun
 
         def evidence() -> _Evidence | liveness.Failure:
-            found = liveness.judge(Challenge.parse(begun.steps), track)
+            found = liveness.judge(Challenge.parse(attempt.steps), track)
             if isinstance(found, liveness.Failure):
                 return found
             turns = [_vectors(turn) for turn in found.turns]
             return _Evidence("video", _vectors(found.neutral), turns)
 
-        return await self._judge(request, begun, language, calibration, evidence)
+        templates = partial(self.store.unrotated, rotated)
+        return await self._judge(answer, calibration, attempt, templates, evidence)
 
-    async def _begin(self, request: Request, flow: Flow, language: str) -> Attempt | str:
-        """Commit an attempt before anything is compared, or what to say instead."""
-        begun = await self._store.begin_attempt(
-            flow, flow.state["level"], _nonce(flow), subject=_subject(flow)
-        )
-        if isinstance(begun, Attempt):
-            return begun
-        if begun.reason == "expired":  # while it was looked at: it had come in time
-            await self._excuse(flow)
-        request.outcome = f"barred_{begun.reason}"
-        return self._barred(begun, language)
+    def _not_begun(self, answer: _Answer, barred: Barred) -> str:
+        answer.request.outcome = f"barred_{barred.reason}"
+        return self._barred(barred, answer.language)
 
     async def _judge(
         self,
-        request: Request,
-        attempt: Attempt,
-        language: str,
+        answer: _Answer,
         calibration: LoginCalibration,
-        evidence: Callable[[], "_Evidence | liveness.Failure"],
+        attempt: Attempt,
+        templates: Callable[[], Awaitable[Templates | None]],
+        evidence: Callable[[], _Evidence | liveness.Failure],
     ) -> str | _Pass:
-        """Compare, write down, and only then say."""
+        """Compare, write down, and only then say.
+
+        Args:
+            answer: what came.
+            calibration: of the bundle that saw it.
+            attempt: committed.
+            templates: fetches what it is compared with.
+            evidence: what is to be compared. It may take long.
+        """
+        request, language = answer.request, answer.language
         try:
             found = await asyncio.to_thread(evidence)
-            if isinstance(found, liveness.Failure):
-                await self._finish(attempt, calibration, None, found.reason.value)
-                request.outcome = f"failed_{found.reason.value}"
-                return say(language, f"liveness.{found.reason.value}")
-            decided = await self._decide(attempt, calibration, found)
-            reset_ended = await self._finish(attempt, calibration, decided, decided.reason)
+            failed = found.reason.value if isinstance(found, liveness.Failure) else ""
+            decided = (
+                Decision(accepted=False, reason=failed, bucket=0)
+                if isinstance(found, liveness.Failure)
+                else await _decide(await templates(), calibration, found)
+            )
+            finished = await self.store.finish_attempt(
+                attempt,
+                passed=decided.accepted,
+                reason=decided.reason,
+                version=calibration.version,
+                bucket=decided.bucket,
+            )
         except BaseException as fault:
             # Ours to blame: no failure. Where even that fails it stays one, and nobody is in.
-            await self._see_to(fault, self._store.void_attempt(attempt, "fault"))
+            await self._see_to(fault, self.store.void_attempt(attempt, "fault"))
             raise
         if not decided.accepted:
             request.outcome = f"failed_{decided.reason}"
-            return say(language, f"verify.failed_{attempt.level}")
+            return say(
+                language, f"liveness.{failed}" if failed else f"verify.failed_{attempt.level}"
+            )
         request.outcome = f"passed_{attempt.level}"
         passed = say(language, f"verify.passed_{attempt.level}")
-        if reset_ended:
+        if finished.reset_ended:
             passed += f"\n\n{say(language, 'verify.reset_ended')}"
-        return _Pass(passed, attempt)
-
-    async def _decide(
-        self, attempt: Attempt, calibration: LoginCalibration, evidence: _Evidence
-    ) -> Decision:
-        templates = await self._store.templates(attempt.telegram_id)
-        if templates is None or templates.embedder != embedder_of(calibration):
-            return Decision(accepted=False, reason="not_comparable", bucket=0)
-        return await asyncio.to_thread(
-            decision.decide,
-            calibration,
-            evidence.level,
-            templates.vectors,
-            evidence.probes,
-            evidence.turns,
-        )
-
-    async def _finish(
-        self,
-        attempt: Attempt,
-        calibration: LoginCalibration,
-        decided: Decision | None,
-        reason: str,
-    ) -> bool:
-        return await self._store.finish_attempt(
-            attempt,
-            passed=decided is not None and decided.accepted,
-            reason=reason,
-            version=calibration.version,
-            bucket=0 if decided is None else decided.bucket,
-        )
+        return _Pass(passed, attempt, finished.alarm)
 
     def _barred(self, barred: Barred, language: str) -> str:
         if barred.until is None:
             return say(language, f"verify.barred_{barred.reason}")
         if barred.reason == "draws":
             return say(language, "verify.barred_draws", when=moment(barred.until))
-        left_s = max(1, math.ceil((barred.until - self._clock()).total_seconds()))
+        left_s = max(1, math.ceil((barred.until - self.clock()).total_seconds()))
         if left_s < 120:
             return say(language, "verify.barred_delay", count=left_s)
         return say(language, "verify.barred_until", when=moment(barred.until))
+
+
+async def _decide(
+    templates: Templates | None, calibration: LoginCalibration, evidence: _Evidence
+) -> Decision:
+    if templates is None or templates.embedder != embedder_of(calibration):
+        return Decision(accepted=False, reason="not_comparable", bucket=0)
+    return await asyncio.to_thread(
+        decision.decide,
+        calibration,
+        evidence.level,
+        templates.vectors,
+        evidence.probes,
+        evidence.turns,
+    )
 
 
 async def _or_log(work: Coroutine[Any, Any, None]) -> None:
@@ -601,16 +612,6 @@ async def _or_log(work: Coroutine[Any, Any, None]) -> None:
         await work
     except Exception:
         logger.exception("a fault could not be written down: it counts as a failure")
-
-
-def _subject(flow: Flow) -> int:
-    """Telegram id of whose face it is to be."""
-    subject: int = flow.state["subject"]
-    return subject
-
-
-def _nonce(flow: Flow) -> bytes:
-    return base64.b64decode(flow.state["nonce"])
 
 
 def _awaited(asked: Message) -> dict[str, object]:

@@ -5,10 +5,10 @@ and sleeves, of which it is less sure. Either would get a name that is made up.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bot.telegram.incoming import Reason, Refusal
-from engine.types import Analysis, Face
+from engine.types import Face
 
 # Smaller or more blurred faces are passed over where the photo has a better one, and refused,
 # saying so, where it has not.
@@ -40,18 +40,18 @@ class LeftOut:
     unclear: int = 0
 
 
-def choose(analysis: Analysis, most: int) -> tuple[Analysis, LeftOut] | Refusal:
+def choose(faces: Sequence[Face], most: int) -> tuple[tuple[Face, ...], LeftOut] | Refusal:
     """The faces that are shown, from left to right, and how many are not.
 
     What is most likely no face, beside others, is not counted at all.
 
     Args:
-        analysis: as the engine gave it, with the largest face first.
+        faces: as the engine gave them, the largest first.
         most: how many faces are shown, the largest.
     """
-    if not analysis.faces:
+    if not faces:
         return Refusal(Reason.NO_FACE)
-    found = _probable(analysis.faces)
+    found = _probable(faces)
     large = [face for face in found if face.quality.size_px >= SMALLEST_FACE_PX]
     if not large:
         return Refusal(Reason.TOO_SMALL, {"pixels": SMALLEST_FACE_PX})
@@ -59,8 +59,7 @@ def choose(analysis: Analysis, most: int) -> tuple[Analysis, LeftOut] | Refusal:
     if not clear:
         return Refusal(Reason.BLURRED)
     shown = tuple(sorted(clear[:most], key=_middle))
-    left_out = LeftOut(len(clear) - len(shown), len(found) - len(clear))
-    return replace(analysis, faces=shown), left_out
+    return shown, LeftOut(len(clear) - len(shown), len(found) - len(clear))
 
 
 def _probable(faces: Sequence[Face]) -> Sequence[Face]:

@@ -70,17 +70,17 @@ class People:
         self._directory: tuple[str, Directory] | None = None
         self._count: tuple[str, int] | None = None
 
-    async def directory(self, within_s: float) -> Directory | None:
+    async def directory(self, until_s: float) -> Directory | None:
         """The people of the bundle that answers now; those known last while the engine is away.
 
         Args:
-            within_s: seconds that there are.
+            until_s: the event loop's time until which to wait.
 
         Returns:
             None where the engine is away and never told.
         """
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout_at(until_s):
                 return await self._asked()
         except (TimeoutError, EngineError) as error:
             logger.warning(
@@ -88,11 +88,11 @@ class People:
             )
         return None if self._directory is None else self._directory[1]
 
-    async def count(self, within_s: float, *, bundle: str | None = None) -> int | None:
+    async def count(self, until_s: float, *, bundle: str | None = None) -> int | None:
         """How many people there are.
 
         Args:
-            within_s: seconds that there are.
+            until_s: the event loop's time until which to wait.
             bundle: of which bundle, by its id; None is the one that answers now, or the last one
                 that did while the engine is away.
 
@@ -102,7 +102,7 @@ class People:
         if bundle is not None and self._count is not None and self._count[0] == bundle:
             return self._count[1]
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout_at(until_s):
                 await self._info()
         except (TimeoutError, EngineError) as error:
             logger.warning(

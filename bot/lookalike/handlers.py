@@ -7,8 +7,10 @@ from Telegram.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from telegram import (
@@ -23,9 +25,9 @@ from telegram import (
 from telegram.error import BadRequest, Forbidden
 from telegram.ext import ContextTypes
 
-from bot.engine_gateway import EngineGateway
+from bot.engine_gateway import answered
 from bot.lookalike import captions
-from bot.lookalike.face_choice import LeftOut, choose
+from bot.lookalike.face_choice import choose
 from bot.lookalike.gallery_people import People
 from bot.lookalike.shown_cards import Answer, Answers
 from bot.lookalike.stable_answers import COMPARED, steady
@@ -34,13 +36,13 @@ from bot.telegram.replies import (
     Language,
     refused,
     reply,
-    replying_to,
     toast,
     unchanged_is_fine,
     working,
 )
 from bot.telegram.request import Request, current
 from bot.texts import say
+from engine.client import Engine
 from engine.types import Analysis, Face
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Draw(Protocol):
         self,
         picture: bytes,
         analysis: Analysis,
+        /,
         *,
         language: str,
         face: int | None = None,
@@ -66,32 +69,11 @@ class Draw(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A photo that was looked at.
-
-    Attributes:
-        card: PNG bytes.
-        analysis: the faces on the card, from left to right.
-        left_out: how many are not on it.
-        file_id: Telegram's name for the photo.
-        people: how many people the bundle that answered knows; None where that is not known.
-        compared: see `Answer.compared`.
-    """
-
-    card: bytes = field(repr=False)
-    analysis: Analysis
-    left_out: LeftOut
-    file_id: str
-    people: int | None
-    compared: Analysis
-
-
 class Lookalike:
     """Answers photos.
 
     Args:
-        gateway: has the engine look at photos.
+        engine: looks at photos.
         people: counts whom the engine knows.
         intake: fetches pictures.
         draw: draws cards.
@@ -99,13 +81,12 @@ class Lookalike:
         language: see `replies.Language`.
         matches: how many people to name for each face, at most.
         faces_max: how many faces of a photo are shown, the largest.
-        pictures: how many people of a face a card shows a picture of, at most.
     """
 
     def __init__(
         self,
         *,
-        gateway: EngineGateway,
+        engine: Engine,
         people: People,
         intake: Intake,
         draw: Draw,
@@ -113,9 +94,8 @@ class Lookalike:
         language: Language,
         matches: int,
         faces_max: int,
-        pictures: int,
     ) -> None:
-        self._gateway = gateway
+        self._engine = engine
         self._people = people
         self._intake = intake
         self._draw = draw
@@ -123,7 +103,6 @@ class Lookalike:
         self._language = language
         self._matches = matches
         self._faces_max = faces_max
-        self._pictures = pictures
         # Drawing takes a core and some memory: only so many at a time, whoever asks.
         self._easels = asyncio.Semaphore(_CARDS_AT_A_TIME)
 
@@ -135,40 +114,42 @@ class Lookalike:
         request = current.get()
         language = await self._language(update.effective_user)
         async with working(context.bot, request.messages[0].chat.id):
-            if len(request.messages) == 1:
-                await self._answer_one(request, language)
-            else:
-                await self._answer_album(request, language)
-
-    async def _answer_one(self, request: Request, language: str) -> None:
-        message = request.messages[0]
-        look = await self._look(request, message, language)
-        if isinstance(look, Refusal):
-            request.outcome = f"refused_{look.reason.value}"
-            await reply(message, refused(look, language))
-        else:
-            await self._send(request, message, look, language)
-
-    async def _answer_album(self, request: Request, language: str) -> None:
-        looks: list[tuple[int, Message, Look]] = []
-        refusals: list[tuple[int, Refusal]] = []
-        for number, message in enumerate(request.messages, 1):
-            look = await self._look_safely(request, message, language)
-            if isinstance(look, Refusal):
-                refusals.append((number, look))
-            else:
-                looks.append((number, message, look))
-        if len(looks) == 1:
-            await self._send(request, looks[0][1], looks[0][2], language)
-        elif looks:
-            await self._send_album(request, [(n, look) for n, _, look in looks], language)
-        if refusals:
-            request.outcome = f"answered_{len(looks)}_of_{len(request.messages)}"
-            await reply(request.messages[0], _sentences(refusals, len(looks), language))
+            alone = len(request.messages) == 1
+            look = self._look if alone else self._look_safely
+            cards: list[tuple[int, bytes, Answer]] = []
+            refusals: list[tuple[int, Refusal]] = []
+            for number, message in enumerate(request.messages, 1):
+                looked = await look(request, message, language)
+                if isinstance(looked, Refusal):
+                    refusals.append((number, looked))
+                else:
+                    cards.append((number, *looked))
+            if len(cards) == 1:
+                number, card, answer = cards[0]
+                key = self._answers.keep(answer)
+                message = request.messages[number - 1]
+                with request.timed("send"):
+                    await message.reply_photo(
+                        card,
+                        caption=captions.whole(answer.analysis, answer.left_out, language),
+                        reply_markup=_buttons(key, language, answer.counts, None),
+                        do_quote=True,
+                        allow_sending_without_reply=True,
+                        filename="card.png",
+                    )
+            elif cards:
+                await self._send_album(request, cards, language)
+            if refusals:
+                request.outcome = (
+                    f"refused_{refusals[0][1].reason.value}"
+                    if alone
+                    else f"answered_{len(cards)}_of_{len(request.messages)}"
+                )
+                await reply(request.messages[0], _sentences(refusals, len(cards), language))
 
     async def _look_safely(
         self, request: Request, message: Message, language: str
-    ) -> Look | Refusal:
+    ) -> tuple[bytes, Answer] | Refusal:
         """Look at one photo of an album; a bug with one does not lose the cards of the others."""
         try:
             return await self._look(request, message, language)
@@ -178,88 +159,72 @@ class Lookalike:
             logger.exception("update=%s a photo of an album failed", request.update.update_id)
             return Refusal(Reason.INTERNAL)
 
-    async def _look(self, request: Request, message: Message, language: str) -> Look | Refusal:
-        """Fetch, see, judge, draw."""
+    async def _look(
+        self, request: Request, message: Message, language: str
+    ) -> tuple[bytes, Answer] | Refusal:
+        """Fetch, see, judge, draw: the card as PNG, and what it answers."""
         with request.timed("download"):
-            capture = await self._intake.capture(message, request.before_sending_s())
+            capture = await self._intake.capture(message, request.look_until_s())
         if isinstance(capture, Refusal):
             return capture
-        left_s, top_k = request.before_sending_s(), max(self._matches, COMPARED)
-        seen = await self._gateway.look(request, capture.photo, left_s, top_k=top_k, picture=True)
+        asked = self._engine.analyze(
+            capture.photo,
+            top_k=max(self._matches, COMPARED),
+            picture=True,
+            deadline_s=request.look_until_s(),
+        )
+        seen = await answered(request, asked)
         if isinstance(seen, Refusal):
             return seen
-        picture, analysis = seen.picture or b"", replace(seen, picture=None)
-        chosen = choose(analysis, self._faces_max)
+        chosen = choose(seen.faces, self._faces_max)
         if isinstance(chosen, Refusal):
             return chosen
-        shown, left_out = chosen
-        compared = steady(
-            _with_pictures(shown, min(self._matches, self._pictures)),
-            [answer.compared for answer in self._answers.of(request.person)],
+        faces, left_out = chosen
+        compared = steady(faces, self._answers.compared(request.person, seen.bundle))
+        shown = [replace(face, matches=face.matches[: self._matches]) for face in compared]
+        answer = Answer(
+            owner=request.person,
+            file_id=capture.file_id,
+            analysis=replace(seen, faces=tuple(shown), picture=None),
+            left_out=left_out,
+            language=language,
+            compared=compared,
+            people=await self._people.count(request.look_until_s(_COUNTING_S), bundle=seen.bundle),
         )
-        shown = _first_matches(compared, self._matches)
-        within_s = min(_COUNTING_S, request.before_sending_s())
-        people = await self._people.count(within_s, bundle=shown.bundle)
-        card = await self._card(request, picture, shown, language, people)
-        return Look(card, shown, left_out, capture.file_id, people, compared)
+        draw = partial(self._draw, language=language, people=answer.people)
+        async with self._easel(request):
+            card = await asyncio.to_thread(draw, seen.picture or b"", answer.analysis)
+        return card, answer
 
-    async def _card(
-        self,
-        request: Request,
-        picture: bytes,
-        analysis: Analysis,
-        language: str,
-        people: int | None,
-        face: int | None = None,
-    ) -> bytes:
+    @asynccontextmanager
+    async def _easel(self, request: Request) -> AsyncIterator[None]:
+        """A place to draw a card, for as long as the block lasts."""
         with request.timed("card"):
             async with self._easels:
-                return await asyncio.to_thread(
-                    self._draw, picture, analysis, language=language, face=face, people=people
-                )
-
-    async def _send(self, request: Request, message: Message, look: Look, language: str) -> None:
-        answer = Answer(
-            request.person,
-            look.file_id,
-            look.analysis,
-            look.left_out,
-            language,
-            look.compared,
-            look.people,
-        )
-        key = self._answers.keep(answer)
-        with request.timed("send"):
-            await message.reply_photo(
-                look.card,
-                caption=captions.whole(look.analysis, look.left_out, language),
-                reply_markup=_buttons(key, answer, None),
-                reply_parameters=replying_to(message),
-                filename="card.png",
-            )
+                yield
 
     async def _send_album(
-        self, request: Request, looks: Sequence[tuple[int, Look]], language: str
+        self, request: Request, cards: Sequence[tuple[int, bytes, Answer]], language: str
     ) -> None:
         lines = [
             say(
                 language,
                 "album.line",
-                number=n,
-                words=captions.photo(look.analysis, look.left_out, language),
+                number=number,
+                words=captions.photo(answer.analysis, answer.left_out, language),
             )
-            for n, look in looks
+            for number, _, answer in cards
         ]
         # Telegram shows the caption of an album only where one of its photos alone has one.
         caption: list[str | None] = [captions.fit("\n".join(lines))]
-        caption += [None] * (len(looks) - 1)
+        caption += [None] * (len(cards) - 1)
         media = [
-            InputMediaPhoto(look.card, caption=text, filename=f"card-{n}.png")
-            for (n, look), text in zip(looks, caption, strict=True)
+            InputMediaPhoto(card, caption=text, filename=f"card-{number}.png")
+            for (number, card, _), text in zip(cards, caption, strict=True)
         ]
         first = request.messages[0]
         with request.timed("send"):
-            await first.reply_media_group(media, reply_parameters=replying_to(first))
+            await first.reply_media_group(media, do_quote=True, allow_sending_without_reply=True)
 
     # Buttons
 
@@ -323,23 +288,27 @@ class Lookalike:
         chat_id, message_id = _place(query)
         async with working(bot, chat_id):
             with request.timed("download"):
-                photo = await self._intake.fetch(answer.file_id, request.before_sending_s())
+                photo = await self._intake.fetch(answer.file_id, request.look_until_s())
             if isinstance(photo, Refusal):
                 request.outcome = f"refused_{photo.reason.value}"
                 return "toast.photo_gone"
-            seen = await self._gateway.look(
-                request, photo, request.before_sending_s(), picture=True
+            asked = self._engine.analyze(
+                photo, top_k=1, picture=True, deadline_s=request.look_until_s()
             )
+            seen = await answered(request, asked)
             if isinstance(seen, Refusal):
                 request.outcome = f"refused_{seen.reason.value}"
                 return "toast.not_seen"
-            card = await self._card(
-                request, seen.picture or b"", answer.analysis, answer.language, answer.people, face
-            )
+            draw = partial(self._draw, language=answer.language, face=face, people=answer.people)
+            async with self._easel(request):
+                card = await asyncio.to_thread(draw, seen.picture or b"", answer.analysis)
             media = InputMediaPhoto(card, caption=_caption(answer, face), filename="card.png")
             with request.timed("send"), unchanged_is_fine():
                 await bot.edit_message_media(
-                    media, chat_id, message_id, reply_markup=_buttons(key, answer, face)
+                    media,
+                    chat_id,
+                    message_id,
+                    reply_markup=_buttons(key, answer.language, answer.counts, face),
                 )
         return None
 
@@ -348,13 +317,15 @@ async def _show_longer(
     bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
 ) -> None:
     text = captions.longer(_face(answer, face), answer.people, answer.language)
-    await _edit_caption(bot, query, text, _buttons(key, answer, face, longer=True))
+    buttons = _buttons(key, answer.language, answer.counts, face, longer=True)
+    await _edit_caption(bot, query, text, buttons)
 
 
 async def _show_caption(
     bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
 ) -> None:
-    await _edit_caption(bot, query, _caption(answer, face), _buttons(key, answer, face))
+    buttons = _buttons(key, answer.language, answer.counts, face)
+    await _edit_caption(bot, query, _caption(answer, face), buttons)
 
 
 async def _edit_caption(
@@ -372,13 +343,14 @@ async def _remove_buttons(bot: Bot, query: CallbackQuery) -> None:
 
 
 def _buttons(
-    key: str, answer: Answer, face: int | None, *, longer: bool = False
+    key: str, language: str, counts: Sequence[int], face: int | None, *, longer: bool = False
 ) -> InlineKeyboardMarkup:
     """The buttons below a card: other faces, more matches, delete.
 
     Args:
         key: the answer's.
-        answer: what is shown.
+        language: a key of `texts.LANGUAGES`.
+        counts: how many matches each face has.
         face: the face whose card it is; None for the whole photo's.
         longer: whether the longer list of matches is shown.
     """
@@ -386,8 +358,8 @@ def _buttons(
     def button(text: str, action: str) -> InlineKeyboardButton:
         return InlineKeyboardButton(text, callback_data=f"{key}:{action}")
 
-    language, rows = answer.language, []
-    count = len(answer.analysis.faces)
+    rows = []
+    count = len(counts)
     if count > 1:
         others = [button(str(i + 1), f"f{i}") for i in range(count) if i != face]
         rows += [
@@ -401,7 +373,7 @@ def _buttons(
         shown = face or 0
         if longer:
             last.append(button(say(language, "buttons.less"), _with(face, "l")))
-        elif len(answer.analysis.faces[shown].matches) > 1:
+        elif counts[shown] > 1:
             last.append(button(say(language, "buttons.more"), _with(face, "m")))
     last.append(button(say(language, "buttons.delete"), "d"))
     return InlineKeyboardMarkup([*rows, last])
@@ -419,27 +391,6 @@ def _caption(answer: Answer, face: int | None) -> str:
     if face is None:
         return captions.whole(answer.analysis, answer.left_out, answer.language)
     return captions.one(answer.analysis.faces[face], answer.language)
-
-
-def _first_matches(analysis: Analysis, count: int) -> Analysis:
-    """An analysis with so many matches for each face, at most."""
-    faces = [replace(face, matches=face.matches[:count]) for face in analysis.faces]
-    return replace(analysis, faces=tuple(faces))
-
-
-def _with_pictures(analysis: Analysis, count: int) -> Analysis:
-    """An analysis that is kept: only so many matches of each face have their pictures."""
-    faces = [
-        replace(
-            face,
-            matches=(
-                *face.matches[:count],
-                *(replace(match, thumbnail=None) for match in face.matches[count:]),
-            ),
-        )
-        for face in analysis.faces
-    ]
-    return replace(analysis, faces=tuple(faces))
 
 
 def _place(query: CallbackQuery) -> tuple[int, int]:

@@ -6,11 +6,11 @@ Holds what the engine saw, never the person's picture. Knows nothing about Teleg
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from bot.lookalike.face_choice import LeftOut
-from engine.types import Analysis, Match
+from engine.types import Analysis, Face
 
 BYTES_MAX = 32 * 2**20
 """Memory that all answers together may take."""
@@ -41,8 +41,13 @@ class Answer:
     analysis: Analysis
     left_out: LeftOut
     language: str
-    compared: Analysis
+    compared: tuple[Face, ...]
     people: int | None = None
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Of each face shown, how many matches are."""
+        return tuple(len(face.matches) for face in self.analysis.faces)
 
 
 class Answers:
@@ -51,6 +56,7 @@ class Answers:
     Args:
         lifetime_s: how long an answer is kept.
         limit: how many are kept; the oldest go first.
+        pictures: of how many matches of a face the pictures are kept, at most.
         bytes_max: how much memory they may take together; the oldest go first.
         clock: seconds that only move forward.
         key: makes a key nobody can guess.
@@ -61,12 +67,14 @@ class Answers:
         *,
         lifetime_s: float,
         limit: int,
+        pictures: int,
         bytes_max: int = BYTES_MAX,
         clock: Callable[[], float] = time.monotonic,
         key: Callable[[], str] = lambda: secrets.token_urlsafe(12),
     ) -> None:
         self._lifetime_s = lifetime_s
         self._limit = limit
+        self._pictures_each = pictures
         self._bytes_max = bytes_max
         self._clock = clock
         self._key = key
@@ -79,14 +87,16 @@ class Answers:
         """Keep an answer; its key. One that is larger than all that may be kept is not."""
         self._forget_old()
         self._bytes += _bytes_without_pictures(answer)
-        for picture in _pictures(answer):
+        for picture in self._pictures_of(answer):
             if picture not in self._pictures:
                 self._pictures[picture] = picture
                 self._bytes += _PICTURE_BYTES + len(picture)
             self._users[picture] += 1
         answer = replace(
             answer,
-            analysis=self._with_kept_pictures(answer.analysis),
+            analysis=replace(
+                answer.analysis, faces=self._with_kept_pictures(answer.analysis.faces)
+            ),
             compared=self._with_kept_pictures(answer.compared),
         )
         key = self._key()
@@ -101,10 +111,15 @@ class Answers:
         found = self._kept.get(key)
         return found[1] if found else None
 
-    def of(self, owner: int) -> list[Answer]:
-        """A person's answers, the newest first."""
+    def compared(self, owner: int, bundle: str) -> list[Face]:
+        """The faces of a person's answers by a bundle, the newest first: see `Answer.compared`."""
         self._forget_old()
-        return [answer for _, answer in reversed(self._kept.values()) if answer.owner == owner]
+        return [
+            face
+            for _, answer in reversed(self._kept.values())
+            if answer.owner == owner and answer.analysis.bundle == bundle
+            for face in answer.compared
+        ]
 
     def drop(self, key: str) -> None:
         """Forget an answer."""
@@ -119,36 +134,41 @@ class Answers:
     def _forget(self, key: str) -> None:
         _, answer = self._kept.pop(key)
         self._bytes -= _bytes_without_pictures(answer)
-        for picture in _pictures(answer):
+        for picture in self._pictures_of(answer):
             self._users[picture] -= 1
             if not self._users[picture]:
                 del self._users[picture], self._pictures[picture]
                 self._bytes -= _PICTURE_BYTES + len(picture)
 
-    def _with_kept_pictures(self, analysis: Analysis) -> Analysis:
+    def _with_kept_pictures(self, faces: Sequence[Face]) -> tuple[Face, ...]:
         """The same; of equal pictures, which an engine elsewhere sends again, one is kept."""
-        faces = (
-            replace(face, matches=tuple(map(self._with_kept_picture, face.matches)))
-            for face in analysis.faces
+        return tuple(
+            replace(
+                face,
+                matches=tuple(
+                    replace(
+                        match,
+                        thumbnail=self._pictures[match.thumbnail]
+                        if place < self._pictures_each
+                        else None,
+                    )
+                    if match.thumbnail
+                    else match
+                    for place, match in enumerate(face.matches)
+                ),
+            )
+            for face in faces
         )
-        return replace(analysis, faces=tuple(faces))
 
-    def _with_kept_picture(self, match: Match) -> Match:
-        picture = match.thumbnail
-        return replace(match, thumbnail=self._pictures[picture]) if picture else match
-
-
-def _pictures(answer: Answer) -> set[bytes]:
-    return {
-        match.thumbnail
-        for analysis in (answer.analysis, answer.compared)
-        for face in analysis.faces
-        for match in face.matches
-        if match.thumbnail
-    }
+    def _pictures_of(self, answer: Answer) -> set[bytes]:
+        return {
+            match.thumbnail
+            for face in (*answer.analysis.faces, *answer.compared)
+            for match in face.matches[: self._pictures_each]
+            if match.thumbnail
+        }
 
 
 def _bytes_without_pictures(answer: Answer) -> int:
-    faces = answer.compared.faces
-    matches = sum(len(face.matches) for face in faces)
-    return _ANSWER_BYTES + _FACE_BYTES * len(faces) + _MATCH_BYTES * matches
+    matches = sum(len(face.matches) for face in answer.compared)
+    return _ANSWER_BYTES + _FACE_BYTES * len(answer.compared) + _MATCH_BYTES * matches

@@ -7,10 +7,10 @@ then; knows nothing about pictures.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.types import Analysis, Match
+from engine.types import Face, Match
 
 COMPARED = 30
 """People by whom a face is told: the engine is asked for so many, however few are shown."""
@@ -23,33 +23,31 @@ NEAR = 0.08
 so much in common six times in a thousand (`tests.benchmarks.resaved`)."""
 
 
-def steady(analysis: Analysis, earlier: Iterable[Analysis]) -> Analysis:
-    """An analysis, with the matches that were answered before for faces that were seen before.
+def steady(seen: Sequence[Face], known: Sequence[Face]) -> tuple[Face, ...]:
+    """The faces of a photo; those that were seen before with the matches that were answered then.
 
     Args:
-        analysis: of a photo, just made, with `COMPARED` matches for each face.
-        earlier: what was answered to the same person, the newest first, with as many.
+        seen: just now, with `COMPARED` matches for each face.
+        known: what the same bundle saw and the same person was answered, the newest first, with as
+            many.
     """
-    known = [
-        face for before in earlier if before.bundle == analysis.bundle for face in before.faces
-    ]
     pairs = sorted(
         (
             (apart, number, i)
-            for number, face in enumerate(analysis.faces)
+            for number, face in enumerate(seen)
             for i, before in enumerate(known)
             if (apart := _apart(face.matches, before.matches)) <= NEAR
         ),
     )
     # The nearest pair first. What was answered for one face is not given again for two.
-    faces, given = dict(enumerate(analysis.faces)), set[int]()
+    faces, given = dict(enumerate(seen)), set[int]()
     left = set(faces)
     for _, number, i in pairs:
         if number in left and i not in given:
             faces[number] = replace(faces[number], matches=known[i].matches)
             left.remove(number)
             given.add(i)
-    return replace(analysis, faces=tuple(faces[number] for number in sorted(faces)))
+    return tuple(faces[number] for number in sorted(faces))
 
 
 def _apart(now: tuple[Match, ...], before: tuple[Match, ...]) -> float:

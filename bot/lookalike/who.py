@@ -76,7 +76,7 @@ class Who:
     async def _directory(self) -> Directory | None:
         request = current.get()
         with request.timed("engine"):
-            directory = await self._people.directory(min(_ASKING_S, request.before_sending_s()))
+            directory = await self._people.directory(request.look_until_s(_ASKING_S))
         if directory is None:
             request.outcome = "refused_engine_down"
         return directory

@@ -8,7 +8,6 @@ faces or how attempts are judged.
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
@@ -17,10 +16,10 @@ from bot.store import audit, faces, flows, holds, people, resets
 from bot.store.errors import StoreError
 from bot.store.limits import LIMITS
 from bot.store.people import NOTHING_COUNTED, Person
-from bot.store.schema import attempts, challenges
+from bot.store.schema import attempts, challenges, enrolments
 from bot.store.schema import flows as flows_table
 from bot.store.schema import people as people_table
-from bot.store.types import Alarm, Attempt, Barred, Flow, Level
+from bot.store.types import Alarm, Attempt, Barred, Finished, Flow, Level
 from bot.store.work import CLOCKS_DIFFER, Work
 
 LOCK_WINDOW = LIMITS.lock_window
@@ -39,37 +38,24 @@ _FORGIVEN_BY = {"photo": ("photo", "video"), "video": ("video",)}
 """By passes of which levels failures are: a pass by photo gives no new tries by video."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a person's attempts went of late.
-
-    Attributes:
-        locked: whether only the recovery code or an operator helps.
-        until: before this moment there is no next attempt, if there is one at all.
-    """
-
-    locked: bool
-    until: datetime | None
-
-    def barred(self, now: datetime) -> Barred | None:
-        """What keeps the person from trying now."""
-        if self.locked:
-            return Barred("locked")
-        if self.until is not None and now < self.until:
-            return Barred("delay", self.until)
-        return None
-
-
-async def standing(work: Work, person: Person) -> Standing:
-    """How a person's attempts to be verified went."""
-    until = await _delayed_until(work, person, _FORGIVEN_BY)
-    return Standing(person.row["locked"] is not None, until)
-
-
 async def new_challenge(
-    work: Work, telegram_id: int, level: Level, steps: str, lifetime_s: float
+    work: Work, telegram_id: int, level: Level, steps: str, *, lifetime_s: float
 ) -> bytes:
-    """See `Store.new_challenge`."""
+    """Draw a challenge; older open ones of the person are spent.
+
+    One by video that was let lapse counts as a failed attempt, or somebody could draw until a
+    challenge fits a clip that they have; see `bot.store.limits`.
+
+    Args:
+        work: a transaction.
+        telegram_id: who is to meet it.
+        level: "photo" or "video".
+        steps: what is to be done, to be had back with the attempt.
+        lifetime_s: seconds until it expires.
+
+    Returns:
+        Its nonce, 16 random bytes, of which only a hash is kept.
+    """
     person = await people.find_or_add(work, telegram_id)
     now = work.clock()
     nonce = secrets.token_bytes(_NONCE_BYTES)
@@ -89,7 +75,10 @@ async def new_challenge(
 
 
 async def excuse(work: Work, telegram_id: int, nonce: bytes) -> None:
-    """See `Store.excuse_challenge`."""
+    """Something of ours kept an answer that came from being judged.
+
+    Let lapse, the challenge counts as a draw, and not as a failure; see `bot.store.limits`.
+    """
     person = await people.find(work, telegram_id)
     if person is not None:
         await work.connection.execute(
@@ -99,19 +88,36 @@ async def excuse(work: Work, telegram_id: int, nonce: bytes) -> None:
         )
 
 
-async def barred(work: Work, telegram_id: int, drawing: bool) -> Barred | None:
-    """See `Store.barred`."""
+async def barred(work: Work, telegram_id: int, *, drawing: bool = False) -> Barred | None:
+    """Why a person may not try now ("delay" or "locked"); None when they may.
+
+    Args:
+        work: a transaction.
+        telegram_id: whom it is about.
+        drawing: whether a challenge by video is to be drawn, which may be too early ("draws").
+    """
     person = await people.find(work, telegram_id)
     return None if person is None else await _barred(work, person, drawing)
 
 
 async def _barred(work: Work, person: Person, drawing: bool) -> Barred | None:
     now = work.clock()
-    bar = (await standing(work, person)).barred(now)
+    bar = await _locked_or_delayed(work, person)
     if bar is not None or not drawing:
         return bar
     until = await _no_draw_until(work, person)
     return None if until is None or until <= now else Barred("draws", until)
+
+
+async def _locked_or_delayed(work: Work, person: Person) -> Barred | None:
+    if person.row["locked"] is not None:
+        return Barred("locked")
+    return delay(work, await _delayed_until(work, person, _FORGIVEN_BY))
+
+
+def delay(work: Work, until: datetime | None) -> Barred | None:
+    """What keeps a person from trying before a moment."""
+    return None if until is None or until <= work.clock() else Barred("delay", until)
 
 
 async def _no_draw_until(work: Work, person: Person) -> datetime | None:
@@ -141,9 +147,19 @@ async def _draws_of_late(work: Work, person: Person) -> list[datetime]:
 
 
 async def begin(
-    work: Work, flow: Flow, level: Level, nonce: bytes, subject: int | None = None
+    work: Work, flow: Flow, level: Level, nonce: bytes, *, subject: int | None = None
 ) -> Attempt | Barred:
-    """See `Store.begin_attempt`."""
+    """Spend a challenge and commit an attempt, which counts as failed until it is finished.
+
+    The flow ends. Where the answer is a `Barred`, nothing is changed.
+
+    Args:
+        work: a transaction.
+        flow: as it was read.
+        level: of the challenge.
+        nonce: of the challenge.
+        subject: whose face it is to be; None is whose flow it is.
+    """
     telegram_id = flow.telegram_id if subject is None else subject
     person = await people.find(work, telegram_id)
     talking = person
@@ -163,7 +179,7 @@ async def begin(
     in_time = challenge.drawn <= now + CLOCKS_DIFFER and now < challenge.deadline
     if not in_time or not await flows.is_current(work, talking, flow):
         return Barred("expired")
-    bar = (await standing(work, person)).barred(now)
+    bar = await _locked_or_delayed(work, person)
     if bar is not None:
         return bar
     spent = await work.connection.execute(
@@ -184,9 +200,24 @@ async def begin(
 
 
 async def finish(
-    work: Work, attempt: Attempt, passed: bool, reason: str, version: str, bucket: int
-) -> bool:
-    """See `Store.finish_attempt`."""
+    work: Work, attempt: Attempt, *, passed: bool, reason: str, version: str, bucket: int
+) -> Finished:
+    """Write down how an attempt ended; nobody is to be told that they passed before it.
+
+    One by video that succeeded ends the wait after which the face might be replaced.
+
+    Args:
+        work: a transaction.
+        attempt: begun, and neither finished nor voided.
+        passed: whether it succeeded.
+        reason: a code, such as "match".
+        version: of the calibration that decided.
+        bucket: coarse, 0 to 9; never the score.
+
+    Raises:
+        StoreError: the attempt is not open any more, or its person was erased or enrolled anew
+            in the meantime: it did not succeed then.
+    """
     person = await people.find(work, attempt.telegram_id)
     condition = _open(person, attempt.id)
     if person is not None and passed:
@@ -214,11 +245,19 @@ async def finish(
         reason=reason,
         version=version,
     )
-    return reset_ended
+    query = select(people_table.c.alarm).where(people_table.c.person == person.code)
+    alarm = (await work.connection.execute(query)).scalar_one()
+    return Finished(reset_ended, alarm is not None)
 
 
 async def void(work: Work, attempt: Attempt, reason: str) -> None:
-    """See `Store.void_attempt`."""
+    """Something of ours broke: the attempt is no failure. Its challenge stays spent, a draw.
+
+    Args:
+        work: a transaction.
+        attempt: begun; where it is not open any more nothing happens.
+        reason: a code.
+    """
     person = await people.find(work, attempt.telegram_id)
     if person is None or not await _end(work, _open(person, attempt.id), "void", reason):
         return
@@ -228,7 +267,7 @@ async def void(work: Work, attempt: Attempt, reason: str) -> None:
 
 
 async def recovery_barred(work: Work, telegram_id: int) -> Barred | None:
-    """See `Store.recovery_barred`."""
+    """Why a person may not try a recovery code now ("delay"); None when they may."""
     person = await people.find(work, telegram_id)
     return None if person is None else await _recovery_barred(work, person)
 
@@ -283,7 +322,7 @@ async def finish_recovery(
 
 
 async def unlock(work: Work, telegram_id: int) -> bool:
-    """See `Store.unlock`."""
+    """Lift a person's lock, delays and hold, on an operator's word; whether there were any."""
     person = await people.find(work, telegram_id)
     if await holds.lift(work, telegram_id):
         await audit.append(work, "hold_lifted")
@@ -298,27 +337,43 @@ async def unlock(work: Work, telegram_id: int) -> bool:
     return True
 
 
-async def claim_alarm(work: Work, telegram_id: int, lease_s: float) -> Alarm | None:
-    """See `Store.claim_alarm`."""
+async def claim_alarm(work: Work, telegram_id: int, *, lease_s: float) -> Alarm | None:
+    """Take it on to tell a person of attempts that they may not have made, before others do.
+
+    Args:
+        work: a transaction.
+        telegram_id: who is to be told.
+        lease_s: seconds after which others may take it on, unless `mark_alarmed` came.
+
+    Returns:
+        What is to be told; None where there is nothing, or somebody else has taken it on.
+    """
     person = await people.find(work, telegram_id)
     row = None if person is None else await faces.row_of(work, person)
     if person is None or row is None or person.row["alarm"] is None:
         return None
-    if not await faces.claim_telling(work, row, lease_s):
+    now, lease = work.clock(), timedelta(seconds=lease_s)
+    if row["claimed"] is not None and now < row["claimed"] <= now + lease + CLOCKS_DIFFER:
         return None
+    await _claim(work, person, now + lease)
     failures = person.row["failed_photo"] + person.row["failed_video"]
     return Alarm(person.row["alarm"], failures, LIMITS.failures_until_stop)
 
 
 async def mark_alarmed(work: Work, telegram_id: int, alarm: Alarm) -> None:
-    """See `Store.mark_alarmed`."""
+    """Note that a person was told, or cannot be told, of an alarm."""
     person = await people.find(work, telegram_id)
     if person is None:
         return
-    await faces.end_telling(work, person)
+    await _claim(work, person, None)
     if person.row["alarm"] == alarm.kind:
         await people.change(work, person, alarm=None)
         await audit.append(work, "alarmed", person, kind=alarm.kind)
+
+
+async def _claim(work: Work, person: Person, until: datetime | None) -> None:
+    theirs = update(enrolments).where(enrolments.c.person == person.code)
+    await work.connection.execute(theirs.values(claimed=until))
 
 
 async def alarms(work: Work) -> list[int]:
@@ -402,7 +457,7 @@ def _of_late(work: Work, person: Person) -> ColumnElement[bool]:
 
 async def _recovery_barred(work: Work, person: Person) -> Barred | None:
     until = await _delayed_until(work, person, {_RECOVERY: (_RECOVERY,)})
-    return Standing(locked=False, until=until).barred(work.clock())
+    return delay(work, until)
 
 
 async def _insert(work: Work, person: Person, level: str, now: datetime) -> int:

@@ -3,24 +3,40 @@
 Knows nothing about Telegram beyond that it names files.
 """
 
-import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
+import numpy as np
 from sqlalchemy import select
 
 from bot.store import people, seals
 from bot.store.database import insert_of
-from bot.store.fingerprints import fingerprint, is_copy, mask
+from bot.store.fingerprints import Least, fingerprint, is_copy, likeness, mask
 from bot.store.people import Person
 from bot.store.schema import captures, fingerprints
+from bot.store.types import Known
 from bot.store.work import Work
 
 
+async def read(work: Work, telegram_id: int) -> Known:
+    """What a person's photos and clips are known by."""
+    person = await people.find(work, telegram_id)
+    if person is None:
+        return {}
+    await seals.require(work, person.code)
+    return await read_of(work, person)
+
+
 async def claim(
-    work: Work, telegram_id: int, file_unique_id: str, digest: bytes, patterns: Sequence[bytes]
+    work: Work,
+    telegram_id: int,
+    file_unique_id: str,
+    digest: bytes,
+    patterns: Sequence[bytes],
+    compared: Known,
+    least: Least,
 ) -> bool:
     """See `Store.claim_capture`.
 
@@ -29,7 +45,9 @@ async def claim(
         telegram_id: who sent it.
         file_unique_id: Telegram's name for the file.
         digest: SHA-256 of its bytes.
-        patterns: see `Store.add_fingerprints`, where they are known already.
+        patterns: of the face, where they are known.
+        compared: the captures with which the patterns were compared before the transaction.
+        least: how near they come to those. What was added meanwhile is compared in here.
     """
     person = await people.find_or_add(work, telegram_id)
     await seals.require(work, person.code)
@@ -45,44 +63,29 @@ async def claim(
     capture_id = (await work.connection.execute(statement)).scalar_one_or_none()
     if capture_id is None:
         return False
-    return not patterns or await _add(work, person, capture_id, patterns)
-
-
-async def add_fingerprints(
-    work: Work, telegram_id: int, file_unique_id: str, patterns: Sequence[bytes]
-) -> bool:
-    """See `Store.add_fingerprints`."""
-    person = await people.find(work, telegram_id)
-    if person is None:
-        return False
-    await seals.require(work, person.code)
-    query = select(captures.c.id).where(
-        captures.c.person == person.code,
-        captures.c.file_mark == work.vault.mark("file", file_unique_id.encode()),
-    )
-    capture_id = (await work.connection.execute(query)).scalar_one_or_none()
-    if capture_id is None:
-        return False
-    return await _add(work, person, capture_id, patterns)
-
-
-async def _add(work: Work, person: Person, capture_id: int, patterns: Sequence[bytes]) -> bool:
-    pad = person.pad
-    masked = [mask(fingerprint(each), pad) for each in patterns]
-    query = (
-        select(fingerprints.c.capture, fingerprints.c.masked)
-        .join(captures, captures.c.id == fingerprints.c.capture)
-        .where(captures.c.person == person.code, captures.c.id != capture_id)
-        .order_by(fingerprints.c.capture, fingerprints.c.place)
-    )
-    rows: Iterable[tuple[int, bytes]] = (tuple(row) for row in await work.connection.execute(query))
-    earlier = [[mask(each, pad) for _, each in group] for _, group in groupby(rows, itemgetter(0))]
-    if await asyncio.to_thread(is_copy, patterns, earlier):
+    masked = [mask(fingerprint(each), person.pad) for each in patterns]
+    known = await read_of(work, person) if patterns else {}
+    added = [prints for capture, prints in known.items() if capture not in compared]
+    if is_copy(np.minimum(least, likeness(patterns, added))):
         return False
     for place, each in enumerate(masked):
         await work.connection.execute(
-            insert_of(work.connection, fingerprints)
-            .values(capture=capture_id, place=place, masked=each)
-            .on_conflict_do_nothing()
+            fingerprints.insert().values(capture=capture_id, place=place, masked=each)
         )
     return True
+
+
+async def read_of(work: Work, person: Person) -> Known:
+    """As `read`, of a person who was looked up; whether the rows are the bot's is not looked at."""
+    query = (
+        select(fingerprints.c.capture, fingerprints.c.masked)
+        .join(captures, captures.c.id == fingerprints.c.capture)
+        .where(captures.c.person == person.code)
+        .order_by(fingerprints.c.capture, fingerprints.c.place)
+    )
+    rows = [(row[0], row[1]) for row in (await work.connection.execute(query)).all()]
+    pad = person.pad
+    return {
+        capture: [mask(each, pad) for _, each in group]
+        for capture, group in groupby(rows, itemgetter(0))
+    }

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from sqlalchemy import RowMapping, delete, select, update
 
 from bot.store import audit, flows, holds, people, recovery
+from bot.store.errors import Tampered
 from bot.store.people import Person, template_row
 from bot.store.rotation import SEED_BYTES, rotation
 from bot.store.schema import challenges, consents, enrolments, templates
 from bot.store.schema import flows as flows_table
 from bot.store.schema import people as people_table
-from bot.store.types import Enrolment, Flow, FlowKind, Retention, Right, Templates
-from bot.store.work import CLOCKS_DIFFER, Work
+from bot.store.types import Enrolment, Flow, FlowKind, Right, Templates
+from bot.store.work import Work
 
 _STORED = np.dtype("<f8")
 
@@ -30,7 +31,7 @@ class Prepared:
     Attributes:
         enrolment: as it was given.
         seed: of the rotation.
-        vectors: (k + 1, d) float64, rotated; the last is the mean.
+        vectors: (k, d) float64, rotated.
         recovery: salt and hash of the new recovery code, if there is one.
     """
 
@@ -47,7 +48,7 @@ class RotatedTemplates:
     Attributes:
         embedder: id of the embedder that made them.
         seed: of the rotation.
-        vectors: (k + 1, d) float64, rotated; the last is the mean.
+        vectors: (k, d) float64, rotated.
     """
 
     embedder: str
@@ -67,8 +68,7 @@ def prepare(enrolment: Enrolment) -> Prepared:
     if not np.isfinite(vectors).all():
         raise ValueError("templates with numbers that are not finite")
     seed = secrets.token_bytes(SEED_BYTES)
-    rows = np.vstack([vectors, vectors.mean(axis=0)])
-    rotated = rows @ rotation(seed, rows.shape[1])
+    rotated = vectors @ rotation(seed, vectors.shape[1])
     code = enrolment.recovery_code
     return Prepared(enrolment, seed, rotated, None if code is None else recovery.digest(code))
 
@@ -76,8 +76,7 @@ def prepare(enrolment: Enrolment) -> Prepared:
 def rotate_back(rotated: RotatedTemplates) -> Templates:
     """Turn the rotation back. Slow: call it in a thread."""
     vectors = rotated.vectors @ rotation(rotated.seed, rotated.vectors.shape[1]).T
-    single = vectors.astype(np.float32)
-    return Templates(rotated.embedder, single[:-1], single[-1])
+    return Templates(rotated.embedder, vectors.astype(np.float32))
 
 
 async def enroll(work: Work, flow: Flow, prepared: Prepared) -> bool:
@@ -125,7 +124,7 @@ async def enroll(work: Work, flow: Flow, prepared: Prepared) -> bool:
         embedder=enrolment.embedder,
         recovery_code=prepared.recovery is not None,
         right=enrolment.right.value,
-        templates=len(prepared.vectors) - 1,
+        templates=len(prepared.vectors),
     )
     return True
 
@@ -139,13 +138,14 @@ async def read(work: Work, telegram_id: int) -> RotatedTemplates | None:
     embedder = row["embedder"]
     query = select(templates).where(templates.c.person == person.code).order_by(templates.c.slot)
     key = person.key
-    vectors = [
-        np.frombuffer(
-            key.open(each.vector, "templates", template_row(each.slot, each.is_mean), embedder),
-            _STORED,
-        )
-        for each in (await work.connection.execute(query)).all()
-    ]
+    vectors = []
+    for each in (await work.connection.execute(query)).all():
+        place = ("templates", template_row(each.slot, each.is_mean), embedder)
+        vector = np.frombuffer(key.open(each.vector, *place), _STORED)
+        if not each.is_mean:  # versions before 0.2 kept the mean of the others, too
+            vectors.append(vector)
+    if len(vectors) != row["templates"]:
+        raise Tampered(person.code, (templates.name,))
     seed = key.open(row["seed"], "enrolments", "seed", embedder)
     return RotatedTemplates(embedder, seed, np.vstack(vectors))
 
@@ -159,38 +159,13 @@ async def note_use(work: Work, person: Person) -> None:
     )
 
 
-async def claim_telling(work: Work, row: RowMapping, lease_s: float) -> bool:
-    """Let this replica alone tell a person something, for a while; False where another one may.
-
-    Args:
-        work: a transaction that writes; the person is locked.
-        row: theirs in `enrolments`.
-        lease_s: seconds after which another replica may, unless the person was told.
-    """
-    now = work.clock()
-    lease = timedelta(seconds=lease_s)
-    if row["claimed"] is not None and now < row["claimed"] <= now + lease + CLOCKS_DIFFER:
-        return False
-    await work.connection.execute(
-        update(enrolments).where(enrolments.c.person == row["person"]).values(claimed=now + lease)
-    )
-    return True
-
-
-async def end_telling(work: Work, person: Person) -> None:
-    """The person was told: whoever has something else to tell them may."""
-    await work.connection.execute(
-        update(enrolments).where(enrolments.c.person == person.code).values(claimed=None)
-    )
-
-
-def deleted_on(row: RowMapping, retention: Retention) -> datetime:
+def deleted_on(work: Work, row: RowMapping) -> datetime:
     """When unused templates go: after their time, and not before the person's notice is over."""
-    idle: datetime = (row["last_used"] or row["since"]) + timedelta(days=retention.idle_days)
+    idle: datetime = (row["last_used"] or row["since"]) + timedelta(days=work.retention.idle_days)
     if row["noticed"] is None:
         return idle
     noticed: datetime = row["noticed"]
-    return max(idle, noticed + timedelta(days=retention.notice_days))
+    return max(idle, noticed + timedelta(days=work.retention.notice_days))
 
 
 async def row_of(work: Work, person: Person) -> RowMapping | None:
@@ -217,23 +192,22 @@ async def _may(work: Work, person: Person, right: Right, *, again: bool) -> bool
 
 async def _insert(work: Work, person: Person, prepared: Prepared, now: datetime) -> None:
     key, embedder = person.key, prepared.enrolment.embedder
-    last = len(prepared.vectors) - 1
     await work.connection.execute(
         enrolments.insert().values(
             person=person.code,
             embedder=embedder,
-            templates=last,
+            templates=len(prepared.vectors),
             seed=key.seal(prepared.seed, "enrolments", "seed", embedder),
             since=now,
         )
     )
     for slot, vector in enumerate(prepared.vectors):
-        row = template_row(slot, slot == last)
+        row = template_row(slot, is_mean=False)
         await work.connection.execute(
             templates.insert().values(
                 person=person.code,
                 slot=slot,
-                is_mean=slot == last,
+                is_mean=False,
                 vector=key.seal(vector.astype(_STORED).tobytes(), "templates", row, embedder),
             )
         )

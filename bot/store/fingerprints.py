@@ -9,14 +9,13 @@ Knows nothing about how patterns are made or where fingerprints are kept.
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.vision.fingerprint import PATTERN_BYTES, PITCH_PX, SIDE_PX
 
-FINGERPRINT_BYTES = 32
 PHOTO_DISTANCE = 0.02
 """Up to which a photo is a copy, of what `distances` gives.
 
@@ -50,6 +49,9 @@ _BLOCKS_COMPARED = 11
 
 Signs = NDArray[np.float32]
 """(n, 256) of -1 and 1."""
+Least = NDArray[np.float32]
+"""(n, 2) of each of a capture's patterns the least distance from earlier photos, and from frames of
+earlier clips; 1 where there are none."""
 
 
 def fingerprint(pattern: bytes) -> bytes:
@@ -104,29 +106,36 @@ def _by_block(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(blocks.reshape(len(values), -1), np.float32)
 
 
-def is_copy(patterns: Sequence[bytes], earlier: Sequence[Sequence[bytes]]) -> bool:
+def likeness(patterns: Sequence[bytes], earlier: Iterable[Sequence[bytes]]) -> Least:
+    """How near a capture comes to what earlier ones showed. Slow: call it in a thread.
+
+    Args:
+        patterns: of the capture's faces, one of a photo, some of a clip.
+        earlier: the fingerprints that were kept of each earlier capture, in the open: one of a
+            photo, several of a clip.
+    """
+    least = np.ones((len(patterns), 2), np.float32)
+    photos_and_clips: tuple[list[bytes], list[bytes]] = ([], [])
+    for prints in earlier:
+        photos_and_clips[len(prints) > 1].extend(prints)
+    for column, prints in enumerate(photos_and_clips):
+        if prints:
+            kept = signs(prints)
+            least[:, column] = [distances(pattern, kept).min() for pattern in patterns]
+    return least
+
+
+def is_copy(least: Least) -> bool:
     """Whether a capture shows what earlier ones showed.
 
     A photo is a copy where it is like any earlier photo, or like one of an earlier clip's frames; a
     clip, where one of its frames is like an earlier photo, or most of them are like frames of
     earlier clips, whichever those are: a film may have been cut together.
-
-    Args:
-        patterns: of the capture's faces, one of a photo, some of a clip.
-        earlier: the fingerprints that were kept of each earlier capture, in the open.
     """
-    prints_of_all = [each for prints in earlier for each in prints]
-    if not patterns or not prints_of_all:
-        return False
-    kept = signs(prints_of_all)
-    found = np.stack([distances(pattern, kept) for pattern in patterns])
-    of_clip = np.array([len(prints) > 1 for prints in earlier for _ in prints])
-    if len(patterns) == 1:
-        return bool(found.min() <= PHOTO_DISTANCE)
-    if found[:, ~of_clip].min(initial=1.0) <= PHOTO_DISTANCE:
-        return True
-    alike = found[:, of_clip].min(axis=1, initial=1.0) <= CLIP_DISTANCE
-    return bool(alike.mean() >= CLIP_SHARE)
+    if len(least) < 2:
+        return bool(least.min(initial=1.0) <= PHOTO_DISTANCE)
+    photos, clips = least.T
+    return bool(photos.min() <= PHOTO_DISTANCE or (clips <= CLIP_DISTANCE).mean() >= CLIP_SHARE)
 
 
 def _pixels(pattern: bytes) -> NDArray[np.int8]:

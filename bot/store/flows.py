@@ -23,9 +23,9 @@ LONGEST = timedelta(days=2)
 
 
 async def begin(
-    work: Work, telegram_id: int, kind: FlowKind, state: Mapping[str, Any], lifetime_s: float
+    work: Work, telegram_id: int, kind: FlowKind, state: Mapping[str, Any], *, lifetime_s: float
 ) -> Flow:
-    """See `Store.begin_flow`."""
+    """Begin a flow, in the place of any other one of the person."""
     # Who is to be forgotten is forgotten even when somebody has changed their rows.
     forgets = kind is FlowKind.FORGET
     known = await people.lock(work, work.vault.code(telegram_id)) if forgets else None
@@ -75,9 +75,20 @@ async def read(work: Work, telegram_id: int) -> Flow | None:
 
 
 async def advance(
-    work: Work, flow: Flow, state: Mapping[str, Any], lifetime_s: float | None
+    work: Work, flow: Flow, state: Mapping[str, Any], *, lifetime_s: float | None = None
 ) -> Flow | None:
-    """See `Store.advance_flow`."""
+    """Give a flow its next state.
+
+    Args:
+        work: a transaction.
+        flow: as it was read.
+        state: JSON-able.
+        lifetime_s: seconds from now to the new deadline; None keeps the old one.
+
+    Returns:
+        The flow as it is now, or None where somebody was faster, or it has ended: nothing is
+        changed then.
+    """
     person = await people.find(work, flow.telegram_id)
     if person is None or not await is_current(work, person, flow):
         return None
@@ -106,7 +117,7 @@ async def is_current(work: Work, person: Person, flow: Flow) -> bool:
 
 
 async def end(work: Work, flow: Flow) -> bool:
-    """See `Store.end_flow`."""
+    """End a flow, whatever its revision; whether it was still there."""
     person = await people.find(work, flow.telegram_id)
     if person is None:
         return False

@@ -16,7 +16,7 @@ from bot.store.work import Work
 
 
 async def until(work: Work, telegram_id: int) -> datetime | None:
-    """See `Store.held_until`."""
+    """From when on somebody who was erased may enroll again; None where they may now."""
     query = select(holds.c.until).where(holds.c.mark == _mark(work, telegram_id))
     found: datetime | None = (await work.connection.execute(query)).scalar_one_or_none()
     return None if found is None or found <= work.clock() else found

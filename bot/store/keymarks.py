@@ -69,7 +69,11 @@ async def close_older(work: Work) -> None:
 
 
 async def give_up(work: Work, key_id: str) -> None:
-    """Give up a template key that protects nobody, before it is destroyed.
+    """See that a template key may be destroyed: nobody will be protected by it any more.
+
+    Args:
+        work: a transaction.
+        key_id: not the newest one's.
 
     Raises:
         StoreError: it protects somebody.

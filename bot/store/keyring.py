@@ -6,10 +6,8 @@ protected with. Knows nothing about what they protect.
 
 import base64
 import binascii
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -17,6 +15,7 @@ from typing import Self
 from filelock import FileLock
 
 from bot.store.errors import StoreError
+from engine.files import replacing
 
 KEY_BYTES = 32
 _ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
@@ -195,15 +194,6 @@ def _parse(text: str, name: str) -> dict[str, bytes]:
 
 
 def _write(path: Path, keys: Mapping[str, bytes]) -> None:
-    lines = [f"{key_id} {base64.b64encode(key).decode()}\n" for key_id, key in keys.items()]
-    # mkstemp's files are their owner's alone.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path, mode=0o600) as file:
+        for key_id, key in keys.items():
+            file.write(f"{key_id} {base64.b64encode(key).decode()}\n".encode())

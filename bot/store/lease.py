@@ -8,7 +8,6 @@ nothing about what serving is.
 
 import math
 import secrets
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bot.store.database import Database
 from bot.store.schema import lease
 
 _ONLY = 1
@@ -89,35 +89,28 @@ class RowLease:
     """A row of PostgreSQL's.
 
     Args:
-        write: does work in a transaction; see `bot.store.database.Database.write`.
+        database: has it.
         place: where this bot runs, for people to read.
         lifetime_s: see `Lease`.
     """
 
-    def __init__(
-        self,
-        write: Callable[[Callable[[AsyncConnection], Awaitable[Any]]], Awaitable[Any]],
-        place: str,
-        lifetime_s: float,
-    ) -> None:
-        self._write = write
+    def __init__(self, database: Database, place: str, lifetime_s: float) -> None:
+        self._database = database
         self._place = place[:255]
         self._holder = secrets.token_bytes(16)
         self.lifetime_s = lifetime_s
 
     async def take(self) -> str | None:
         """See `Lease`."""
-        taken: str | None = await self._write(self._take)
-        return taken
+        return await self._database.write(self._take)
 
     async def renew(self) -> bool:
         """See `Lease`."""
-        renewed: bool = await self._write(self._renew)
-        return renewed
+        return await self._database.write(self._renew)
 
     async def release(self) -> None:
         """See `Lease`."""
-        await self._write(self._release)
+        await self._database.write(self._release)
 
     async def _take(self, connection: AsyncConnection) -> str | None:
         values = {"holder": self._holder, "place": self._place, "expires": self._expires()}

@@ -4,13 +4,11 @@ The code finds whose it is by a keyed mark. Knows nothing about how faces are co
 """
 
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
 from bot.store import attempts, audit, contacts, faces, holds, people, recovery, seals
-from bot.store.attempts import Standing
-from bot.store.people import Person, template_row
+from bot.store.people import Person
 from bot.store.rights import to_be_held_until
 from bot.store.schema import attempts as attempts_table
 from bot.store.schema import audit as audit_table
@@ -18,15 +16,12 @@ from bot.store.schema import (
     captures,
     challenges,
     consents,
-    enrolments,
-    fingerprints,
     flows,
     invitations,
     recovery_marks,
-    templates,
 )
 from bot.store.schema import contacts as contacts_table
-from bot.store.types import Attempt, Barred, Retention
+from bot.store.types import Attempt, Barred
 from bot.store.work import Work
 
 WRONG_CODES_AN_HOUR = 100
@@ -36,7 +31,7 @@ _REFUSED = "move_refused"
 
 
 async def barred(work: Work, telegram_id: int) -> Barred | None:
-    """See `Store.move_barred`."""
+    """Why nobody, or not this account, may try a code now ("delay"); None when it may."""
     newest = (
         select(audit_table.c.at)
         .where(audit_table.c.event == _REFUSED, work.lately(audit_table.c.at, _HOUR))
@@ -46,7 +41,7 @@ async def barred(work: Work, telegram_id: int) -> Barred | None:
     )
     first = (await work.connection.execute(newest)).scalar_one_or_none()
     if first is not None:
-        return Standing(locked=False, until=first + _HOUR).barred(work.clock())
+        return attempts.delay(work, first + _HOUR)
     return await attempts.recovery_barred(work, telegram_id)
 
 
@@ -102,7 +97,6 @@ async def move(
     telegram_id: int,
     used: bytes,
     new: tuple[str, bytes],
-    retention: Retention,
 ) -> bool:
     """See `Store.move`; `new` is the new code and its digest."""
     old = await people.find(work, attempt.telegram_id)
@@ -111,7 +105,7 @@ async def move(
         return False
     for each in (old, heir):
         await seals.require(work, each.code)
-    held_until = await to_be_held_until(work, old, retention)
+    held_until = await to_be_held_until(work, old)
     # The secret goes along: fingerprints are masked by it, and the audit trail names them by it.
     secret = old.key.open(old.row["secret"], "people", "secret")
     await people.change(
@@ -120,16 +114,13 @@ async def move(
         secret=heir.key.seal(secret, "people", "secret"),
         enrolments=heir.row["enrolments"] + 1,
     )
-    for table in (flows, challenges, contacts_table, invitations):
+    for table in (flows, challenges, contacts_table, invitations, captures):
         await work.connection.execute(delete(table).where(table.c.person == heir.code))
-    theirs = select(captures.c.id).where(captures.c.person == heir.code)
-    await work.connection.execute(delete(fingerprints).where(fingerprints.c.capture.in_(theirs)))
-    await work.connection.execute(delete(captures).where(captures.c.person == heir.code))
     for table in (captures, consents):
         await work.connection.execute(
             update(table).where(table.c.person == old.code).values(person=heir.code)
         )
-    await _copy_face(work, old, heir)
+    await people.reseal_face(work, old.key, heir.key)
     contact = await contacts.of(work, old)
     if contact is not None and contact.telegram_id != telegram_id:
         await people.reseal_contact(work, old.key, heir.key)
@@ -168,19 +159,3 @@ async def _owner_of(work: Work, mark: bytes) -> Person | None:
     query = select(recovery_marks.c.person).where(recovery_marks.c.mark == mark).limit(1)
     found = (await work.connection.execute(query)).scalar_one_or_none()
     return None if found is None else await people.find_by_code(work, found)
-
-
-async def _copy_face(work: Work, old: Person, heir: Person) -> None:
-    row = await faces.row_of(work, old)
-    assert row is not None
-    embedder = row["embedder"]
-    place = ("enrolments", "seed", embedder)
-    seed = heir.key.seal(old.key.open(row["seed"], *place), *place)
-    values: dict[str, Any] = {**row, "person": heir.code, "seed": seed}
-    await work.connection.execute(enrolments.insert().values(values))
-    query = select(templates).where(templates.c.person == old.code)
-    for each in (await work.connection.execute(query)).mappings().all():
-        place = ("templates", template_row(each["slot"], each["is_mean"]), embedder)
-        vector = heir.key.seal(old.key.open(each["vector"], *place), *place)
-        values = {**each, "person": heir.code, "vector": vector}
-        await work.connection.execute(templates.insert().values(values))

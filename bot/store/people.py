@@ -228,7 +228,7 @@ async def renew_key(work: Work, person: Person) -> Person:
         if sealed is not None:
             values[column] = new.seal(old.open(sealed, "people", column), "people", column)
     await change(work, person, **values)
-    await _reseal_face(work, old, new)
+    await reseal_face(work, old, new)
     await reseal_contact(work, old, new)
     query = select(flows.c.id, flows.c.kind, flows.c.state).where(flows.c.person == person.code)
     for flow_id, kind, state in (await work.connection.execute(query)).all():
@@ -321,7 +321,7 @@ async def lock(work: Work, code: bytes) -> Person | None:
 
 
 async def count_by_key(work: Work) -> dict[str, int]:
-    """How many people's data keys each template key wraps."""
+    """How many people each template key protects, by its id."""
     query = select(people.c.key_id, func.count()).group_by(people.c.key_id)
     rows = (await work.connection.execute(query)).all()
     return {row[0]: row[1] for row in rows}
@@ -400,7 +400,8 @@ async def reseal_contact(work: Work, old: DataKey, new: DataKey) -> None:
         )
 
 
-async def _reseal_face(work: Work, old: DataKey, new: DataKey) -> None:
+async def reseal_face(work: Work, old: DataKey, new: DataKey) -> None:
+    """Seal a person's templates anew, and have them stand for whom the new key is."""
     query = select(enrolments.c.embedder, enrolments.c.seed)
     query = query.where(enrolments.c.person == old.person)
     enrolment = (await work.connection.execute(query)).one_or_none()
@@ -410,13 +411,16 @@ async def _reseal_face(work: Work, old: DataKey, new: DataKey) -> None:
     place = ("enrolments", "seed", embedder)
     sealed = new.seal(old.open(seed, *place), *place)
     await work.connection.execute(
-        update(enrolments).where(enrolments.c.person == old.person).values(seed=sealed)
+        update(enrolments)
+        .where(enrolments.c.person == old.person)
+        .values(person=new.person, seed=sealed)
     )
     faces = select(templates).where(templates.c.person == old.person)
     for row in (await work.connection.execute(faces)).all():
         place = ("templates", template_row(row.slot, row.is_mean), embedder)
+        sealed = new.seal(old.open(row.vector, *place), *place)
         await work.connection.execute(
             update(templates)
             .where(templates.c.person == old.person, templates.c.slot == row.slot)
-            .values(vector=new.seal(old.open(row.vector, *place), *place))
+            .values(person=new.person, vector=sealed)
         )

@@ -10,14 +10,14 @@ from bot.store.work import Work
 
 
 async def language(work: Work, telegram_id: int) -> str | None:
-    """See `Store.language`."""
+    """The language that a person chose, if any."""
     query = select(preferences.c.language)
     query = query.where(preferences.c.person == work.vault.code(telegram_id))
     return (await work.connection.execute(query)).scalar_one_or_none()
 
 
 async def writing_language(work: Work, telegram_id: int) -> str | None:
-    """See `Store.writing_language`."""
+    """The language to write to a person in: the one that they chose, or consented in."""
     chosen = await language(work, telegram_id)
     if chosen is not None:
         return chosen
@@ -27,7 +27,7 @@ async def writing_language(work: Work, telegram_id: int) -> str | None:
 
 
 async def choose_language(work: Work, telegram_id: int, language: str) -> None:
-    """See `Store.choose_language`."""
+    """Remember the language that a person chose."""
     statement = insert_of(work.connection, preferences).values(
         person=work.vault.code(telegram_id), language=language, mark=secrets.token_bytes(32)
     )

@@ -11,8 +11,11 @@ from bot.store.types import FlowKind
 from bot.store.work import Work
 
 
-async def schedule(work: Work, telegram_id: int, delay_s: float) -> datetime:
-    """See `Store.schedule_reset`."""
+async def schedule(work: Work, telegram_id: int, *, delay_s: float) -> datetime:
+    """Note that a person may enroll anew after a delay; returns when.
+
+    One that was noted before keeps its time.
+    """
     person = await people.find_or_add(work, telegram_id)
     due: datetime | None = person.row["reset_due"]
     latest = work.clock() + timedelta(seconds=delay_s)
@@ -24,13 +27,13 @@ async def schedule(work: Work, telegram_id: int, delay_s: float) -> datetime:
 
 
 async def due(work: Work, telegram_id: int) -> datetime | None:
-    """See `Store.reset_due`."""
+    """When a person may enroll anew, if that was noted; enrolling or cancelling ends it."""
     person = await people.find(work, telegram_id)
     return None if person is None else person.row["reset_due"]
 
 
 async def cancel(work: Work, telegram_id: int) -> bool:
-    """See `Store.cancel_reset`."""
+    """Take `schedule_reset` back, and the enrolment that it opened; whether there was one."""
     person = await people.find(work, telegram_id)
     return person is not None and await end(work, person)
 

@@ -10,18 +10,18 @@ from typing import Any
 from sqlalchemy import func, select
 
 from bot.store import audit, contacts, faces, flows, holds, people
-from bot.store.attempts import failures_count_until, standing
+from bot.store.attempts import failures_count_until
 from bot.store.people import Person
 from bot.store.schema import attempts, captures, challenges, consents, preferences
-from bot.store.types import Membership, Receipt, Retention
+from bot.store.types import Membership, Receipt
 from bot.store.work import Work
 
 _RECEIPT_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 _UNTOLD = ("bucket", "reason")
 
 
-async def membership(work: Work, telegram_id: int, retention: Retention) -> Membership | None:
-    """See `Store.membership`."""
+async def membership(work: Work, telegram_id: int) -> Membership | None:
+    """How a person stands; None for who is not enrolled."""
     person = await people.find(work, telegram_id)
     row = None if person is None else await faces.row_of(work, person)
     if person is None or row is None:
@@ -31,12 +31,12 @@ async def membership(work: Work, telegram_id: int, retention: Retention) -> Memb
         last_used=row["last_used"],
         embedder=row["embedder"],
         templates=row["templates"],
-        deleted_on=faces.deleted_on(row, retention),
-        locked=(await standing(work, person)).locked,
+        deleted_on=faces.deleted_on(work, row),
+        locked=person.row["locked"] is not None,
     )
 
 
-async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str, Any]:
+async def export(work: Work, telegram_id: int) -> dict[str, Any]:
     """See `Store.export`; all but the templates.
 
     Neither scores nor reasons: whoever has the account would learn from them what comes near.
@@ -64,7 +64,7 @@ async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str
     flow = await flows.read(work, telegram_id)
     contact = await contacts.of(work, person)
     exported |= {
-        "enrolled": await _enrolled(work, telegram_id, retention),
+        "enrolled": await _enrolled(work, telegram_id),
         "consents": await _consents(work, person),
         "recovery_code": person.row["recovery"] is not None,
         "reset_due": _text(person.row["reset_due"]),
@@ -82,7 +82,7 @@ async def export(work: Work, telegram_id: int, retention: Retention) -> dict[str
     return exported
 
 
-async def forget(work: Work, telegram_id: int, retention: Retention) -> Receipt:
+async def forget(work: Work, telegram_id: int) -> Receipt:
     """See `Store.forget`."""
     code = work.vault.code(telegram_id)
     # Neither opened nor checked: who is to be forgotten is forgotten even when a key is lost, or
@@ -90,7 +90,7 @@ async def forget(work: Work, telegram_id: int, retention: Retention) -> Receipt:
     person = await people.lock(work, code)
     held_until = await holds.until(work, telegram_id)
     if person is not None and await faces.row_of(work, person) is not None:
-        held_until = await to_be_held_until(work, person, retention)
+        held_until = await to_be_held_until(work, person)
         await holds.leave(work, telegram_id, held_until)
     left = await contacts.leave(work, telegram_id)
     await contacts.drop_mark(work, telegram_id)
@@ -101,9 +101,9 @@ async def forget(work: Work, telegram_id: int, retention: Retention) -> Receipt:
     return receipt
 
 
-async def to_be_held_until(work: Work, person: Person, retention: Retention) -> datetime:
+async def to_be_held_until(work: Work, person: Person) -> datetime:
     """Not before their failures count no more: they are erased, and must not be so for free."""
-    until = work.clock() + timedelta(hours=retention.hold_hours)
+    until = work.clock() + timedelta(hours=work.retention.hold_hours)
     return max(until, await failures_count_until(work, person) or until)
 
 
@@ -123,8 +123,8 @@ def _text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-async def _enrolled(work: Work, telegram_id: int, retention: Retention) -> dict[str, Any] | None:
-    stands = await membership(work, telegram_id, retention)
+async def _enrolled(work: Work, telegram_id: int) -> dict[str, Any] | None:
+    stands = await membership(work, telegram_id)
     if stands is None:
         return None
     return {

@@ -2,8 +2,10 @@
 
 Templates of one person from two enrolments, or of two services, cannot be told to be of one person
 without the seeds, and a new seed renews them (ISO/IEC 24745's unlinkability and renewability). It
-is not irreversible: who has the seed turns it back. A layer under the encryption, not instead of
-it. Knows nothing about people or where seeds are kept.
+is not irreversible: who has the seed turns it back. It protects from nobody from whom the vault
+does not: seeds are sealed under the same data key as the templates. It stays because what is stored
+is rotated: to read it takes this module all the same, and to turn all of it back in place would
+take every person's key at once. Knows nothing about people or where seeds are kept.
 """
 
 import hashlib

@@ -108,13 +108,13 @@ enrolments = Table(
     metadata,
     _person(primary_key=True),
     Column("embedder", String(255), nullable=False),
-    Column("templates", Integer, nullable=False, doc="how many, the mean not counted"),
+    Column("templates", Integer, nullable=False, doc="how many; not counted: a mean of theirs"),
     Column("seed", LargeBinary, nullable=False, doc="sealed: of the templates' rotation"),
     Column("since", Instant, nullable=False),
     Column("last_used", Instant, doc="of the last passed verification"),
     Column("noticed", Instant, doc="when the person was told that the templates will go"),
     Column("announced", Instant, doc="of which takeover's date the person was told"),
-    Column("claimed", Instant, doc="until when one replica alone may tell the person something"),
+    Column("claimed", Instant, doc="until when whoever has taken an alarm on may tell the person"),
 )
 
 takeover = Table(
@@ -132,7 +132,7 @@ templates = Table(
     metadata,
     _person(primary_key=True),
     Column("slot", Integer, primary_key=True, autoincrement=False),
-    Column("is_mean", Boolean, nullable=False, doc="of the others"),
+    Column("is_mean", Boolean, nullable=False, doc="of the others; only of versions before 0.2"),
     Column("vector", LargeBinary, nullable=False, doc="sealed: rotated, d little-endian float64"),
 )
 

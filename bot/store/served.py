@@ -19,7 +19,12 @@ async def read(work: Work) -> tuple[int, ...]:
 
 
 async def of_bot(work: Work, bot_id: int) -> tuple[int, ...]:
-    """See `Store.served_updates`."""
+    """The update numbers served last, oldest first; those of another bot are forgotten.
+
+    Args:
+        work: a transaction.
+        bot_id: Telegram's number of this bot.
+    """
     if not await keymarks.is_bot(work, bot_id):
         logger.warning(
             "this database was another bot's: that one's update numbers are forgotten, and its "

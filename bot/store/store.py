@@ -8,7 +8,8 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from bot.store import (
     flows,
     holds,
     keymarks,
+    moves,
     people,
     preferences,
     recovery,
@@ -33,26 +35,28 @@ from bot.store import (
     takeovers,
     tidying,
     tombstones,
+    verifications,
 )
-from bot.store.accounts import Accounts
 from bot.store.database import CLOSE_S, LONG_S, Database, make_private_file
+from bot.store.faces import RotatedTemplates
+from bot.store.fingerprints import likeness
 from bot.store.lease import FileLease, Lease, RowLease
 from bot.store.migrate import migrate
+from bot.store.transactions import Transactions, reads, writes
 from bot.store.types import (
-    Alarm,
     Attempt,
     Barred,
+    Clip,
+    Conversation,
     Ended,
     Enrolment,
     Flow,
-    FlowKind,
-    Level,
-    Membership,
+    Known,
     Receipt,
     Retention,
-    Takeover,
     Templates,
     Tidied,
+    Unusable,
 )
 from bot.store.vault import Vault
 from bot.store.work import Work
@@ -70,7 +74,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Store(Accounts):
+class Store(Transactions):
     """The database; use it as an async context manager.
 
     Args:
@@ -140,26 +144,6 @@ class Store(Accounts):
     async def __aexit__(self, *_: object) -> None:
         await self._database.close()
 
-    async def language(self, telegram_id: int) -> str | None:
-        """The language that a person chose, if any."""
-        return await self._read(preferences.language, telegram_id)
-
-    async def choose_language(self, telegram_id: int, language: str) -> None:
-        """Remember the language that a person chose."""
-        await self._write(preferences.choose_language, telegram_id, language)
-
-    async def writing_language(self, telegram_id: int) -> str | None:
-        """The language to write to a person in: the one that they chose, or consented in."""
-        return await self._read(preferences.writing_language, telegram_id)
-
-    async def served_updates(self, bot_id: int) -> tuple[int, ...]:
-        """The update numbers served last, oldest first; those of another bot are forgotten.
-
-        Args:
-            bot_id: Telegram's number of this bot.
-        """
-        return await self._write(served.of_bot, bot_id)
-
     async def mark_served(self, update_id: int) -> None:
         """Remember that an update was served; the oldest are forgotten now and then."""
         kept = self._updates_kept if self._until_prune == 0 else None
@@ -175,49 +159,39 @@ class Store(Accounts):
         """
         if self._database.path is not None:
             return FileLease(self._database.path)
-        return RowLease(self._database.write, place, lifetime_s)
+        return RowLease(self._database, place, lifetime_s)
+
+    # Languages and updates
+
+    language = reads(preferences.language)
+    choose_language = writes(preferences.choose_language)
+    writing_language = reads(preferences.writing_language)
+    served_updates = writes(served.of_bot)
 
     # A person's conversation
 
-    async def begin_flow(
-        self, telegram_id: int, kind: FlowKind, state: Mapping[str, Any], *, lifetime_s: float
-    ) -> Flow:
-        """Begin a flow, in the place of any other one of the person."""
-        return await self._write(flows.begin, telegram_id, kind, state, lifetime_s)
+    begin_flow = writes(flows.begin)
+    advance_flow = writes(flows.advance)
+    end_flow = writes(flows.end)
 
     async def flow(self, telegram_id: int) -> Flow | None:
         """The person's flow; None when there is none or its deadline is past."""
-        flow = await self._read(flows.read, telegram_id)
+        return await self._live(await self._read(flows.read, telegram_id))
+
+    async def conversation(self, telegram_id: int) -> Conversation:
+        """The person's flow, as `flow` has it, and what a clip for it is compared with."""
+        found = await self._read(verifications.read, telegram_id)
+        return replace(found, flow=await self._live(found.flow))
+
+    async def _live(self, flow: Flow | None) -> Flow | None:
         if flow is None or flow.deadline > self._clock():
             return flow
-        await self._write(flows.end_expired, telegram_id)
+        await self._write(flows.end_expired, flow.telegram_id)
         return None
-
-    async def advance_flow(
-        self, flow: Flow, state: Mapping[str, Any], *, lifetime_s: float | None = None
-    ) -> Flow | None:
-        """Give a flow its next state.
-
-        Args:
-            flow: as it was read.
-            state: JSON-able.
-            lifetime_s: seconds from now to the new deadline; None keeps the old one.
-
-        Returns:
-            The flow as it is now, or None where somebody was faster, or it has ended: nothing is
-            changed then.
-        """
-        return await self._write(flows.advance, flow, state, lifetime_s)
-
-    async def end_flow(self, flow: Flow) -> bool:
-        """End a flow, whatever its revision; whether it was still there."""
-        return await self._write(flows.end, flow)
 
     # A person's face
 
-    async def membership(self, telegram_id: int) -> Membership | None:
-        """How a person stands; None for who is not enrolled."""
-        return await self._read(rights.membership, telegram_id, self._retention)
+    membership = reads(rights.membership)
 
     async def enroll(self, flow: Flow, enrolment: Enrolment) -> bool:
         """Store a person's templates and consent, and end the flow.
@@ -242,7 +216,11 @@ class Store(Accounts):
 
     async def templates(self, telegram_id: int) -> Templates | None:
         """A person's templates; None for who is not enrolled."""
-        rotated = await self._read(faces.read, telegram_id)
+        return await self.unrotated(await self._read(faces.read, telegram_id))
+
+    @staticmethod
+    async def unrotated(rotated: RotatedTemplates | None) -> Templates | None:
+        """Templates as they are compared."""
         return None if rotated is None else await asyncio.to_thread(faces.rotate_back, rotated)
 
     async def claim_capture(
@@ -258,135 +236,54 @@ class Store(Accounts):
             telegram_id: who sent it.
             file_unique_id: Telegram's name for the file.
             content: its bytes.
-            patterns: see `add_fingerprints`.
+            patterns: of the face (`engine.types`), where they are known: one of a photo; of a clip,
+                those of some frames. Their fingerprints are kept.
 
         Returns:
             False where the same file or the same bytes came before, from anybody, or nearly the
             same shot from this person.
         """
         digest = await asyncio.to_thread(lambda: hashlib.sha256(content).digest())
+        # Compared before anything is written, because nobody else can write meanwhile.
+        known = await self._read(captures.read, telegram_id) if patterns else {}
+        least = await asyncio.to_thread(likeness, patterns, known.values())
         return await self._write(
-            captures.claim, telegram_id, file_unique_id, digest, tuple(patterns)
-        )
-
-    async def add_fingerprints(
-        self, telegram_id: int, file_unique_id: str, patterns: Sequence[bytes]
-    ) -> bool:
-        """Remember what a claimed photo or clip looks like, unless one like it came before.
-
-        Args:
-            telegram_id: who sent it.
-            file_unique_id: as it was claimed.
-            patterns: of the face (`engine.types`): one of a photo; of a clip, those of some
-                frames. Their fingerprints are kept.
-
-        Returns:
-            False where nearly the same shot came before from this person, or the capture was
-            never claimed.
-        """
-        return await self._write(
-            captures.add_fingerprints, telegram_id, file_unique_id, tuple(patterns)
+            captures.claim, telegram_id, file_unique_id, digest, patterns, known, least
         )
 
     # Attempts
 
-    async def new_challenge(
-        self, telegram_id: int, level: Level, steps: str, *, lifetime_s: float
-    ) -> bytes:
-        """Draw a challenge; older open ones of the person are spent.
+    new_challenge = writes(attempts.new_challenge)
+    excuse_challenge = writes(attempts.excuse)
+    barred = reads(attempts.barred)
+    begin_attempt = writes(attempts.begin)
 
-        One by video that was let lapse counts as a failed attempt, or somebody could draw until a
-        challenge fits a clip that they have; see `bot.store.limits`.
-
-        Args:
-            telegram_id: who is to meet it.
-            level: "photo" or "video".
-            steps: what is to be done, to be had back with the attempt.
-            lifetime_s: seconds until it expires.
-
-        Returns:
-            Its nonce, 16 random bytes, of which only a hash is kept.
-        """
-        return await self._write(attempts.new_challenge, telegram_id, level, steps, lifetime_s)
-
-    async def excuse_challenge(self, telegram_id: int, nonce: bytes) -> None:
-        """Something of ours kept an answer that came from being judged.
-
-        Let lapse, the challenge counts as a draw, and not as a failure; see `bot.store.limits`.
-        """
-        await self._write(attempts.excuse, telegram_id, nonce)
-
-    async def barred(self, telegram_id: int, *, drawing: bool = False) -> Barred | None:
-        """Why a person may not try now ("delay" or "locked"); None when they may.
+    async def begin_by_clip(
+        self, flow: Flow, nonce: bytes, clip: Clip, known: Known
+    ) -> tuple[Attempt, RotatedTemplates | None] | Barred | Unusable:
+        """Remember a clip, unless it came before, and begin the attempt that it is for.
 
         Args:
-            telegram_id: whom it is about.
-            drawing: whether a challenge by video is to be drawn, which may be too early ("draws").
-        """
-        return await self._read(attempts.barred, telegram_id, drawing)
-
-    async def claim_alarm(self, telegram_id: int, *, lease_s: float) -> Alarm | None:
-        """Take it on to tell a person of attempts that they may not have made: as `claim_notice`.
-
-        Returns:
-            What is to be told; None where there is nothing, or another replica has taken it on.
-        """
-        return await self._write(attempts.claim_alarm, telegram_id, lease_s)
-
-    async def mark_alarmed(self, telegram_id: int, alarm: Alarm) -> None:
-        """Note that a person was told, or cannot be told, of an alarm."""
-        await self._write(attempts.mark_alarmed, telegram_id, alarm)
-
-    async def begin_attempt(
-        self, flow: Flow, level: Level, nonce: bytes, *, subject: int | None = None
-    ) -> Attempt | Barred:
-        """Spend a challenge and commit an attempt, which counts as failed until it is finished.
-
-        The flow ends. Where the answer is a `Barred`, nothing is changed.
-
-        Args:
-            flow: as it was read.
-            level: of the challenge.
+            flow: as it was read, of the kind VERIFY.
             nonce: of the challenge.
-            subject: whose face it is to be; None is whose flow it is.
-        """
-        return await self._write(attempts.begin, flow, level, nonce, subject)
-
-    async def finish_attempt(
-        self, attempt: Attempt, *, passed: bool, reason: str, version: str, bucket: int
-    ) -> bool:
-        """Write down how an attempt ended; nobody is to be told that they passed before it.
-
-        One by video that succeeded ends the wait after which the face might be replaced.
-
-        Args:
-            attempt: begun, and neither finished nor voided.
-            passed: whether it succeeded.
-            reason: a code, such as "match".
-            version: of the calibration that decided.
-            bucket: coarse, 0 to 9; never the score.
+            clip: what came. Where the templates are of another embedder, the challenge is excused,
+                and the flow ends.
+            known: see `Conversation`.
 
         Returns:
-            Whether a wait was ended.
-
-        Raises:
-            StoreError: the attempt is not open any more, or its person was erased or enrolled anew
-                in the meantime: it did not succeed then.
+            The attempt, and the templates to compare with, for `unrotated`; else why there is none.
+            What was barred was remembered all the same.
         """
-        return await self._write(attempts.finish, attempt, passed, reason, version, bucket)
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(clip.content).digest())
+        least = await asyncio.to_thread(likeness, clip.patterns, known.values())
+        return await self._write(verifications.begin, flow, nonce, clip, digest, known, least)
 
-    async def void_attempt(self, attempt: Attempt, reason: str) -> None:
-        """Something of ours broke: the attempt is no failure. Its challenge stays spent, a draw.
-
-        Args:
-            attempt: begun; where it is not open any more nothing happens.
-            reason: a code.
-        """
-        await self._write(attempts.void, attempt, reason)
-
-    async def recovery_barred(self, telegram_id: int) -> Barred | None:
-        """Why a person may not try a recovery code now ("delay"); None when they may."""
-        return await self._read(attempts.recovery_barred, telegram_id)
+    finish_attempt = writes(attempts.finish)
+    void_attempt = writes(attempts.void)
+    claim_alarm = writes(attempts.claim_alarm)
+    mark_alarmed = writes(attempts.mark_alarmed)
+    recovery_barred = reads(attempts.recovery_barred)
+    unlock = writes(attempts.unlock)
 
     async def check_recovery_code(self, telegram_id: int, code: str) -> bool:
         """Whether a code is a person's; it is used up by the face that is stored by its right.
@@ -411,26 +308,85 @@ class Store(Accounts):
             attempts.finish_recovery, telegram_id, attempt_id, digest, right, code
         )
 
-    async def unlock(self, telegram_id: int) -> bool:
-        """Lift a person's lock, delays and hold, on an operator's word; whether there were any."""
-        return await self._write(attempts.unlock, telegram_id)
+    # Another face without being verified, after a delay
 
-    async def schedule_reset(self, telegram_id: int, *, delay_s: float) -> datetime:
-        """Note that a person may enroll anew after a delay; returns when.
+    schedule_reset = writes(resets.schedule)
+    reset_due = reads(resets.due)
+    cancel_reset = writes(resets.cancel)
 
-        One that was noted before keeps its time.
+    # The other account that is told of a login
+
+    contact = reads(contacts.read)
+    invite_contact = writes(contacts.invite)
+    open_invitation = writes(contacts.open_link)
+    answer_invitation = writes(contacts.answer)
+    end_contact = writes(contacts.end)
+    end_contact_later = writes(contacts.end_later)
+    keep_contact = writes(contacts.keep)
+    stop_for_contact = writes(contacts.stop)
+    told_of = reads(contacts.count)
+    leave_contact = writes(contacts.leave)
+
+    # Another account that takes a login over
+
+    move_barred = reads(moves.barred)
+
+    async def check_move_code(self, telegram_id: int, code: str) -> tuple[int, bytes] | None:
+        """Whose recovery code this is, and its mark; it stays good until `move`.
+
+        Failures are counted for who tries, and for all together; no answer takes longer than
+        another one.
+
+        Args:
+            telegram_id: who tries.
+            code: as it was typed.
+
+        Returns:
+            Their Telegram id and the mark; None where it is nobody's, or nobody may try now.
         """
-        return await self._write(resets.schedule, telegram_id, delay_s)
+        if not recovery.is_recovery_code(code):
+            return None
+        begun = await self._write(moves.begin, telegram_id, code)
+        if begun is None:
+            return None
+        attempt_id, digest = begun
+        right = await asyncio.to_thread(recovery.matches, code, digest)
+        return await self._write(
+            moves.finish_code, telegram_id, attempt_id, code, digest if right else None
+        )
 
-    async def reset_due(self, telegram_id: int) -> datetime | None:
-        """When a person may enroll anew, if that was noted; enrolling or cancelling ends it."""
-        return await self._read(resets.due, telegram_id)
+    async def move(self, attempt: Attempt, telegram_id: int, *, used: bytes, code: str) -> bool:
+        """Move an enrolment to another account, with its captures, consents and contact.
 
-    async def cancel_reset(self, telegram_id: int) -> bool:
-        """Take `schedule_reset` back, and the enrolment that it opened; whether there was one."""
-        return await self._write(resets.cancel, telegram_id)
+        The account that had it is erased, and held as after `forget`. All of it or nothing.
+
+        Args:
+            attempt: one by video that passed, of the enrolment that is moved.
+            telegram_id: of the account that takes it over.
+            used: the mark of the recovery code that was shown, which is used up.
+            code: the new one.
+
+        Returns:
+            Whether it happened: False where the attempt or the code are of no use any more, or the
+            other account is enrolled or held.
+        """
+        digest = await asyncio.to_thread(recovery.digest, code)
+        moved = await self._write(moves.move, attempt, telegram_id, used, (code, digest))
+        if moved:
+            await self._wipe_people()
+        return moved
 
     # A person's rights, and the operator's duties
+
+    held_until = reads(holds.until)
+    confirm_clock = writes(tidying.confirm_clock)
+    mark_noticed = writes(tidying.mark_noticed)
+    enrolled = reads(takeovers.enrolled)
+    plan_takeover = writes(takeovers.plan)
+    withdraw_takeover = writes(takeovers.withdraw)
+    mark_announced = writes(takeovers.mark_announced)
+    give_up_key = writes(keymarks.give_up)
+    keys_in_use = reads(people.count_by_key)
 
     async def export(self, telegram_id: int, *, vectors: bool = False) -> dict[str, Any]:
         """All that is kept about a person, JSON-able.
@@ -440,13 +396,12 @@ class Store(Accounts):
             vectors: whether their templates are in it, in the open: a face can be rebuilt from
                 them, so that they are never to be sent into a chat.
         """
-        exported = await self._read(rights.export, telegram_id, self._retention)
+        exported = await self._read(rights.export, telegram_id)
         if vectors:
             found = await self.templates(telegram_id)
             exported["templates"] = found and {
                 "embedder": found.embedder,
                 "vectors": found.vectors.tolist(),
-                "mean": found.mean.tolist(),
             }
         await self._write(rights.note_export, telegram_id)
         return exported
@@ -457,32 +412,34 @@ class Store(Accounts):
         Whoever had a face stored may not enroll again for a while: see `held_until`. A restored
         backup does not bring them back: see `bot.store.tombstones`.
         """
-        receipt = await self._write(rights.forget, telegram_id, self._retention)
+        receipt = await self._write(rights.forget, telegram_id)
         await self._wipe_people()
         return receipt
 
-    async def held_until(self, telegram_id: int) -> datetime | None:
-        """From when on somebody who was erased may enroll again; None where they may now."""
-        return await self._read(holds.until, telegram_id)
+    async def erasing_waits(self) -> datetime | None:
+        """Until when nothing should be erased, because the clock may be wrong; None: it is right.
+
+        To be asked hourly; see `tidying.clock_doubted_until`.
+        """
+        return await self._write_many(tidying.clock_doubted_until)
 
     async def tidy(self) -> Tidied:
         """Delete what has been kept long enough; to be called now and then, by any replica."""
         # One transaction each: together they would hold what others wait for.
-        kept = self._retention
         for code in await self._read(attempts.with_lapsed):
             await self._write(attempts.spend_lapsed, code)
         old = Counter[str]()
-        for code in await self._read(tidying.with_old, kept):
-            old += await self._write(tidying.drop_old, code, kept)
+        for code in await self._read(tidying.with_old):
+            old += await self._write(tidying.drop_old, code)
         counts = {
             **{name: old[name] for name in ("flows", "challenges", "captures", "attempts")},
-            "audit": await self._write_many(tidying.old_audit, kept),
+            "audit": await self._write_many(tidying.old_audit),
             "holds": await self._write_many(holds.drop_old),
             "contacts": await self._write_many(contacts.drop_old),
         }
-        leaving, notices = await self._read(tidying.idle, kept)
+        leaving, notices = await self._read(tidying.idle)
         announcements = await self._read(takeovers.notices)
-        left = [await self._write(tidying.leave, code, kept) for code in leaving]
+        left = [await self._write(tidying.leave, code) for code in leaving]
         unused = await self._read(people.unused)
         dropped = [await self._write(people.drop_if_unused, code) for code in unused]
         counts |= {"enrolments": sum(left), "people": sum(dropped)}
@@ -490,65 +447,6 @@ class Store(Accounts):
         await self._database.wipe(*people.ERASED if any(counts.values()) else ())
         alarms = await self._read(attempts.alarms)
         return Tidied(counts, tuple(notices), tuple(announcements), tuple(alarms))
-
-    async def erasing_waits(self) -> datetime | None:
-        """Until when nothing should be erased, because the clock may be wrong; to be asked hourly.
-
-        That is where the database has been in use, and not within the week before the last three
-        days: either nobody ran the bot, or the clock has leapt. None: the clock is believed, and
-        moments of the past that are later than it says are set to now.
-        """
-        return await self._write_many(tidying.clock_doubted_until, self._retention)
-
-    async def confirm_clock(self) -> None:
-        """Believe the clock for three days, on an operator's word."""
-        await self._write(tidying.confirm_clock)
-
-    async def claim_notice(self, telegram_id: int, *, lease_s: float) -> bool:
-        """Take it on to tell a person that their templates will go, before anybody else does.
-
-        Args:
-            telegram_id: who is to be told.
-            lease_s: seconds after which another replica may, unless `mark_noticed` came.
-
-        Returns:
-            False where another replica has taken it on or has told them, or there is no need.
-        """
-        return await self._write(tidying.claim_notice, telegram_id, self._retention, lease_s)
-
-    async def mark_noticed(self, telegram_id: int) -> None:
-        """Note that a person was told, or cannot be told, that their templates will go."""
-        await self._write(tidying.mark_noticed, telegram_id, self._retention)
-
-    async def enrolled(self) -> dict[str, int]:
-        """How many people are enrolled with each embedder, by its id."""
-        return await self._read(takeovers.enrolled)
-
-    async def plan_takeover(self, embedder: str, replaces: str, *, notice_days: float) -> Takeover:
-        """When an embedder takes over from another one: noted once, for every replica.
-
-        It takes over at once where nobody is enrolled with the other one, or fewer people than are
-        with this one already.
-
-        Args:
-            embedder: id of the one that takes over.
-            replaces: id of the other one.
-            notice_days: how long people who are enrolled with the other one are told before; 0 ends
-                a wait that was noted, too.
-        """
-        return await self._write(takeovers.plan, embedder, replaces, notice_days)
-
-    async def withdraw_takeover(self) -> bool:
-        """Take `plan_takeover` back; whether there was one."""
-        return await self._write(takeovers.withdraw)
-
-    async def claim_announcement(self, telegram_id: int, due: datetime, *, lease_s: float) -> bool:
-        """Take it on to tell a person of a takeover's date: as `claim_notice`."""
-        return await self._write(takeovers.claim_announcement, telegram_id, due, lease_s)
-
-    async def mark_announced(self, telegram_id: int, due: datetime) -> None:
-        """Note that a person was told, or cannot be told, of a takeover's date."""
-        await self._write(takeovers.mark_announced, telegram_id, due)
 
     async def check_audit(self) -> int | None:
         """Number of the audit trail's first entry that was tampered with; None: all is well."""
@@ -585,21 +483,6 @@ class Store(Accounts):
         await self._database.wipe(*people.ERASED)
         return done
 
-    async def give_up_key(self, key_id: str) -> None:
-        """See that a template key may be destroyed: nobody will be protected by it any more.
-
-        Args:
-            key_id: not the newest one's.
-
-        Raises:
-            StoreError: it protects somebody.
-        """
-        await self._write(keymarks.give_up, key_id)
-
-    async def keys_in_use(self) -> dict[str, int]:
-        """How many people each template key protects, by its id."""
-        return await self._read(people.count_by_key)
-
     async def _start(self, work: Work) -> None:
         """Bring the tables up to date, know the keys again, and end what must not go on."""
         await migrate(work.connection)
@@ -611,7 +494,7 @@ class Store(Accounts):
         if sealed not in marks | await tombstones.read(work):
             await seals.seal_unsealed(work)
         marks |= {sealed}
-        self.ended = await restoring.end(work, marks, self._retention, restored=self._restored)
+        self.ended = await restoring.end(work, marks, restored=self._restored)
 
     async def _wipe_people(self) -> None:
         """After somebody was erased."""

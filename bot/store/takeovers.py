@@ -23,14 +23,25 @@ _PLANNED = "takeover_planned"
 
 
 async def enrolled(work: Work) -> dict[str, int]:
-    """See `Store.enrolled`."""
+    """How many people are enrolled with each embedder, by its id."""
     query = select(enrolments.c.embedder, func.count()).group_by(enrolments.c.embedder)
     rows = (await work.connection.execute(query)).all()
     return {row[0]: row[1] for row in rows}
 
 
-async def plan(work: Work, embedder: str, replaces: str, notice_days: float) -> Takeover:
-    """See `Store.plan_takeover`."""
+async def plan(work: Work, embedder: str, replaces: str, *, notice_days: float) -> Takeover:
+    """When an embedder takes over from another one: noted once, for every replica.
+
+    It takes over at once where nobody is enrolled with the other one, or fewer people than are
+    with this one already.
+
+    Args:
+        work: a transaction.
+        embedder: id of the one that takes over.
+        replaces: id of the other one.
+        notice_days: how long people who are enrolled with the other one are told before; 0 ends
+            a wait that was noted, too.
+    """
     counts = await enrolled(work)
     affected = counts.get(replaces, 0)
     now = work.clock()
@@ -74,7 +85,7 @@ async def _is_yet_to_come(work: Work, now: datetime) -> bool:
 
 
 async def withdraw(work: Work) -> bool:
-    """See `Store.withdraw_takeover`."""
+    """Take `plan_takeover` back; whether there was one."""
     if (await work.connection.execute(delete(takeover))).rowcount == 0:
         return False
     await audit.append(work, "takeover_withdrawn")
@@ -99,23 +110,12 @@ async def notices(work: Work) -> Sequence[tuple[int, datetime]]:
     return found
 
 
-async def claim_announcement(work: Work, telegram_id: int, due: datetime, lease_s: float) -> bool:
-    """See `Store.claim_announcement`."""
-    person = await people.find(work, telegram_id)
-    row = None if person is None else await faces.row_of(work, person)
-    if row is None or row["announced"] == due:
-        return False
-    return await faces.claim_telling(work, row, lease_s)
-
-
 async def mark_announced(work: Work, telegram_id: int, due: datetime) -> None:
-    """See `Store.mark_announced`."""
+    """Note that a person was told, or cannot be told, of a takeover's date."""
     person = await people.find(work, telegram_id)
     if person is None or await faces.row_of(work, person) is None:
         return
     await work.connection.execute(
-        update(enrolments)
-        .where(enrolments.c.person == person.code)
-        .values(announced=due, claimed=None)
+        update(enrolments).where(enrolments.c.person == person.code).values(announced=due)
     )
     await audit.append(work, "takeover_announced", person, due=due.isoformat())

@@ -23,13 +23,11 @@ from bot.store.schema import (
     consents,
     contacts,
     enrolments,
-    fingerprints,
     flows,
     invitations,
 )
 from bot.store.schema import audit as audit_table
 from bot.store.schema import people as people_table
-from bot.store.types import Retention
 from bot.store.work import CLOCKS_DIFFER, Work
 
 ATTEMPTS_COUNT = LIMITS.draw_window + LOCK_WINDOW
@@ -57,8 +55,12 @@ _PAST = (
 """Moments that are never to come."""
 
 
-async def clock_doubted_until(work: Work, retention: Retention) -> datetime | None:
-    """See `Store.erasing_waits`.
+async def clock_doubted_until(work: Work) -> datetime | None:
+    """Until when nothing should be erased, because the clock may be wrong; to be asked hourly.
+
+    That is where the database has been in use, and not within the week before the last three
+    days: either nobody ran the bot, or the clock has leapt. None: the clock is believed, and
+    moments of the past that are later than it says are set to now.
 
     The audit trail is what tells: it has an entry a day, and cannot be written into by others. The
     clock is believed where there is an entry from three to ten days ago, or no other that is older
@@ -75,7 +77,7 @@ async def clock_doubted_until(work: Work, retention: Retention) -> datetime | No
     confirmed = await _any(work, of_late, audit_table.c.event == _CONFIRMED)
     if believed or confirmed or not await _any(work, ~by_now | (at <= before)):
         await _forget_what_is_to_come(work, now)
-        await holds.shorten(work, max(timedelta(hours=retention.hold_hours), LOCK_WINDOW))
+        await holds.shorten(work, max(timedelta(hours=work.retention.hold_hours), LOCK_WINDOW))
         return None
     first: datetime | None = (
         await work.connection.execute(select(func.min(at)).where(of_late))
@@ -85,7 +87,7 @@ async def clock_doubted_until(work: Work, retention: Retention) -> datetime | No
 
 
 async def confirm_clock(work: Work) -> None:
-    """See `Store.confirm_clock`."""
+    """Believe the clock for three days, on an operator's word."""
     await audit.append(work, _CONFIRMED)
 
 
@@ -114,35 +116,33 @@ async def _forget_what_is_to_come(work: Work, now: datetime) -> None:
     await _delete(work, challenges, challenges.c.drawn > latest)
 
 
-async def with_old(work: Work, retention: Retention) -> Sequence[bytes]:
+async def with_old(work: Work) -> Sequence[bytes]:
     """Codes of people of whom something was kept long enough."""
-    each = [select(table.c.person).where(old) for table, old in _old(work, retention).items()]
+    each = [select(table.c.person).where(old) for table, old in _old(work).items()]
     return sorted((await work.connection.execute(union(*each))).scalars().all())
 
 
-async def drop_old(work: Work, code: bytes, retention: Retention) -> Counter[str]:
+async def drop_old(work: Work, code: bytes) -> Counter[str]:
     """Delete what was kept long enough of a person; returns how many rows of which table."""
     counts = Counter[str]()
     if await people.lock(work, code) is None:
         return counts
-    for table, old in _old(work, retention).items():
+    for table, old in _old(work).items():
         if table is captures:
             await _see(work, code)
-            theirs = select(captures.c.id).where(captures.c.person == code, old)
-            await _delete(work, fingerprints, fingerprints.c.capture.in_(theirs))
         counts[table.name] += await _delete(work, table, old & (table.c.person == code))
     return counts
 
 
-def _old(work: Work, retention: Retention) -> dict[Table, ColumnElement[bool]]:
+def _old(work: Work) -> dict[Table, ColumnElement[bool]]:
     """Which rows of a person were kept long enough, by table."""
     now = work.clock()
-    attempts_age = max(timedelta(days=retention.audit_days), ATTEMPTS_COUNT)
+    attempts_age = max(timedelta(days=work.retention.audit_days), ATTEMPTS_COUNT)
     return {
         flows: (flows.c.deadline <= now) | (flows.c.deadline > now + LONGEST),
-        challenges: challenges.c.drawn <= now - timedelta(hours=retention.challenges_hours),
+        challenges: challenges.c.drawn <= now - timedelta(hours=work.retention.challenges_hours),
         # While there is a face, nothing that was sent for it may be sent again.
-        captures: (captures.c.seen <= now - timedelta(days=retention.captures_days))
+        captures: (captures.c.seen <= now - timedelta(days=work.retention.captures_days))
         & captures.c.person.not_in(select(enrolments.c.person)),
         attempts: attempts.c.begun <= now - attempts_age,
     }
@@ -155,21 +155,21 @@ async def _see(work: Work, code: bytes) -> None:
             await seals.require(work, code)
 
 
-async def old_audit(work: Work, retention: Retention) -> int:
+async def old_audit(work: Work) -> int:
     """Prune the audit trail; returns how many entries went."""
-    return await audit.prune(work, work.clock() - timedelta(days=retention.audit_days))
+    return await audit.prune(work, work.clock() - timedelta(days=work.retention.audit_days))
 
 
-async def idle(work: Work, retention: Retention) -> tuple[list[bytes], list[tuple[int, datetime]]]:
+async def idle(work: Work) -> tuple[list[bytes], list[tuple[int, datetime]]]:
     """Codes of people whose templates are to go, and (Telegram id, when) of those to be told."""
     now = work.clock()
-    notice = timedelta(days=retention.notice_days)
+    notice = timedelta(days=work.retention.notice_days)
     leaving, notices = [], []
     used = func.coalesce(enrolments.c.last_used, enrolments.c.since)
-    idle_since = now - timedelta(days=retention.idle_days) + notice
+    idle_since = now - timedelta(days=work.retention.idle_days) + notice
     query = select(enrolments).where(used <= idle_since)
     for row in (await work.connection.execute(query)).mappings().all():
-        when = faces.deleted_on(row, retention)
+        when = faces.deleted_on(work, row)
         if row["noticed"] is not None:
             if when <= now:
                 leaving.append(bytes(row["person"]))
@@ -180,50 +180,39 @@ async def idle(work: Work, retention: Retention) -> tuple[list[bytes], list[tupl
     return leaving, notices
 
 
-async def leave(work: Work, code: bytes, retention: Retention) -> bool:
+async def leave(work: Work, code: bytes) -> bool:
     """Erase a person whose templates were idle for too long, if they still are."""
     person = await people.lock(work, code)
     row = None if person is None else await faces.row_of(work, person)
     if person is None or row is None or row["noticed"] is None:
         return False
-    if faces.deleted_on(row, retention) > work.clock():
+    if faces.deleted_on(work, row) > work.clock():
         return False
     if not person.broken:
         # As with /forget: whoever waited for this with somebody's account waits a little longer.
-        until = await to_be_held_until(work, person, retention)
+        until = await to_be_held_until(work, person)
         await holds.leave(work, person.telegram_id, until)
     await people.erase(work, code)
     await audit.append(work, "left_idle")
     return True
 
 
-async def claim_notice(work: Work, telegram_id: int, retention: Retention, lease_s: float) -> bool:
-    """See `Store.claim_notice`."""
+async def mark_noticed(work: Work, telegram_id: int) -> None:
+    """Note that a person was told, or cannot be told, that their templates will go."""
     person = await people.find(work, telegram_id)
     row = None if person is None else await faces.row_of(work, person)
-    if row is None or not _is_to_be_noticed(work, row, retention):
-        return False
-    return await faces.claim_telling(work, row, lease_s)
-
-
-async def mark_noticed(work: Work, telegram_id: int, retention: Retention) -> None:
-    """See `Store.mark_noticed`."""
-    person = await people.find(work, telegram_id)
-    row = None if person is None else await faces.row_of(work, person)
-    if person is None or row is None or not _is_to_be_noticed(work, row, retention):
+    if person is None or row is None or not _is_to_be_noticed(work, row):
         return
     await work.connection.execute(
-        update(enrolments)
-        .where(enrolments.c.person == person.code)
-        .values(noticed=work.clock(), claimed=None)
+        update(enrolments).where(enrolments.c.person == person.code).values(noticed=work.clock())
     )
     await audit.append(work, "noticed", person)
 
 
-def _is_to_be_noticed(work: Work, row: RowMapping, retention: Retention) -> bool:
+def _is_to_be_noticed(work: Work, row: RowMapping) -> bool:
     """Whether a person is to be told: not if they were, or have used their templates meanwhile."""
-    notice = timedelta(days=retention.notice_days)
-    return row["noticed"] is None and faces.deleted_on(row, retention) - notice <= work.clock()
+    notice = timedelta(days=work.retention.notice_days)
+    return row["noticed"] is None and faces.deleted_on(work, row) - notice <= work.clock()
 
 
 async def _delete(work: Work, table: Table, which: ColumnElement[bool]) -> int:

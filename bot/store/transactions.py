@@ -1,13 +1,16 @@
 """How the store's verbs reach the database: each is bound to one transaction, keys and clock.
 
-At the end of one that writes, whoever was changed in it is sealed anew (`bot.store.seals`).
+A verb is a function whose first parameter is the transaction; `reads` and `writes` make methods of
+verbs. At the end of a transaction that writes, whoever was changed in it is sealed anew
+(`bot.store.seals`).
 """
 
 import contextlib
+import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
+Verb = Callable[Concatenate[Work, Arguments], Awaitable[Result]]
+Method = Callable[Concatenate["Transactions", Arguments], Coroutine[Any, Any, Result]]
 
 
 class Transactions:
@@ -49,7 +54,7 @@ class Transactions:
 
     async def _read(
         self,
-        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
+        verb: Verb[Arguments, Result],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
@@ -58,7 +63,7 @@ class Transactions:
 
     async def _write(
         self,
-        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
+        verb: Verb[Arguments, Result],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
@@ -67,7 +72,7 @@ class Transactions:
 
     async def _write_many(
         self,
-        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
+        verb: Verb[Arguments, Result],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
@@ -78,12 +83,12 @@ class Transactions:
     def _bound(
         self,
         writes: bool,
-        verb: Callable[Concatenate[Work, Arguments], Awaitable[Result]],
+        verb: Verb[Arguments, Result],
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Callable[[AsyncConnection], Awaitable[Result]]:
         async def bound(connection: AsyncConnection) -> Result:
-            work = Work(connection, self._vault, self._clock, writes)
+            work = Work(connection, self._vault, self._clock, writes, retention=self._retention)
             result = await verb(work, *args, **kwargs)
             if writes:
                 await seals.renew(work)
@@ -110,6 +115,30 @@ class Transactions:
         )
         with contextlib.suppress(StoreError):  # the audit trail may be what was changed
             await self._write(_note, fault)
+
+
+def reads(verb: Verb[Arguments, Result]) -> Method[Arguments, Result]:
+    """A method of `Transactions` that does a verb which changes nothing."""
+
+    async def method(
+        self: Transactions, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        return await self._read(verb, *args, **kwargs)
+
+    functools.update_wrapper(method, verb)
+    return method
+
+
+def writes(verb: Verb[Arguments, Result]) -> Method[Arguments, Result]:
+    """A method of `Transactions` that does a verb which changes something."""
+
+    async def method(
+        self: Transactions, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        return await self._write(verb, *args, **kwargs)
+
+    functools.update_wrapper(method, verb)
+    return method
 
 
 async def _note(work: Work, fault: Tampered) -> None:

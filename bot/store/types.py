@@ -3,10 +3,10 @@
 Knows nothing about tables, keys or encryption.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Any, Literal
 
 import numpy as np
@@ -69,7 +69,7 @@ class Membership:
         since: of the templates in force.
         last_used: of the last passed verification, if any.
         embedder: id of the embedder that made the templates.
-        templates: how many there are, their mean not counted.
+        templates: how many there are.
         deleted_on: when the templates go if they are not used before.
         locked: whether only the recovery code or an operator helps.
     """
@@ -111,12 +111,10 @@ class Templates:
     Attributes:
         embedder: id of the embedder that made them.
         vectors: (k, d) float32, as they were enrolled.
-        mean: (d,) float32, their arithmetic mean.
     """
 
     embedder: str
     vectors: NDArray[np.float32]
-    mean: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +134,62 @@ class Attempt:
     level: Level
     steps: str
     begun: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What else came of an attempt that was finished.
+
+    Attributes:
+        reset_ended: whether a wait after which the face might be replaced was ended.
+        alarm: whether there is something to tell the person; see `Store.claim_alarm`.
+    """
+
+    reset_ended: bool
+    alarm: bool
+
+
+class Unusable(Enum):
+    """Why a clip begins no attempt, which nobody is charged for."""
+
+    SEEN_BEFORE = auto()
+    OTHER_EMBEDDER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip that came in reply to a challenge.
+
+    Attributes:
+        file_unique_id: Telegram's name for the file.
+        content: its bytes.
+        patterns: of the face in some frames (`engine.types`).
+        embedder: of its vectors, as of templates.
+    """
+
+    file_unique_id: str = field(repr=False)
+    content: bytes = field(repr=False)
+    patterns: Sequence[bytes] = field(repr=False)
+    embedder: str
+
+
+Known = Mapping[int, Sequence[bytes]]
+"""The fingerprints of each capture, in the open, by its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What is known of whoever sends a clip.
+
+    Attributes:
+        flow: theirs; None where there is none.
+        language: the one that they chose, if any.
+        known: the earlier captures of the person whom the flow's challenge is about.
+    """
+
+    flow: Flow | None
+    language: str | None
+    known: Known = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +273,7 @@ class Ended:
         codes: recovery codes that were used or replaced.
         locks: that are in force again.
         waits: after which a face might have been replaced.
+        contacts: other accounts that were told of somebody's login, and are not any more.
     """
 
     erased: int = 0
@@ -226,6 +281,7 @@ class Ended:
     codes: int = 0
     locks: int = 0
     waits: int = 0
+    contacts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +306,9 @@ class Tidied:
     Attributes:
         counts: how many of each kind of thing were deleted, by name of the kind.
         notices: (Telegram id, date) of those to be told that their templates go on that date;
-            again in every round until `mark_noticed`; whoever tells them claims it first.
+            again in every round until `mark_noticed`.
         announcements: (Telegram id, date) of those to be told that another embedder takes over from
-            theirs on that date; again in every round until `mark_announced`, claimed likewise.
+            theirs on that date; again in every round until `mark_announced`.
         alarms: Telegram ids of those for whom there is an `Alarm`; see `Store.claim_alarm`.
     """
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bot.store.types import Retention
 from bot.store.vault import Vault
 
 CLOCKS_DIFFER = timedelta(minutes=1)
@@ -25,6 +26,7 @@ class Work:
         writes: whether the transaction is one that writes, so that what it reads is locked.
         changing: codes of people whose seals were whole when they were looked for, and of which
             tables beyond the usual they were looked at; see `bot.store.seals`.
+        retention: how long things are kept.
     """
 
     connection: AsyncConnection
@@ -32,6 +34,7 @@ class Work:
     clock: Callable[[], datetime]
     writes: bool
     changing: dict[bytes, set[Table]] = field(default_factory=dict)
+    retention: Retention = field(default_factory=Retention)
 
     def lately(self, moment: ColumnElement[Any], window: timedelta) -> ColumnElement[bool]:
         """Whether a moment is within the time before now; one that is yet to come is not."""

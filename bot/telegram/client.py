@@ -4,13 +4,26 @@ Knows nothing about what is sent.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
 
+import httpx
 from telegram import Update
 from telegram.error import InvalidToken, TelegramError
 from telegram.ext import ExtBot
+from telegram.request import HTTPXRequest
+
+from bot.settings import Settings
+from bot.telegram.bounded_bodies import bounded
+from bot.telegram.rate_limits import Limiter
+from engine.errors import ConfigurationError
+from engine.media.image import LIMITS
 
 _LARGEST_UPDATE_ID = 2**53
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _ASKED_AGAIN_AFTER_S = (1, 2, 4, 8, 16)
 
 
@@ -89,3 +102,52 @@ async def refused_for_good(
             pass  # away, which is no refusal
         return False
     return True
+
+
+def connect(settings: Settings) -> Telegram:
+    """The client as the settings say.
+
+    Raises:
+        ConfigurationError: the environment's proxies cannot be used.
+    """
+    # The environment's proxies lead out of this machine, so not to a server on it.
+    server = urlsplit(settings.telegram_api_url)
+    direct = server.hostname in ("127.0.0.1", "localhost", "::1")
+    way = {"trust_env": not direct, **bounded(LIMITS.file_bytes)}
+    if direct and server.scheme == "http":  # no TLS, and reading certificates takes 25 ms
+        way["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with _proxies_named():
+        calls, polls = (
+            HTTPXRequest(
+                connection_pool_size=2 * settings.concurrency + 8,
+                read_timeout=20,
+                write_timeout=20,
+                pool_timeout=10,
+                httpx_kwargs=way,
+            ),
+            HTTPXRequest(connection_pool_size=2, httpx_kwargs=way),
+        )
+    return Telegram(
+        settings.bot_token.get_secret_value(),
+        base_url=f"{settings.telegram_api_url}/bot",
+        base_file_url=f"{settings.telegram_api_url}/file/bot",
+        request=calls,
+        get_updates_request=polls,
+        rate_limiter=Limiter(rate=settings.send_rate, patience_s=settings.answer_timeout_s),
+    )
+
+
+@contextmanager
+def _proxies_named() -> Iterator[None]:
+    """Turn faults of the environment's proxies into a sentence, without their passwords."""
+    try:
+        yield
+    except (ValueError, RuntimeError, httpx.InvalidURL) as error:
+        given = [name for name in os.environ if name.upper() in _PROXIES]
+        if not given:
+            raise
+        raise ConfigurationError(
+            f"{', '.join(sorted(given))} cannot be used: a proxy is written http://host:port "
+            "(socks5:// needs the package httpx[socks]), and NO_PROXY has names of hosts and "
+            "addresses without brackets, separated by commas. Set it right, or remove it."
+        ) from error

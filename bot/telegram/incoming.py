@@ -7,6 +7,7 @@ nothing about faces or words.
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -174,12 +175,47 @@ class Rule:
     breaks: Callable[[Message, Attachment | None], bool]
 
 
+class Router:
+    """Tells whose request an update is.
+
+    Telegram sends the whole message both for an edited caption and for a picture put in another's
+    place. Which picture each message had is kept in memory only.
+
+    Args:
+        kept: of how many messages the picture is known; an edit of an older one counts as another
+            picture.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._pictures: OrderedDict[tuple[int, int], str] = OrderedDict()
+
+    def __call__(self, update: Update) -> Request | None:
+        """Whose request an update is; None for all that the bot leaves alone.
+
+        Left alone: what `route` leaves alone, and what was edited and has the picture that it had.
+        """
+        request = route(update)
+        if request is None or not request.messages:
+            return request
+        message = request.messages[0]
+        picture = attachment(message)
+        if picture is None:
+            return request
+        place = (message.chat.id, message.message_id)
+        before = self._pictures.pop(place, None)
+        self._pictures[place] = picture.file_unique_id
+        if len(self._pictures) > self._kept:
+            self._pictures.popitem(last=False)
+        same = update.edited_message is not None and before == picture.file_unique_id
+        return None if same else request
+
+
 def route(update: Update) -> Request | None:
-    """Whose request an update is; None for all that the bot leaves alone.
+    """Whose request an update is, by itself; None for all that the bot leaves alone.
 
     Left alone: edited words, service messages, groups, channels, other bots, and updates whose
-    numbers are none. Whether an edited message has another picture than before is
-    `bot.telegram.edits`' to tell.
+    numbers are none.
     """
     if filters.StatusUpdate.ALL.check_update(update):
         return None  # "X pinned a message" and the like: nobody waits for an answer
@@ -315,23 +351,24 @@ class Intake:
         self._local_dir = local_dir.resolve() if local_dir else None
         self._pause_s = pause_s
 
-    async def capture(self, message: Message, within_s: float) -> Capture | Refusal:
+    async def capture(self, message: Message, until_s: float) -> Capture | Refusal:
         """The picture in a message.
 
         Args:
             message: as it came.
-            within_s: seconds that there are; the setting's timeout holds as well.
+            until_s: the event loop's time until which to fetch it; the setting's timeout holds as
+                well.
         """
         source = attachment(message)
         for rule in RULES:
             if rule.breaks(message, source):
                 return rule.refusal
         assert source is not None
-        photo = await self.fetch(source.file_id, within_s, expected=source.file_size)
+        photo = await self.fetch(source.file_id, until_s, expected=source.file_size)
         return Capture(photo, source.file_id) if isinstance(photo, bytes) else photo
 
     async def login_capture(
-        self, message: Message, occasion: Occasion, within_s: float
+        self, message: Message, occasion: Occasion, until_s: float
     ) -> LoginCapture | Refusal:
         """The picture or clip in a message that the login waits for: arguments as in `capture`."""
         source = login_attachment(message, occasion)
@@ -339,27 +376,27 @@ class Intake:
             return source
         if (source.file_size or 0) > FILE_MAX_BYTES:
             return TOO_LARGE
-        content = await self.fetch(source.file_id, within_s, expected=source.file_size)
+        content = await self.fetch(source.file_id, until_s, expected=source.file_size)
         if isinstance(content, Refusal):
             return content
         return LoginCapture(content, source.file_unique_id)
 
     async def fetch(
-        self, file_id: str, within_s: float, *, expected: int | None = None
+        self, file_id: str, until_s: float, *, expected: int | None = None
     ) -> bytes | Refusal:
         """A file's bytes.
 
         Args:
             file_id: Telegram's name for it.
-            within_s: seconds that there are.
+            until_s: see `capture`.
             expected: its size in bytes, where known; fewer mean a broken download.
         """
-        within_s = min(within_s, self._timeout_s)
+        within_s = min(until_s - asyncio.get_running_loop().time(), self._timeout_s)
         try:
             async with asyncio.timeout(within_s):
                 return await self._attempts(file_id, expected)
         except TimeoutError:
-            return _failed(f"it did not come within {within_s:g} s")
+            return _failed(f"it did not come within {within_s:.2f} s")
 
     async def _attempts(self, file_id: str, expected: int | None) -> bytes | Refusal:
         reason: object = None

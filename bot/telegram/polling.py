@@ -8,16 +8,26 @@ what the updates say.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
 
 from telegram import Update
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
+from telegram.ext import Application
 
-from bot.telegram.client import Malformed, update_id
+from bot import standby
+from bot.telegram.client import Malformed, Telegram, parse_update, refused_for_good, update_id
+from bot.telegram.incoming import ALLOWED_UPDATES
 from bot.telegram.rate_limits import retry_after_s
 
 logger = logging.getLogger(__name__)
 
+App = Application[Any, Any, Any, Any, Any, Any]
+
+_POLL_S = 25
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _WEBHOOK = "webhook is active"
@@ -123,3 +133,56 @@ class Poller:
         if numbers:
             self._offset = max(numbers) + 1
         return not batch or self._offset != before
+
+
+@asynccontextmanager
+async def source(
+    app: App, turn: standby.Turn, goodbye_s: float
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """Polls as long as the block lasts.
+
+    Args:
+        app: takes the updates; its bot is a `Telegram`.
+        turn: whether they may be taken.
+        goodbye_s: how long the last answer to Telegram may take.
+
+    Yields:
+        The task that polls; it ends early only with a fault.
+    """
+
+    async def fetch(offset: int | None, wait: bool) -> list[object]:
+        if stopping:  # nothing is taken any more, only acknowledged
+            return await telegram.raw_updates(offset, 0, ALLOWED_UPDATES)
+        await turn.until_may_take()
+        updates = await telegram.raw_updates(offset, _POLL_S * wait, ALLOWED_UPDATES)
+        await turn.until_may_take()  # it may have ended while Telegram held the question open
+        return updates
+
+    telegram: Telegram = app.bot
+    stopping = False
+    if found := (await telegram.get_webhook_info()).url:
+        logger.warning(
+            "this token had a webhook, which led to %s: it is removed, because this bot polls. "
+            "Where another program uses the token, stop it",
+            urlsplit(found).hostname,
+        )
+    await telegram.delete_webhook()
+    poller = Poller(
+        fetch,
+        partial(parse_update, bot=telegram),
+        app.update_queue.put_nowait,
+        refused=partial(refused_for_good, telegram.get_me),
+        remove_webhook=telegram.delete_webhook,
+    )
+    task = asyncio.create_task(poller.run(), name="poller")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        stopping = True
+        try:
+            await asyncio.wait_for(poller.acknowledge(), min(goodbye_s, turn.left_s))
+        except (TelegramError, TimeoutError) as error:
+            # The updates come again after the next start, where their numbers are known.
+            logger.warning("the last updates were not acknowledged: %s", type(error).__name__)

@@ -138,7 +138,7 @@ class Limiter(BaseRateLimiter[None]):
         if endpoint == _ACTION:
             return now
         request = current.get(None)
-        return now + self._patience_s if request is None else request.cut_off_s
+        return now + self._patience_s if request is None else request.deadline_s
 
     async def _turn(self, place: Place, deadline_s: float) -> None:
         """Wait for the end of the place's halt and for its share of the rates."""

@@ -15,6 +15,7 @@ from telegram import (
     InlineKeyboardMarkup,
     Message,
     ReplyParameters,
+    Update,
     User,
 )
 from telegram.constants import ChatAction
@@ -41,6 +42,25 @@ TOAST_MAX = 200
 
 Language = Callable[[User], Awaitable[str]]
 """Tells which language a person is spoken to in."""
+
+
+async def who_asks(update: Update, language: Language) -> tuple[Message, User, str]:
+    """A message of a person, the person, and the language to answer in."""
+    message, user = update.message, update.effective_user
+    assert message is not None
+    assert user is not None
+    return message, user, await language(user)
+
+
+async def who_pressed(update: Update, language: Language) -> tuple[CallbackQuery, str, str, str]:
+    """A button that was pressed, the language to answer in, and what its data says.
+
+    Data is `purpose:verb:what`; what is not there is "".
+    """
+    query = update.callback_query
+    assert query is not None
+    _, verb, what = ((query.data or "") + "::").split(":")[:3]
+    return query, await language(query.from_user), verb, what
 
 
 def replying_to(message: Message) -> ReplyParameters:

@@ -5,6 +5,7 @@ serve in `current`, which follows them through tasks and threads.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ class Request:
         album: the media group's id when the message is part of an album.
         messages: the message, or all of its album's once they are in.
         arrived_s: the event loop's time of arrival.
-        cut_off_s: the event loop's time at which work on it ends.
+        deadline_s: the event loop's time at which work on it ends.
         language: in which the person is spoken to, once that is known.
         late: whether Telegram takes no answer before then.
         told: whether a call that tells the person something was under way then, and carried out.
@@ -43,7 +44,7 @@ class Request:
     album: str | None = None
     messages: tuple[Message, ...] = ()
     arrived_s: float = 0.0
-    cut_off_s: float = 0.0
+    deadline_s: float = 0.0
     language: str | None = None
     late: bool = False
     told: bool = False
@@ -51,18 +52,18 @@ class Request:
     outcome: str = "answered"
     stages_ms: dict[str, float] = field(default_factory=dict)
 
-    def remaining_s(self) -> float:
-        """Seconds until work on it ends, never below zero."""
-        return max(0.0, self.cut_off_s - asyncio.get_running_loop().time())
+    def look_until_s(self, most_s: float = math.inf) -> float:
+        """Until when to fetch and see, in the event loop's time; the rest is for saying the answer.
 
-    def before_sending_s(self) -> float:
-        """Seconds for fetching and seeing, so that some are left for saying what came of it."""
-        kept_s = _SEND_SHARE * (self.cut_off_s - self.arrived_s)
-        return max(0.0, self.remaining_s() - kept_s)
+        Args:
+            most_s: at most so many seconds from now.
+        """
+        until_s = self.deadline_s - _SEND_SHARE * (self.deadline_s - self.arrived_s)
+        return min(until_s, asyncio.get_running_loop().time() + most_s)
 
     def little_s(self, most_s: float) -> float:
         """Seconds for what the answer is better without than late: a small share of its time."""
-        return min(most_s, _LITTLE_SHARE * (self.cut_off_s - self.arrived_s))
+        return min(most_s, _LITTLE_SHARE * (self.deadline_s - self.arrived_s))
 
     def add_ms(self, stage: str, seconds: float) -> None:
         """Add to the milliseconds of a stage."""

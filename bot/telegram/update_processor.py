@@ -196,7 +196,7 @@ class Lanes(BaseUpdateProcessor):
             return
         loop = asyncio.get_running_loop()
         request.arrived_s = loop.time()
-        request.cut_off_s = request.arrived_s + _WORK_SHARE * self._answer_timeout_s
+        request.deadline_s = request.arrived_s + _WORK_SHARE * self._answer_timeout_s
         current.set(request)
         request_id.begin()
         try:
@@ -220,7 +220,7 @@ class Lanes(BaseUpdateProcessor):
         turned = self._barred(request)
         if turned is None:
             try:
-                async with asyncio.timeout_at(request.cut_off_s) as limit:
+                async with asyncio.timeout_at(request.deadline_s) as limit:
                     self._limits[limit] = request
                     try:
                         turned = await self._serve(request, handlers)
@@ -296,9 +296,9 @@ class Lanes(BaseUpdateProcessor):
                 return
             lane.warned = True
         now = asyncio.get_running_loop().time()
-        request.cut_off_s = min(now + self._answer_timeout_s, self._stopped_s)
+        request.deadline_s = min(now + self._answer_timeout_s, self._stopped_s)
         try:
-            async with asyncio.timeout_at(request.cut_off_s):
+            async with asyncio.timeout_at(request.deadline_s):
                 await self._turn_away(request, turned)
         except Exception:
             request.outcome += "_unsent"

@@ -7,19 +7,33 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Callable
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from telegram import Update
+from telegram.ext import Application
 
-from bot.telegram.client import Malformed
-from engine.service.http_protocol import MAX_IDLE_S
+from bot import rounds, standby
+from bot.settings import Settings
+from bot.telegram.client import Malformed, Telegram, parse_update, refused_for_good
+from bot.telegram.incoming import ALLOWED_UPDATES
+from bot.telegram.update_processor import Lanes
+from bot.telegram.webhook_watch import Watch
+from engine.service.http_protocol import MAX_IDLE_S, BoundedProtocol
 
 logger = logging.getLogger(__name__)
+
+App = Application[Any, Any, Any, Any, Any, Any]
 
 PATH = "/telegram"
 BODY_MAX_BYTES = 1_000_000
@@ -106,3 +120,105 @@ async def _body(request: Request) -> bytes | None:
         if len(body) > BODY_MAX_BYTES:
             return None
     return bytes(body)
+
+
+@asynccontextmanager
+async def listening(settings: Settings, goodbye_s: float) -> AsyncIterator[Receiver | None]:
+    """The webhook's server, as long as the block lasts; None where there is no webhook.
+
+    It is there also while this bot stands by, so that /healthz can say so.
+    """
+    if not settings.webhook_url:
+        yield None
+        return
+    receiver = Receiver()
+    # Bound here, because uvicorn ends the process when it cannot bind.
+    listener = _listener(settings.webhook_host, settings.webhook_port)
+    server = _Server(
+        uvicorn.Config(
+            site(settings.webhook_secret.get_secret_value(), receiver),
+            http=BoundedProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+        )
+    )
+    receiver.serving = asyncio.create_task(server.serve(sockets=[listener]), name="webhook")
+    try:
+        yield receiver
+    finally:
+        server.should_exit = True
+        await asyncio.wait([receiver.serving], timeout=goodbye_s)
+        server.force_exit = True  # whoever still sends is hung up on
+        await asyncio.wait([receiver.serving])
+        listener.close()
+
+
+@asynccontextmanager
+async def source(
+    settings: Settings, app: App, lanes: Lanes, turn: standby.Turn, receiver: Receiver
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """Has Telegram post updates as long as the block lasts.
+
+    Yields:
+        The task that receives and watches; it ends early only with a fault.
+    """
+
+    def closed() -> str | None:
+        if stopping or not app.running or lanes.stopping:
+            return STOPPING
+        return None if turn.may_take else STANDBY
+
+    telegram: Telegram = app.bot
+    stopping = False
+    url = f"{(settings.webhook_url or '').rstrip('/')}{PATH}"
+    set_webhook = partial(
+        telegram.set_webhook,
+        url,
+        allowed_updates=ALLOWED_UPDATES,
+        secret_token=settings.webhook_secret.get_secret_value(),
+    )
+    watch = Watch(
+        ask=telegram.get_webhook_info,
+        set_again=set_webhook,
+        refused=partial(refused_for_good, telegram.get_me),
+        url=url,
+        every_s=settings.webhook_check_s,
+        chance=random.SystemRandom(),
+    )
+    receiver.watched = lambda: (watch.pending, watch.problem)
+    receiver.parse = partial(parse_update, bot=telegram)
+    receiver.put = app.update_queue.put_nowait
+    receiver.closed = closed
+    task = None
+    try:
+        await set_webhook()
+        watching = asyncio.create_task(watch.run(), name="watch")
+        task = asyncio.create_task(rounds.either(receiver.serving, watching))
+        yield task
+    finally:
+        stopping = True
+        if task is not None:
+            watching.cancel()
+            task.cancel()
+            await asyncio.wait([watching, task])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address of either kind; `::` is all of both.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if ":" not in host:
+        return socket.create_server((host, port))
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=both)
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `run`."""
+        yield

@@ -128,11 +128,6 @@ class PhotoDecoders:
                 decoder.start()
 
     @property
-    def places_free(self) -> int:
-        """How many files could be begun now."""
-        return self._places.free
-
-    @property
     def stalled_s(self) -> float:
         """For how long no file has made place for another; 0 where there is a place."""
         return self._places.stalled_s

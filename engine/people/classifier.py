@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.bundle import Bundle
 from engine.people.gallery import check_prototypes
 from engine.people.prototypes import Prototypes
-from engine.people.scoring import Judge
+from engine.people.scoring import MatchScorer
 from engine.types import Match
 from engine.vision import networks
 from engine.vision.align import Template
@@ -39,7 +39,7 @@ class Classifier:
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         network = networks.restore(bundle.manifest.architecture, bundle.tensors)
         check_prototypes(bundle, network.dimension, "feature_centre")
-        self._judge = Judge(bundle)
+        self._scorer = MatchScorer(bundle)
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._prototypes = Prototypes(
             bundle.tensors["prototypes"].to(device), bundle.tensors["owner"].to(device)
@@ -48,12 +48,12 @@ class Classifier:
         self._device = device
 
     def __len__(self) -> int:
-        return len(self._judge.names)
+        return len(self._scorer.names)
 
     @property
-    def judge(self) -> Judge:
+    def scorer(self) -> MatchScorer:
         """What its similarities are worth."""
-        return self._judge
+        return self._scorer
 
     @property
     def template(self) -> Template:
@@ -72,7 +72,7 @@ class Classifier:
             matches
             for part in self._features(crops)
             if len(part)
-            for matches in self._judge.matches(self._prototypes.parts(part), top_k)
+            for matches in self._scorer.matches(self._prototypes.parts(part), top_k)
         ]
 
     def _features(self, crops: NDArray[np.uint8]) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from engine.bundle import Bundle
 from engine.errors import BundleError
 from engine.people.prototypes import Prototypes
-from engine.people.scoring import Judge
+from engine.people.scoring import MatchScorer
 from engine.types import Match
 from engine.vision.vectors import centred
 
@@ -56,19 +56,19 @@ class Gallery:
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         check_prototypes(bundle, bundle.embedder.dimension)
-        self._judge = Judge(bundle)
+        self._scorer = MatchScorer(bundle)
         self._prototypes = Prototypes(
             bundle.tensors["prototypes"].to(device), bundle.tensors["owner"].to(device)
         )
         self._centre = bundle.tensors["centre"].to(device)
 
     def __len__(self) -> int:
-        return len(self._judge.names)
+        return len(self._scorer.names)
 
     @property
-    def judge(self) -> Judge:
+    def scorer(self) -> MatchScorer:
         """What its similarities are worth."""
-        return self._judge
+        return self._scorer
 
     @torch.inference_mode()
     def similarities(self, vectors: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Gallery:
         return [
             matches
             for start in range(0, len(queries), _QUERIES)
-            for matches in self._judge.matches(
+            for matches in self._scorer.matches(
                 self._prototypes.parts(queries[start : start + _QUERIES]), top_k
             )
         ]

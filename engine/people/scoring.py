@@ -22,7 +22,7 @@ GOOD_PERCENTILE = 60.0
 SOME_PERCENTILE = 8.0
 
 
-class Judge:
+class MatchScorer:
     """What a bundle says about similarities to its people.
 
     Args:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPMethod
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from engine.client import require_top_k
 from engine.errors import DeadlineExceeded, Unavailable
@@ -28,12 +28,12 @@ from engine.remote.address import Address
 from engine.remote.circuit_breaker import Breaker, Open
 from engine.remote.transport import Exchange, Failed, Question
 from engine.types import Analysis, EngineInfo, Person, Track
-from engine.wire import analysis_from_json, info_from_json, people_from_json, track_from_json
+from engine.wire import read_analysis, read_info, read_people, read_track
 
 _LOG = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
-Read = Callable[[dict[str, Any]], Value]
+Read = Callable[[bytes], Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class RemoteEngine:
         embed: bool = False,
         aligned: bool = False,
         picture: bool = False,
-        timeout_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Analysis:
         """See `engine.client.Engine.analyze`.
 
@@ -117,17 +117,12 @@ class RemoteEngine:
         require_top_k(top_k)
         exchange = self._opened()
         check_length(photo, LIMITS)  # what can be told here needs no journey
-        query = {
-            "top_k": str(top_k),
-            "embed": _spelled(embed),
-            "aligned": _spelled(aligned),
-            "picture": _spelled(picture),
-            "thumbnails": _spelled(True),
-        }
+        flags = {"embed": embed, "aligned": aligned, "picture": picture, "thumbnails": True}
+        query = {"top_k": str(top_k)} | {name: str(flag).lower() for name, flag in flags.items()}
         question = Question(HTTPMethod.POST, "/v1/analyze", query, photo)
-        return await self._call(exchange, question, analysis_from_json, timeout_s)
+        return await self._call(exchange, question, read_analysis, deadline_s)
 
-    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+    async def track(self, clip: bytes, *, deadline_s: float | None = None) -> Track:
         """See `engine.client.Engine.track`.
 
         Raises:
@@ -136,7 +131,7 @@ class RemoteEngine:
         exchange = self._opened()
         check_clip_length(clip)  # what can be told here needs no journey
         question = Question(HTTPMethod.POST, "/v1/track", file=clip)
-        return await self._call(exchange, question, track_from_json, timeout_s)
+        return await self._call(exchange, question, read_track, deadline_s)
 
     async def info(self) -> EngineInfo:
         """See `engine.client.Engine.info`.
@@ -146,7 +141,7 @@ class RemoteEngine:
             Unauthorized: the service wants another key.
         """
         question = Question(HTTPMethod.GET, "/v1/info")
-        return await self._call(self._opened(), question, info_from_json, None)
+        return await self._call(self._opened(), question, read_info, None)
 
     async def people(self) -> tuple[Person, ...]:
         """See `engine.client.Engine.people`.
@@ -156,7 +151,7 @@ class RemoteEngine:
             Unauthorized: the service wants another key.
         """
         question = Question(HTTPMethod.GET, "/v1/people")
-        return await self._call(self._opened(), question, people_from_json, None)
+        return await self._call(self._opened(), question, read_people, None)
 
     async def close(self) -> None:
         """Take no more calls and wait for those under way, within the patience's `drain_s`."""
@@ -188,12 +183,12 @@ class RemoteEngine:
         return self._exchange
 
     async def _call(
-        self, exchange: Exchange, question: Question, read: Read[Value], timeout_s: float | None
+        self, exchange: Exchange, question: Question, read: Read[Value], deadline_s: float | None
     ) -> Value:
         """Ask within the caller's time, unless the circuit is open."""
         limit_s = self._patience.total_s
-        if timeout_s is not None:
-            limit_s = min(limit_s, timeout_s)
+        if deadline_s is not None:
+            limit_s = min(limit_s, deadline_s - self._clock())
         if limit_s <= 0:
             raise _too_late()
         self._under_way += 1
@@ -260,10 +255,6 @@ class RemoteEngine:
             _LOG.warning("The engine at %s does not answer: circuit open.", self._address.name)
         else:
             _LOG.info("The engine at %s answers again.", self._address.name)
-
-
-def _spelled(value: bool) -> str:
-    return "true" if value else "false"
 
 
 def _too_late() -> DeadlineExceeded:

@@ -7,19 +7,18 @@ sentence.
 """
 
 import io
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPMethod, HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
 
 from engine import request_id
 from engine.errors import Busy, EngineError, Unavailable
 from engine.remote.address import Address
-from engine.wire import ANSWER_MAX_BYTES, error_from_problem
+from engine.wire import ANSWER_MAX_BYTES, Unreadable, read_problem
 
 PROBLEM_MAX_BYTES = 2**16
 _CHUNK_BYTES = 2**16
@@ -29,9 +28,6 @@ _RETURN_S = 0.05
 _RETURN_SHARE = 0.1
 
 _SHOWN_CHARACTERS = 200
-
-# What reading a body ends with that is no answer: JSON of another shape, or none.
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 Value = TypeVar("Value")
 
@@ -112,13 +108,13 @@ class Exchange:
         await self._session.close()
 
     async def ask(
-        self, question: Question, read: Callable[[dict[str, Any]], Value], *, left_s: float
+        self, question: Question, read: Callable[[bytes], Value], *, left_s: float
     ) -> Value:
         """Ask once. Cancelling it closes the connection, by which the server notices.
 
         Args:
             question: what is asked.
-            read: makes a value of the answer's JSON object, or stumbles over it.
+            read: makes a value of the answer's body; raises Unreadable where it is another.
             left_s: how long the caller still waits; the server is told, nothing is stopped here.
 
         Raises:
@@ -141,8 +137,8 @@ class Exchange:
         if response.status != HTTPStatus.OK:
             raise self._refusal(response, body)
         try:
-            return read(_object(body))
-        except _UNREADABLE as error:
+            return read(body)
+        except Unreadable as error:
             raise self._malformed(f"an answer that cannot be read ({_brief(error)})") from error
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
@@ -161,8 +157,8 @@ class Exchange:
         again = response.status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE)
         pause_s = _retry_after_s(response.headers)
         try:
-            error = error_from_problem(_object(body))
-        except _UNREADABLE:
+            error = read_problem(body)
+        except Unreadable:
             failed = self._malformed(f"{response.status}, which no engine sends")
             failed.again, failed.pause_s = again, pause_s
             return failed
@@ -196,23 +192,6 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     if value is None:
         return None
     return float(value) if value.isascii() and value.isdecimal() else math.inf
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is.
-
-    Raises:
-        ValueError: it is none.
-        RecursionError: it is nested beyond measure.
-    """
-    value: object = json.loads(body, parse_constant=_no_constant)
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    return value
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _brief(error: BaseException) -> str:

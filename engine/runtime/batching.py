@@ -92,12 +92,8 @@ class _Entry(Generic[Item, Result]):
     arrived: float
     queued: float
     prepare_s: float
-    deadline: float | None
     context: contextvars.Context
     answer: "asyncio.Future[Answer[Result]]"
-
-    def wanted(self, now: float) -> bool:
-        return not self.answer.done() and (self.deadline is None or now < self.deadline)
 
     def queue_s(self, started: float) -> float:
         """Seconds spent waiting, when its batch started then."""
@@ -124,7 +120,7 @@ class Batcher(Generic[Raw, Item, Result]):
             An `EngineError` that it raises is the answer.
         compute: makes one result of each item, in order; runs in one thread, never twice at a
             time unless there are `lanes`. An `EngineError` in place of a result is that item's
-            answer.
+            answer. Another function may be put in its place: it has the next batch.
         queue_size: how many items may wait, prepared or not, besides those being computed.
         max_batch: how many items are computed together at most.
         lanes: how many batches are computed side by side. What waits is divided among those that
@@ -135,7 +131,7 @@ class Batcher(Generic[Raw, Item, Result]):
         max_wait_s: how long the first item of a short batch waits for company.
         thread: where batches are computed, with a thread for each lane; None starts them. It is
             shut down with the batcher.
-        clock: tells seconds, for deadlines and measurements.
+        clock: tells seconds, for measurements.
     """
 
     def __init__(
@@ -153,7 +149,7 @@ class Batcher(Generic[Raw, Item, Result]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._prepare = prepare
-        self._compute = compute
+        self.compute = compute
         self._queue_size = queue_size
         self._max_batch = max_batch
         self._lanes = lanes
@@ -218,26 +214,29 @@ class Batcher(Generic[Raw, Item, Result]):
         """Have someone told of every batch, in the event loop, as soon as it has ended."""
         self._observers.add(observer)
 
-    async def submit(self, raw: Raw, *, timeout_s: float | None = None) -> Answer[Result]:
+    async def submit(self, raw: Raw, *, deadline_s: float | None = None) -> Answer[Result]:
         """Have one item prepared and computed.
 
         Args:
             raw: what `prepare` makes an item of.
-            timeout_s: after how long an answer is of no use any more; None waits for ever.
+            deadline_s: the event loop's time from which on an answer is of no use; None waits for
+                ever.
 
         Raises:
             Busy: too many items wait already.
-            DeadlineExceeded: `timeout_s` passed; if the item had not been begun, it never is.
+            DeadlineExceeded: the deadline passed; if the item had not been begun, it never is.
             Unavailable: the batcher is closed, or was closed before the item's turn came.
             InternalError: `prepare` or `compute` failed; the log has the traceback.
             EngineError: whatever `prepare` raised or `compute` answered.
         """
         self.admit()
-        async with self._scope(timeout_s) as deadline:
-            return await self._accept(raw, deadline)
+        async with self._scope(deadline_s):
+            return await self._accept(raw)
 
     @asynccontextmanager
-    async def errand(self, *, timeout_s: float | None = None) -> AsyncIterator[Errand[Raw, Result]]:
+    async def errand(
+        self, *, deadline_s: float | None = None
+    ) -> AsyncIterator[Errand[Raw, Result]]:
         """Have several items computed, one after another or a few at a time, as one.
 
         It is refused at once or not at all, however full the queue becomes meanwhile; closing
@@ -245,18 +244,19 @@ class Batcher(Generic[Raw, Item, Result]):
         batch has, for the sake of everybody else.
 
         Args:
-            timeout_s: after how long the whole of it is of no use any more; None waits for ever.
+            deadline_s: the event loop's time from which on the whole of it is of no use; None waits
+                for ever.
 
         Raises:
             Busy: too many items wait already.
-            DeadlineExceeded: `timeout_s` passed.
+            DeadlineExceeded: the deadline passed.
             Unavailable: the batcher is closed, or was closed before the errand ended.
         """
         self.admit()
         self._errands += 1
         try:
-            async with self._scope(timeout_s) as deadline:
-                yield Errand(lambda raw: self._accept(raw, deadline))
+            async with self._scope(deadline_s):
+                yield Errand(self._accept)
         finally:
             self._errands -= 1
             self._tell_idle()
@@ -305,13 +305,13 @@ class Batcher(Generic[Raw, Item, Result]):
             self._idle.set()
 
     @asynccontextmanager
-    async def _scope(self, timeout_s: float | None) -> AsyncIterator[float | None]:
-        """Ends what is in it when its time is over or the batcher gives up; the deadline."""
-        scope = asyncio.timeout(timeout_s)
+    async def _scope(self, deadline_s: float | None) -> AsyncIterator[None]:
+        """Ends what is in it at the deadline, or when the batcher gives up."""
+        scope = asyncio.timeout_at(deadline_s)
         try:
             async with scope:
                 self._scopes.add(scope)
-                yield None if timeout_s is None else self._clock() + timeout_s
+                yield
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -329,21 +329,21 @@ class Batcher(Generic[Raw, Item, Result]):
 
     # --- One item's way, in its caller's task ---
 
-    async def _accept(self, raw: Raw, deadline: float | None) -> Answer[Result]:
+    async def _accept(self, raw: Raw) -> Answer[Result]:
         self._accepted += 1
         try:
-            return await self._serve(raw, deadline)
+            return await self._serve(raw)
         finally:
             self._accepted -= 1
             self._tell_idle()
 
-    async def _serve(self, raw: Raw, deadline: float | None) -> Answer[Result]:
+    async def _serve(self, raw: Raw) -> Answer[Result]:
         arrived, context = self._clock(), contextvars.copy_context()
         await self._ready.acquire()
         item, prepare_s = await self._prepared(raw)
         loop = asyncio.get_running_loop()
         entry: _Entry[Item, Result] = _Entry(
-            item, arrived, self._clock(), prepare_s, deadline, context, loop.create_future()
+            item, arrived, self._clock(), prepare_s, context, loop.create_future()
         )
         self._queue.append(entry)
         self._changed.set()
@@ -436,16 +436,13 @@ class Batcher(Generic[Raw, Item, Result]):
 
     def _take(self) -> list[_Entry[Item, Result]]:
         batch: list[_Entry[Item, Result]] = []
-        now = self._clock()
         share = math.ceil(len(self._queue) / (self._lanes - len(self._started)))
         while self._queue and len(batch) < min(share, self._max_batch):
             entry = self._queue.popleft()
-            if entry.wanted(now):
+            if entry.answer.done():  # cancelled, or its deadline passed
+                self._ready.release()
+            else:
                 batch.append(entry)
-                continue
-            self._ready.release()
-            if not entry.answer.done():
-                entry.answer.set_exception(_too_late())
         return batch
 
     async def _run(self, batch: list[_Entry[Item, Result]]) -> None:
@@ -486,7 +483,7 @@ class Batcher(Generic[Raw, Item, Result]):
 
     def _compute_each(self, batch: list[_Entry[Item, Result]]) -> list[Result | EngineError]:
         try:
-            results = list(self._compute([entry.item for entry in batch]))
+            results = list(self.compute([entry.item for entry in batch]))
             if len(results) != len(batch):
                 raise ValueError(f"{len(results)} results for {len(batch)} items")
             return results
@@ -499,7 +496,7 @@ class Batcher(Generic[Raw, Item, Result]):
                 return [_internal()]
             _LOG.exception("Computing a batch of %d failed.", len(batch))
         return [
-            self._compute_each([entry])[0] if entry.wanted(self._clock()) else _too_late()
+            _too_late() if entry.answer.done() else self._compute_each([entry])[0]
             for entry in batch
         ]
 

@@ -6,18 +6,20 @@ seen, or what a track is good for.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
 from engine.errors import Unavailable
 from engine.media.clip import Reel, Still
+from engine.request import PhotoFile, PhotoRequest
 from engine.runtime.batching import Answer, Errand
 from engine.runtime.face_tracker import Follower, Seen
-from engine.runtime.work_items import FaceToEmbed, FrameToSearch, Submission
-from engine.types import Analysis, Face, Frame, Track
+from engine.types import Analysis, EngineInfo, Face, Frame, Track
 from engine.vision.parallax import Parallax
+
+FrameErrand = Errand[PhotoFile | PhotoRequest, Analysis]
 
 EMBEDDED_EVERY = 2
 """Of the sampled frames, the first included, in which the followed face is seen."""
@@ -57,13 +59,16 @@ class _Answers:
         self.batches_s[answer.batch] = answer.compute_s
 
 
-async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: int) -> Track:
+async def track(
+    reel: Reel, errand: FrameErrand, *, at_a_time: int, made_of: Callable[[], EngineInfo]
+) -> Track:
     """Follow one face through a clip.
 
     Args:
         reel: the clip.
         errand: has frames seen.
         at_a_time: how many of them at most.
+        made_of: tells what the engine is made of.
 
     Raises:
         ClipError: the clip is not accepted, or not to its end.
@@ -74,14 +79,19 @@ async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: 
     frames: list[Frame] = []
     waiting: list[_ToEmbed] = []
 
-    async def submit(submissions: Sequence[Submission]) -> list[Analysis]:
-        came = await _gather(errand, submissions)
+    async def see(requests: Sequence[PhotoRequest]) -> list[Analysis]:
+        came = await _gather(errand, requests)
         for answer in came:
             answers.add(answer)
         return [answer.result for answer in came]
 
     async def embed(entries: Sequence[_ToEmbed]) -> None:
-        analyses = await submit([FaceToEmbed(e.image, original_px, e.face) for e in entries])
+        analyses = await see(
+            [
+                PhotoRequest(e.image, top_k=0, embed=True, original_px=original_px, face=e.face)
+                for e in entries
+            ]
+        )
         for entry, analysis in zip(entries, analyses, strict=True):
             seen = analysis.faces[0]
             face = replace(entry.face, embedding=seen.embedding, pattern=seen.pattern)
@@ -89,7 +99,12 @@ async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: 
 
     while stills := await reel.take(at_a_time):
         original_px = reel.width_px, reel.height_px
-        analyses = await submit([FrameToSearch(still.image, original_px) for still in stills])
+        analyses = await see(
+            [
+                PhotoRequest(still.image, top_k=0, original_px=original_px, near=True)
+                for still in stills
+            ]
+        )
         seen = [follower.see(analysis.faces) for analysis in analyses]
         turned = await asyncio.to_thread(_turned, parallax, stills, seen, original_px)
         for still, one, turned_deg in zip(stills, seen, turned, strict=True):
@@ -102,12 +117,15 @@ async def track(reel: Reel, errand: Errand[Submission, Analysis], *, at_a_time: 
             del waiting[:at_a_time]
     if waiting:
         await embed(waiting)
+    made = made_of()
+    known = made.login if made.bundle == answers.bundle else None
     return Track(
         frames=tuple(frames),
         width_px=reel.width_px,
         height_px=reel.height_px,
         duration_s=reel.duration_s,
         bundle=answers.bundle,
+        calibration=None if known is None else known.version,
         queue_s=answers.queue_s,
         compute_s=sum(answers.batches_s.values()),
     )
@@ -123,11 +141,9 @@ def _turned(
     ]
 
 
-async def _gather(
-    errand: Errand[Submission, Analysis], submissions: Sequence[Submission]
-) -> list[Answer[Analysis]]:
+async def _gather(errand: FrameErrand, requests: Sequence[PhotoRequest]) -> list[Answer[Analysis]]:
     """All answers, in order; where one fails, the others are given up at once."""
-    tasks = [asyncio.create_task(errand.submit(submission)) for submission in submissions]
+    tasks = [asyncio.create_task(errand.submit(request)) for request in requests]
     try:
         return await asyncio.gather(*tasks)
     finally:

@@ -6,44 +6,51 @@ the engine's threads.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine import __version__, request_id
-from engine.errors import ClipError, EngineError, ImageError, Unavailable
-from engine.media.clip import LIMITS as CLIP_LIMITS
-from engine.media.image import LIMITS
+from engine.client import EmbeddedEngine
+from engine.errors import ClipError, ImageError, Unavailable
 from engine.runtime.health import OK, Health
 from engine.service import problem_json, schemas
-from engine.service import responses as answers
-from engine.service.auth import KeyGuard, keep_web_pages_out
-from engine.service.body import Allowance, read_clip, read_photo, read_photos
+from engine.service.auth import BEARER, KeyGuard, keep_web_pages_out
+from engine.service.body import CLIP, PHOTO, Allowance, FileKind, read_file
 from engine.service.cancel_on_disconnect import attended, until
-from engine.service.load_shedding import Admission, Way
+from engine.service.load_shedding import Admission
 from engine.service.metrics import CONTENT_TYPE, Metrics
-from engine.service.query import CLIP_BODY, FORM_BODY, PHOTO_BODY, TimeoutMs, Wanted
+from engine.service.query import CLIP_BODY, PHOTO_BODY, TimeoutMs, Wanted
 from engine.service.request_counts import Counting
-from engine.service.schemas import answer, problems
+from engine.service.schemas import HealthReport, answer, problems
 from engine.service.serving import Served
 from engine.settings import Settings
-from engine.types import Analysis
-from engine.wire import PROBLEMS, info_to_json
+from engine.types import Analysis, EngineInfo, Track
+from engine.wire import (
+    PROBLEMS,
+    People,
+    write_analysis,
+    write_info,
+    write_people,
+    write_track,
+)
 
 _JSON = "application/json"
-_ALWAYS = ("invalid_request", "internal")
-_LIMITED = ("busy", "unavailable", "deadline_exceeded")
-_BODY = ("unsupported_body",)
-_FILE = ("file_too_large",)
+_TIMEOUT_S = 30.0
+"""Of a request that does not say how long its caller waits."""
+_FILE = ("busy", "unavailable", "deadline_exceeded", "unsupported_body")
 _IMAGE = tuple(code for code, kind in PROBLEMS.items() if issubclass(kind.error, ImageError))
 _CLIP = tuple(code for code, kind in PROBLEMS.items() if issubclass(kind.error, ClipError))
 _RELOAD = tuple(code for code, kind in PROBLEMS.items() if kind.status == 409)
 
+Value = TypeVar("Value")
+
 Opener = Callable[[], AbstractAsyncContextManager[Served]]
-"""Opens what is served: `engine.served.open_engine`."""
+"""Opens what is served: `engine.service.serving.open_engine`."""
 
 
 def application(
@@ -68,7 +75,7 @@ def application(
     )
     service.add_routes(app)
     problem_json.install(app)
-    app.add_middleware(Admission, ways=service.ways(), guard=service.guard)
+    app.add_middleware(Admission, admit=service.admission(), guard=service.guard)
     app.add_middleware(Counting, metrics=service.metrics)
     app.add_middleware(request_id.middleware)
     return app
@@ -76,8 +83,8 @@ def application(
 
 class _Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """The description, without answers that FastAPI alone would give."""
-        return schemas.without_validation_errors(super().openapi())
+        """The description, with the service's own faults."""
+        return schemas.with_problems(super().openapi())
 
 
 class _Service:
@@ -89,8 +96,7 @@ class _Service:
         self._settings = settings
         self._health = health
         key = settings.api_key
-        self._key_guard = None if key is None else KeyGuard(key)
-        self.guard = keep_web_pages_out if self._key_guard is None else self._key_guard.check
+        self.guard = keep_web_pages_out if key is None else KeyGuard(key)
         self._allowance = Allowance()
         self._served: Served | None = None
 
@@ -110,94 +116,50 @@ class _Service:
 
     def add_routes(self, app: FastAPI) -> None:
         """Add every operation."""
-        guards = [Depends(self._key_guard or keep_web_pages_out)]
-        refused = ("forbidden",) if self._key_guard is None else ("unauthorized",)
-        always = (*_ALWAYS, *refused)
+        keyless = self._settings.api_key is None
+        guards = [] if keyless else [Depends(BEARER)]  # for the description
+        guards.append(Depends(self.guard))
+        refused = "forbidden" if keyless else "unauthorized"
+        always = ("invalid_request", "internal", refused)
+        infos = answer(EngineInfo) | problems(*always)
+        text: schemas.Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+        analyses = answer(Analysis) | problems(*always, *_FILE, *_IMAGE)
+        tracks = answer(Track) | problems(*always, *_FILE, *_CLIP)
+        health = answer(HealthReport)
 
-        def add(
-            method: str,
-            path: str,
-            operation: Callable[..., Any],
-            responses: schemas.Responses,
-            **options: Any,
-        ) -> None:
+        for method, path, operation, responses, dependencies, body in (
+            ("POST", "/v1/analyze", self.analyze, analyses, guards, PHOTO_BODY),
+            ("POST", "/v1/track", self.track, tracks, guards, CLIP_BODY),
+            ("GET", "/v1/info", self.info, infos, guards, None),
+            ("GET", "/v1/people", self.people, answer(People) | problems(*always), guards, None),
+            (
+                "POST",
+                "/v1/reload",
+                self.reload,
+                infos | problems(*always, "busy", *_RELOAD),
+                guards,
+                None,
+            ),
+            ("GET", "/livez", self.livez, health, [], None),
+            ("GET", "/readyz", self.readyz, health | answer(HealthReport, 503), [], None),
+            ("GET", "/metrics", self.prometheus, text | problems(refused), guards, None),
+        ):
             app.add_api_route(
                 path,
                 operation,
                 methods=[method],
                 responses=responses,
                 response_class=JSONResponse,
-                **options,
+                dependencies=dependencies,
+                openapi_extra=body,
             )
 
-        add(
-            "POST",
-            "/v1/analyze",
-            self.analyze,
-            answer(schemas.AnalysisSchema) | problems(*always, *_LIMITED, *_BODY, *_IMAGE),
-            dependencies=guards,
-            openapi_extra=PHOTO_BODY,
-        )
-        add(
-            "POST",
-            "/v1/analyze:batch",
-            self.analyze_batch,
-            answer(schemas.ResultsSchema) | problems(*always, *_LIMITED, *_BODY, *_FILE),
-            dependencies=guards,
-            openapi_extra=FORM_BODY,
-        )
-        add(
-            "POST",
-            "/v1/track",
-            self.track,
-            answer(schemas.TrackSchema) | problems(*always, *_LIMITED, *_BODY, *_CLIP),
-            dependencies=guards,
-            openapi_extra=CLIP_BODY,
-        )
-        add(
-            "GET",
-            "/v1/info",
-            self.info,
-            answer(schemas.InfoSchema) | problems(*always),
-            dependencies=guards,
-        )
-        add(
-            "GET",
-            "/v1/people",
-            self.people,
-            answer(schemas.PeopleSchema) | problems(*always),
-            dependencies=guards,
-        )
-        add(
-            "POST",
-            "/v1/reload",
-            self.reload,
-            answer(schemas.InfoSchema) | problems(*always, "busy", *_RELOAD),
-            dependencies=guards,
-        )
-        add("GET", "/livez", self.livez, answer(schemas.HealthSchema))
-        health = schemas.HealthSchema
-        add("GET", "/readyz", self.readyz, answer(health) | answer(health, 503))
-        text: schemas.Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-        add(
-            "GET",
-            "/metrics",
-            self.prometheus,
-            text | problems(*refused),
-            dependencies=guards,
-        )
-
-    def ways(self) -> dict[str, Way]:
-        """Each path that takes pictures; a form whose photos nobody has counted is one photo."""
-        photo = Way(lambda: self._open().engine.admit(), self._count_photo)
-        clip = Way(lambda: self._open().engine.admit_clip(), self._count_clip)
-        return {"/v1/analyze": photo, "/v1/analyze:batch": photo, "/v1/track": clip}
-
-    def _count_photo(self, code: str) -> None:
-        self.metrics.photos.labels(code).inc()
-
-    def _count_clip(self, code: str) -> None:
-        self.metrics.clips.labels(code).inc()
+    def admission(self) -> dict[str, Callable[[], None]]:
+        """For each path that takes files, what raises when there is no room."""
+        return {
+            "/v1/analyze": lambda: self._open().engine.admit(),
+            "/v1/track": lambda: self._open().engine.admit_clip(),
+        }
 
     # --- The operations ---
 
@@ -205,85 +167,48 @@ class _Service:
         self, request: Request, wanted: Annotated[Wanted, Query()], timeout_ms: TimeoutMs = None
     ) -> Response:
         """Find the faces of a photo and whom each resembles."""
-        served, deadline = self._open(), self._deadline(timeout_ms)
-        with self._allowance.share() as share:
-            try:
-                async with until(deadline):
-                    photo = await read_photo(request, share, LIMITS)
-                analysis = await attended(request, self._analysis(served, photo, wanted, deadline))
-                # In a thread: a crowd with pictures of whom it resembles is tens of megabytes.
-                encoded = await asyncio.to_thread(
-                    answers.encode, analysis, thumbnails=wanted.thumbnails
-                )
-            except EngineError as error:
-                self._count_photo(error.code)
-                raise
-        self._count_photo(OK)
-        return Response(encoded, media_type=_JSON)
-
-    async def analyze_batch(
-        self, request: Request, wanted: Annotated[Wanted, Query()], timeout_ms: TimeoutMs = None
-    ) -> Response:
-        """Analyse the photos of a form; each has its own analysis or problem, in order."""
-        served, deadline = self._open(), self._deadline(timeout_ms)
-        with self._allowance.share() as share:
-            try:
-                async with until(deadline):
-                    photos = await read_photos(request, share, LIMITS)
-            except EngineError as error:
-                self._count_photo(error.code)
-                raise
-            results = await attended(request, self._each(served, photos, wanted, deadline))
-            encoded = await asyncio.to_thread(
-                answers.encode_each, results, thumbnails=wanted.thumbnails
-            )
-        for result in encoded:
-            self._count_photo(result.code if isinstance(result, EngineError) else OK)
-        return Response(answers.join(encoded), media_type=_JSON)
+        asked = wanted.model_dump(exclude={"thumbnails"})
+        return await self._seen(
+            request,
+            PHOTO,
+            timeout_ms,
+            lambda engine, photo, deadline_s: engine.analyze(photo, **asked, deadline_s=deadline_s),
+            partial(write_analysis, thumbnails=wanted.thumbnails),
+        )
 
     async def track(self, request: Request, timeout_ms: TimeoutMs = None) -> Response:
         """Follow one face through a clip: where it looks and who it is, ten times a second."""
-        served, deadline = self._open(), self._deadline(timeout_ms)
-        with self._allowance.share() as share:
-            try:
-                async with until(deadline):
-                    clip = await read_clip(request, share, CLIP_LIMITS)
-                timeout_s = deadline - asyncio.get_running_loop().time()
-                work = served.engine.track(clip, timeout_s=timeout_s)
-                track = await attended(request, work)
-                encoded = await asyncio.to_thread(answers.encode_track, track)
-            except EngineError as error:
-                self._count_clip(error.code)
-                raise
-        self._count_clip(OK)
-        return Response(encoded, media_type=_JSON)
+        return await self._seen(
+            request,
+            CLIP,
+            timeout_ms,
+            lambda engine, clip, deadline_s: engine.track(clip, deadline_s=deadline_s),
+            write_track,
+        )
 
     async def info(self) -> Response:
         """Tell what the engine is made of."""
-        return JSONResponse(info_to_json(await self._open().engine.info()))
+        return Response(write_info(await self._open().engine.info()), media_type=_JSON)
 
     async def people(self) -> Response:
         """Tell whom the bundle knows, in the order of its class indices."""
         people = await self._open().engine.people()
         # In a thread: a bundle may know a hundred thousand people.
-        encoded = await asyncio.to_thread(answers.encode_people, people)
-        return Response(encoded, media_type=_JSON)
+        return Response(await asyncio.to_thread(write_people, people), media_type=_JSON)
 
     async def reload(self) -> Response:
         """Load the bundle anew; if anything is wrong with it, the old one goes on serving."""
-        return JSONResponse(info_to_json(await self._open().reloader.reload()))
+        return Response(write_info(await self._open().reloader.reload()), media_type=_JSON)
 
     async def livez(self) -> Response:
         """Tell that the process lives."""
-        return JSONResponse({"status": OK, "checks": {}})
+        return _report(HealthReport(status="ok", checks={}))
 
     async def readyz(self) -> Response:
         """Tell whether photos are welcome."""
-        checks = self._health.checks()
+        checks = dict(self._health.checks())
         well = all(state == OK for state in checks.values())
-        return JSONResponse(
-            {"status": OK if well else "unavailable", "checks": checks}, 200 if well else 503
-        )
+        return _report(HealthReport(status="ok" if well else "unavailable", checks=checks))
 
     async def prometheus(self) -> Response:
         """Tell Prometheus how it goes."""
@@ -296,41 +221,27 @@ class _Service:
             raise Unavailable("The engine is being loaded: ask again when /readyz says ok.")
         return self._served
 
-    def _deadline(self, timeout_ms: int | None) -> float:
-        """Until when to answer, in the event loop's time."""
-        wanted_s = self._settings.engine_timeout_s if timeout_ms is None else timeout_ms / 1000
-        timeout_s = min(wanted_s, self._settings.engine_max_timeout_s)
-        return asyncio.get_running_loop().time() + timeout_s
-
-    async def _analysis(
-        self, served: Served, photo: bytes, wanted: Wanted, deadline: float
-    ) -> Analysis:
-        return await served.engine.analyze(
-            photo,
-            top_k=wanted.top_k,
-            embed=wanted.embed,
-            aligned=wanted.aligned,
-            picture=wanted.picture,
-            timeout_s=deadline - asyncio.get_running_loop().time(),
-        )
-
-    async def _each(
+    async def _seen(
         self,
-        served: Served,
-        photos: Sequence[bytes | EngineError],
-        wanted: Wanted,
-        deadline: float,
-    ) -> list[Analysis | EngineError]:
-        # Two batches keep the device busy; more would only take the queue from everybody else.
-        places = asyncio.Semaphore(2 * self._settings.engine_max_batch)
+        request: Request,
+        kind: FileKind,
+        timeout_ms: int | None,
+        see: Callable[[EmbeddedEngine, bytes, float], Coroutine[Any, Any, Value]],
+        write: Callable[[Value], bytes],
+    ) -> Response:
+        """Read a file, see it and write what was seen, until the caller's time is over."""
+        served = self._open()
+        wanted_s = _TIMEOUT_S if timeout_ms is None else timeout_ms / 1000
+        timeout_s = min(wanted_s, self._settings.engine_max_timeout_s)
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        with self._allowance.share() as take:
+            async with until(deadline_s):
+                file = await read_file(request, kind, take)
+            value = await attended(request, see(served.engine, file, deadline_s))
+            # In a thread: a crowd with pictures of whom it resembles is tens of megabytes.
+            return Response(await asyncio.to_thread(write, value), media_type=_JSON)
 
-        async def one(photo: bytes | EngineError) -> Analysis | EngineError:
-            if isinstance(photo, EngineError):
-                return photo
-            async with places:
-                try:
-                    return await self._analysis(served, photo, wanted, deadline)
-                except EngineError as error:
-                    return error
 
-        return await asyncio.gather(*map(one, photos))
+def _report(health: HealthReport) -> Response:
+    status = 200 if health.status == "ok" else 503
+    return Response(health.model_dump_json(), status, media_type=_JSON)

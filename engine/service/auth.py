@@ -6,16 +6,16 @@ machines, and not the web pages in a browser on this one. Knows nothing about wh
 
 import hashlib
 import hmac
-import ipaddress
-from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
+from fastapi.security import HTTPBearer
 
 from engine.errors import Forbidden, Unauthorized
+from engine.service.listening import is_loopback
 
-_BEARER = HTTPBearer(auto_error=False)
+BEARER = HTTPBearer(auto_error=False)
+"""How a key is shown."""
 
 
 class KeyGuard:
@@ -28,20 +28,15 @@ class KeyGuard:
     def __init__(self, key: str) -> None:
         self._digest = _digest(key)
 
-    async def __call__(
-        self, shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
-    ) -> None:
+    async def __call__(self, request: Request) -> None:
         """Raise Unauthorized unless a request shows the key."""
+        shown = await BEARER(request)
         # Digests have one length: how long the comparison takes tells nothing about the key.
         if shown is None or not hmac.compare_digest(_digest(shown.credentials), self._digest):
             raise Unauthorized(
                 "This needs the engine's key, as `Authorization: Bearer KEY` with the KEY of "
                 "ENGINE_API_KEY."
             )
-
-    async def check(self, request: Request) -> None:
-        """Raise Unauthorized likewise, before a route is looked for."""
-        await self(await _BEARER(request))
 
 
 async def keep_web_pages_out(request: Request) -> None:
@@ -58,7 +53,7 @@ async def keep_web_pages_out(request: Request) -> None:
             "Without a key the engine answers no web pages, and this request has an Origin header: "
             "set ENGINE_API_KEY and show it, or leave the header out."
         )
-    if not _is_loopback(request.headers.get("host", "")):
+    if not _is_own_name(request.headers.get("host", "")):
         raise Forbidden(
             "Without a key the engine answers only to names of its own machine, and this request's "
             "Host header has another: ask http://127.0.0.1 or http://localhost, or set "
@@ -66,10 +61,9 @@ async def keep_web_pages_out(request: Request) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
+def _is_own_name(host: str) -> bool:
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
         return False
 

@@ -10,7 +10,6 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import ConfigurationError
@@ -19,22 +18,16 @@ from engine.settings import Settings
 _FOR_OWNER_AND_GROUP = 0o117
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A socket that has its address and does not listen yet.
-
-    Attributes:
-        socket: bound.
-        url: what a client's ENGINE_URL is to be, "unix:/path" or "http://host:port".
-    """
-
-    socket: socket.socket
-    url: str
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def require_key(settings: Settings) -> None:
     """Raise ConfigurationError where other machines could use the service without a key."""
-    private = settings.engine_socket is not None or _is_loopback(settings.engine_host)
+    private = settings.engine_socket is not None or is_loopback(settings.engine_host)
     if settings.api_key is None and not private:
         raise ConfigurationError(
             f"ENGINE_HOST is {settings.engine_host!r}, so others could use the engine: set "
@@ -44,73 +37,69 @@ def require_key(settings: Settings) -> None:
 
 
 @contextmanager
-def listener(settings: Settings) -> Iterator[Listener]:
+def listener(settings: Settings) -> Iterator[socket.socket]:
     """Take the address that the settings name; a Unix socket's file is gone afterwards.
+
+    Not left to uvicorn, which would take it once the engine is loaded, give a Unix socket to every
+    user of the machine, and take the place of a service that is alive.
+
+    Yields:
+        A socket that has its address and does not listen yet.
 
     Raises:
         ConfigurationError: it is taken, or not to be had.
     """
-    if settings.engine_socket is not None:
-        with _unix(settings.engine_socket) as taken:
-            yield Listener(taken, f"unix:{settings.engine_socket.absolute()}")
-    else:
-        with _tcp(settings.engine_host, settings.engine_port) as taken:
-            yield Listener(taken, _url(taken))
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
-def _tcp(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        taken = socket.socket(family, kind, protocol)
+    path, host, port = settings.engine_socket, settings.engine_host, settings.engine_port
+    where = f"{host}, port {port}" if path is None else str(path)
+    advice = (
+        "ENGINE_HOST and ENGINE_PORT to an address of this machine that is free"
+        if path is None
+        else "ENGINE_SOCKET to a path in a folder that is there and may be written"
+    )
+    with contextlib.ExitStack() as stack:
         try:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            taken.bind(address)
-        except BaseException:
-            taken.close()
-            raise
-    except OSError as error:
-        raise ConfigurationError(
-            f"The service cannot listen on {host}, port {port}: {error.strerror or error}. Set "
-            "ENGINE_HOST and ENGINE_PORT to an address of this machine that is free."
-        ) from error
-    return taken
+            if path is None:
+                family, _, _, _, address = socket.getaddrinfo(
+                    host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )[0]
+                taken = stack.enter_context(socket.socket(family))
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                taken.bind(address)
+            else:
+                taken = stack.enter_context(socket.socket(socket.AF_UNIX))
+                stack.enter_context(_bound_to_path(taken, path))
+        except OSError as error:
+            raise ConfigurationError(
+                f"The service cannot listen on {where}: {error.strerror or error}. Set {advice}."
+            ) from error
+        yield taken
 
 
-def _url(taken: socket.socket) -> str:
-    host, port = taken.getsockname()[:2]
-    return f"http://[{host}]:{port}" if taken.family == socket.AF_INET6 else f"http://{host}:{port}"
+def url_of(listening: socket.socket) -> str:
+    """What a client's ENGINE_URL is to be, "unix:/path" or "http://host:port"."""
+    address = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return f"unix:{Path(address).absolute()}"
+    host = f"[{address[0]}]" if listening.family == socket.AF_INET6 else address[0]
+    return f"http://{host}:{address[1]}"
 
 
 @contextmanager
-def _unix(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as taken:
-        try:
-            _remove_left_over(path)
-            before = os.umask(_FOR_OWNER_AND_GROUP)
-            try:
-                taken.bind(str(path))
-            finally:
-                os.umask(before)
-        except OSError as error:
-            raise ConfigurationError(
-                f"The service cannot listen on {path}: {error.strerror or error}. Set "
-                "ENGINE_SOCKET to a path in a folder that is there and may be written."
-            ) from error
-        own = path.stat().st_ino
-        try:
-            yield taken
-        finally:
-            with contextlib.suppress(OSError):
-                if path.stat().st_ino == own:
-                    path.unlink()
+def _bound_to_path(taken: socket.socket, path: Path) -> Iterator[None]:
+    """Bind a socket to a path, and remove it afterwards unless another service has taken it."""
+    _remove_left_over(path)
+    before = os.umask(_FOR_OWNER_AND_GROUP)
+    try:
+        taken.bind(str(path))
+    finally:
+        os.umask(before)
+    own = path.stat().st_ino
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if path.stat().st_ino == own:
+                path.unlink()
 
 
 def _remove_left_over(path: Path) -> None:
@@ -120,7 +109,7 @@ def _remove_left_over(path: Path) -> None:
             return  # binding says that the name is taken
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+    with socket.socket(socket.AF_UNIX) as caller:
         try:
             caller.connect(str(path))
         except ConnectionRefusedError:

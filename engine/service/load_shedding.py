@@ -8,7 +8,6 @@ ASGI and nothing about what is asked.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,38 +20,25 @@ Guard = Callable[[Request], Awaitable[None]]
 """Raises an `EngineError` where a request is not to be answered; see `engine.service.auth`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """What is posted to one path.
-
-    Attributes:
-        admit: raises an `EngineError` when there is no room.
-        count: told the code of what was refused.
-    """
-
-    admit: Callable[[], None]
-    count: Callable[[str], None]
-
-
 class Admission:
     """ASGI middleware.
 
     Args:
         app: what answers those who are let in.
-        ways: by path.
+        admit: by the path that is posted to, what raises an `EngineError` when there is no room.
         guard: asked before anybody is told that there is no room.
     """
 
-    def __init__(self, app: ASGIApp, ways: Mapping[str, Way], guard: Guard) -> None:
+    def __init__(self, app: ASGIApp, admit: Mapping[str, Callable[[], None]], guard: Guard) -> None:
         self._app = app
-        self._ways = ways
+        self._admit = admit
         self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         posted = scope["type"] == "http" and scope["method"] == "POST"
-        way = self._ways.get(scope["path"]) if posted else None
-        refusal = None if way is None else await self._refusal(way, Request(scope))
+        admit = self._admit.get(scope["path"]) if posted else None
+        refusal = None if admit is None else await self._refusal(admit, Request(scope))
         if refusal is None:
             await self._app(scope, receive, send)
             return
@@ -60,14 +46,13 @@ class Admission:
         response = await handle(Request(scope), refusal)
         await response(scope, receive, send)
 
-    async def _refusal(self, way: Way, request: Request) -> EngineError | None:
+    async def _refusal(self, admit: Callable[[], None], request: Request) -> EngineError | None:
         try:
-            way.admit()
+            admit()
         except EngineError as full:
             try:
                 await self._guard(request)
             except EngineError as forbidden:
                 return forbidden
-            way.count(full.code)
             return full
         return None

@@ -4,7 +4,6 @@ Knows names and units; knows nothing about how anything is computed or served.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,32 +16,13 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
+from engine.client import EmbeddedEngine
 from engine.runtime.batching import Batch
-from engine.types import EngineInfo
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-
-
-class Measured(Protocol):
-    """An engine, as far as its gauges go."""
-
-    @property
-    def waiting(self) -> int:
-        """How many photos, and frames of clips, wait."""
-        ...
-
-    @property
-    def clips_waiting(self) -> int:
-        """How many clips wait for a decoder."""
-        ...
-
-    @property
-    def made_of(self) -> EngineInfo:
-        """What it is made of at present."""
-        ...
 
 
 class Metrics:
@@ -64,18 +44,6 @@ class Metrics:
             "Seconds from a request's headers to its answer.",
             ("path",),
             buckets=_SECONDS,
-            registry=registry,
-        )
-        self.photos = Counter(
-            "engine_photos",
-            "Photos by the fault's code (or ok): a form refused unread is one.",
-            ("code",),
-            registry=registry,
-        )
-        self.clips = Counter(
-            "engine_clips",
-            "Clips by the fault's code (or ok).",
-            ("code",),
             registry=registry,
         )
         self.reloads = Counter(
@@ -107,7 +75,7 @@ class Metrics:
             self._stage_seconds.labels("queue").observe(seconds)
         self._stage_seconds.labels("compute").observe(batch.compute_s)
 
-    def watch(self, engine: Measured | None) -> None:
+    def watch(self, engine: EmbeddedEngine | None) -> None:
         """Read an engine's gauges whenever somebody looks; None, and there are none."""
         self._gauges.engine = engine
 
@@ -118,7 +86,7 @@ class Metrics:
 
 class _Gauges(Collector):
     def __init__(self) -> None:
-        self.engine: Measured | None = None
+        self.engine: EmbeddedEngine | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily | InfoMetricFamily]:
         if self.engine is None:

@@ -11,7 +11,6 @@ from fastapi import Header
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from engine.service.body import FIELD, MAX_PHOTOS
 from engine.types import MAX_TOP_K
 
 
@@ -72,47 +71,24 @@ TimeoutMs = Annotated[
     ),
 ]
 
-PHOTO_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "A JPEG, PNG, WebP, GIF, HEIC or AVIF file as it is, whatever its type: "
-        "in no form, not in base64, and without a Content-Encoding.",
-        "content": {
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
-        },
+
+def _file(description: str, media_type: str) -> dict[str, Any]:
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "requestBody": {
+            "required": True,
+            "description": f"{description}; in no form, not in base64, and without a "
+            "Content-Encoding.",
+            "content": {"application/octet-stream": schema, media_type: schema},
+        }
     }
-}
-CLIP_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "An MP4, MOV or WebM file as it is, whatever its type: H.264, HEVC, VP8, "
-        "VP9, AV1 or MPEG-4 pictures; in no form, not in base64, and without a Content-Encoding.",
-        "content": {
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "video/mp4": {"schema": {"type": "string", "format": "binary"}},
-        },
-    }
-}
-FORM_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        FIELD: {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "minItems": 1,
-                            "maxItems": MAX_PHOTOS,
-                        }
-                    },
-                    "required": [FIELD],
-                    "additionalProperties": False,
-                }
-            }
-        },
-    }
-}
+
+
+PHOTO_BODY = _file(
+    "A JPEG, PNG, WebP, GIF, HEIC or AVIF file as it is, whatever its type", "image/jpeg"
+)
+CLIP_BODY = _file(
+    "An MP4, MOV or WebM file as it is, whatever its type: H.264, HEVC, VP8, VP9, AV1 or MPEG-4 "
+    "pictures",
+    "video/mp4",
+)

@@ -9,22 +9,22 @@ import contextlib
 import math
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
 
+from engine.client import EmbeddedEngine
 from engine.media.confinement import keep_memory_private
 from engine.request import Analyzer
 from engine.runtime.health import Health
 from engine.runtime.reload import Reloader
 from engine.service.app import application
 from engine.service.http_protocol import BoundedProtocol
-from engine.service.listening import listener, require_key
-from engine.service.serving import Served, open_engine
+from engine.service.listening import listener, require_key, url_of
+from engine.service.serving import open_engine
 from engine.settings import Settings
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _KEEP_ALIVE_S = 75
 _LAST_WORDS_S = 1.0
 """Of the time for stopping, what is left for telling those whose photos are given up."""
@@ -51,7 +51,9 @@ async def serve(
     """
     require_key(settings)
     keep_memory_private()
-    with listener(settings) as door, _hangups() as hangup:
+    hangup = asyncio.Event()
+    # From here on, because SIGHUP would end the process as long as nobody heeds it.
+    with listener(settings) as taken, _on((signal.SIGHUP,), hangup.set):
         async with open_engine(settings, build) as served:
             health = Health()
             app = application(lambda: contextlib.nullcontext(served), settings, health=health)
@@ -67,13 +69,22 @@ async def serve(
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=math.ceil(settings.engine_stop_timeout_s),
             )
-            server = _Server(config, lambda: announce(door.url))
+            server = _Server(config, lambda: announce(url_of(taken)))
             reloading = asyncio.create_task(_reload_on(hangup, served.reloader))
+            giving_up: list[asyncio.Task[None]] = []  # the loop alone would let them be collected
+
+            def stop() -> None:
+                server.force_exit = server.should_exit
+                server.should_exit = health.stopping = True
+                limit_s = settings.engine_stop_timeout_s - _LAST_WORDS_S
+                giving_up.append(asyncio.create_task(_give_up(served.engine, limit_s)))
+
             try:
-                with _stopping(server, served, health, settings.engine_stop_timeout_s):
-                    await server.serve(sockets=[door.socket])
+                with _on((signal.SIGTERM, signal.SIGINT), stop):
+                    await server.serve(sockets=[taken])
             finally:
-                reloading.cancel()
+                for task in (reloading, *giving_up):
+                    task.cancel()
 
 
 class _Server(uvicorn.Server):
@@ -93,15 +104,16 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _hangups() -> Iterator[asyncio.Event]:
-    """Set by SIGHUP, which would end the process as long as nobody heeds it."""
+def _on(numbers: Sequence[signal.Signals], act: Callable[[], None]) -> Iterator[None]:
+    """Have signals heard by the event loop."""
     loop = asyncio.get_running_loop()
-    hangup = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    for number in numbers:
+        loop.add_signal_handler(number, act)
     try:
-        yield hangup
+        yield
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 async def _reload_on(hangup: asyncio.Event, reloader: Reloader) -> None:
@@ -112,28 +124,7 @@ async def _reload_on(hangup: asyncio.Event, reloader: Reloader) -> None:
         await reloader.on_signal()
 
 
-@contextmanager
-def _stopping(
-    server: _Server, served: Served, health: Health, stop_timeout_s: float
-) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    tasks: list[asyncio.Task[None]] = []  # the loop alone would let them be collected
-
-    def stop() -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = health.stopping = True
-        tasks.append(loop.create_task(give_up()))
-
-    async def give_up() -> None:
-        await asyncio.sleep(stop_timeout_s - _LAST_WORDS_S)
-        await served.engine.close(limit_s=0)
-
-    for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in _STOP_SIGNALS:
-            loop.remove_signal_handler(number)
-        for task in tasks:
-            task.cancel()
+async def _give_up(engine: EmbeddedEngine, after_s: float) -> None:
+    """End what has not been answered by then."""
+    await asyncio.sleep(after_s)
+    await engine.close(limit_s=0)

@@ -88,6 +88,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.probabilities)
 
+    def part(self, index: Sequence[int]) -> "Detections":
+        """Some of them."""
+        numbers = list(index)
+        return Detections(self.boxes[numbers], self.landmarks[numbers], self.probabilities[numbers])
+
 
 @dataclass(slots=True)
 class _Candidates:

@@ -11,13 +11,13 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,7 +29,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from engine import locks
 from engine.errors import WeightsError
+from engine.files import replacing
 from engine.vision.retries import Passing, Retries, require_ok
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class WeightsFile:
     Attributes:
         name: what it is called in the folder; no slashes.
         url: where it can be fetched.
-        size_bytes: its exact length.
+        size_bytes: its exact length; None where only its server tells.
         sha256: of its content, 64 lower-case hexadecimal digits; or the first of them, where its
             publisher tells no more.
         licence: on which terms it may be used.
@@ -51,7 +53,7 @@ class WeightsFile:
 
     name: str
     url: str
-    size_bytes: int
+    size_bytes: int | None
     sha256: str
     licence: str
     folder_setting: str | None = "FACE_WEIGHTS_DIR"
@@ -59,7 +61,8 @@ class WeightsFile:
     @property
     def identity(self) -> str:
         """Name, size and hash in one line, for messages."""
-        return f"{self.name} ({self.size_bytes:,} bytes, sha256 {self.sha256})"
+        size = "" if self.size_bytes is None else f"{self.size_bytes:,} bytes, "
+        return f"{self.name} ({size}sha256 {self.sha256})"
 
 
 def find(file: WeightsFile, folder: Path) -> Path | None:
@@ -95,20 +98,17 @@ def fetch(
     file: WeightsFile,
     folder: Path,
     *,
-    client: httpx.Client | None = None,
     console: Console | None = None,
     retries: Retries | None = None,
 ) -> Path:
     """Return a verified file, downloading it where it is missing or damaged.
 
     An interrupted download leaves `<name>.part`, and the next call goes on from there. A progress
-    bar is drawn where the console is a terminal.
+    bar is drawn where the console is a terminal. The environment's proxy settings are obeyed.
 
     Args:
         file: which one.
         folder: where weights are kept; made if need be.
-        client: talks to the server; None makes one that follows redirects and obeys the
-            environment's proxy settings.
         console: where progress is shown; None is standard error.
         retries: how often the server is asked again; None is `Retries()`.
 
@@ -130,34 +130,34 @@ def fetch(
     console = console or Console(stderr=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(file, folder):
+        waiting = partial(
+            _LOG.warning, "Another process is fetching %s: waiting for it.", file.name
+        )
+        with locks.alone(folder / f"{file.name}.lock", waiting):
             # Another process may have fetched it while this one waited for the lock.
             with contextlib.suppress(WeightsError):
                 found = find(file, folder)
             if found is not None:
                 return found
-            with contextlib.ExitStack() as stack:
-                if client is None:
-                    timeout = httpx.Timeout(30.0, connect=15.0)
-                    client = httpx.Client(follow_redirects=True, timeout=timeout, trust_env=True)
-                    stack.enter_context(client)
+            timeout = httpx.Timeout(30.0, connect=15.0)
+            with httpx.Client(follow_redirects=True, timeout=timeout) as client:
                 return _Download(file, folder, client, console, retries or Retries()).run()
     except OSError as error:
         raise _disk_error(file, folder, error) from error
 
 
-@contextlib.contextmanager
-def _lock(file: WeightsFile, folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / f"{file.name}.lock")
+def keep(file: WeightsFile, content: bytes, folder: Path) -> Path:
+    """Write a file's content, which came another way, into the folder.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _LOG.warning("Another process is fetching %s: waiting for it.", file.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        with replacing(folder / file.name) as target:
+            target.write(content)
+    except OSError as error:
+        raise _disk_error(file, folder, error) from error
+    return folder / file.name
 
 
 class _Download:
@@ -182,7 +182,6 @@ class _Download:
         self._etag = folder / f"{file.name}.part.etag"
 
     def run(self) -> Path:
-        self._check_room()
         resumed = self._have() > 0
         self._receive()
         problem = _problem(self._file, self._part)
@@ -204,11 +203,6 @@ class _Download:
         self._part.replace(self._path)
         self._etag.unlink(missing_ok=True)
         return self._path
-
-    def _check_room(self) -> None:
-        missing = self._file.size_bytes - self._have()
-        if shutil.disk_usage(self._folder).free < missing:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _have(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0
@@ -236,19 +230,13 @@ class _Download:
                 raise self._unreachable(error) from error
 
     def _go_on(self, bar: Progress, task: TaskID) -> None:
-        if self._have() == self._file.size_bytes:
-            return
-        with self._open() as (response, have):
-            self._write(response, have, bar, task)
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[tuple[httpx.Response, int]]:
-        """The server's answer, and how many bytes of the part it continues."""
-        have = self._have()
-        if have > self._file.size_bytes:
+        size = self._file.size_bytes
+        if size is not None and self._have() >= size:
+            if self._have() == size:
+                return
             self._discard()
-            have = 0
         headers = {"Accept-Encoding": "identity"}
+        have = self._have()
         if have:
             headers["Range"] = f"bytes={have}-"
             if self._etag.exists():
@@ -258,26 +246,40 @@ class _Download:
                 self._discard()
                 raise Passing("the server cannot continue what was begun", pause_s=0.0)
             require_ok(response, httpx.codes.PARTIAL_CONTENT)
-            if response.status_code == httpx.codes.PARTIAL_CONTENT:
-                expected = f"bytes {have}-{self._file.size_bytes - 1}/{self._file.size_bytes}"
-                if response.headers.get("Content-Range") != expected:
-                    self._discard()
-                    raise Passing("the server continued another file", pause_s=0.0)
-            else:
+            if response.status_code != httpx.codes.PARTIAL_CONTENT:
                 have = 0
-                self._check_length(response)
-            yield response, have
+            self._write(response, have, self._length(response, have), bar, task)
 
-    def _check_length(self, response: httpx.Response) -> None:
-        length = response.headers.get("Content-Length", "")
-        if length.isdigit() and int(length) != self._file.size_bytes:
+    def _length(self, response: httpx.Response, have: int) -> int:
+        """How long the file is, by its description and the server's."""
+        expected = self._file.size_bytes
+        if have:
+            said = response.headers.get("Content-Range", "")
+            end = re.fullmatch(rf"bytes {have}-(\d+)/(\d+)", said)
+            if end is None or int(end[1]) + 1 != int(end[2]) or expected not in (None, int(end[2])):
+                self._discard()
+                raise Passing("the server continued another file", pause_s=0.0)
+            return int(end[2])
+        said = response.headers.get("Content-Length", "")
+        length = int(said) if said.isdigit() else expected
+        if length is None or expected not in (None, length):
+            offered = (
+                "does not say how many bytes it has"
+                if length is None
+                else (f"offers {length:,} bytes where {expected:,} are expected")
+            )
             raise WeightsError(
-                f"{self._file.url} offers {int(length):,} bytes where {self._file.size_bytes:,} "
-                f"are expected: nothing was fetched. {_by_hand(self._file, self._folder)}",
+                f"{self._file.url} {offered}: nothing was fetched. "
+                f"{_by_hand(self._file, self._folder)}",
                 code="weights_corrupt",
             )
+        return length
 
-    def _write(self, response: httpx.Response, have: int, bar: Progress, task: TaskID) -> None:
+    def _write(
+        self, response: httpx.Response, have: int, length: int, bar: Progress, task: TaskID
+    ) -> None:
+        if shutil.disk_usage(self._folder).free < length - have:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         etag = response.headers.get("ETag", "")
         # A weak validator promises nothing about the bytes.
         if etag and not etag.startswith("W/"):
@@ -285,21 +287,21 @@ class _Download:
         else:
             self._etag.unlink(missing_ok=True)
         with self._part.open("ab" if have else "wb") as part:
-            bar.update(task, completed=have)
+            bar.update(task, completed=have, total=length)
             for data in response.iter_raw():
                 have += len(data)
-                if have > self._file.size_bytes:
+                if have > length:
                     break
                 part.write(data)
                 bar.update(task, completed=have)
-        if have > self._file.size_bytes:
+        if have > length:
             self._discard()
             raise WeightsError(
-                f"{self._file.url} sends more than the {self._file.size_bytes:,} bytes expected; "
+                f"{self._file.url} sends more than the {length:,} bytes expected; "
                 f"what came was removed. {_by_hand(self._file, self._folder)}",
                 code="weights_corrupt",
             )
-        if have < self._file.size_bytes:
+        if have < length:
             raise Passing("the connection ended early")
 
     def _unreachable(self, reason: object) -> WeightsError:
@@ -323,8 +325,7 @@ def _disk_error(file: WeightsFile, folder: Path, error: OSError) -> WeightsError
     other = f", or name another folder in {file.folder_setting}" if file.folder_setting else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WeightsError(
-            f"The disk is full: {folder} has no room for {file.name} ({file.size_bytes:,} bytes). "
-            f"Free some space{other}."
+            f"The disk is full: {folder} has no room for {file.identity}. Free some space{other}."
         )
     return WeightsError(
         f"{file.name} cannot be kept in {folder} ({error.strerror or error}): make the folder "
@@ -335,7 +336,7 @@ def _disk_error(file: WeightsFile, folder: Path, error: OSError) -> WeightsError
 def _problem(file: WeightsFile, path: Path) -> str | None:
     """Why a file is not the expected one, or None."""
     size = path.stat().st_size
-    if size != file.size_bytes:
+    if file.size_bytes not in (None, size):
         return f"it has {size:,} bytes instead of {file.size_bytes:,}"
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()

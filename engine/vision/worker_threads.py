@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import torch
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST = 4
@@ -45,45 +44,42 @@ class WorkerThreads:
         return self._pool is not None
 
     def map(
-        self,
-        work: Callable[[Sequence[Item]], Sequence[Result]],
-        items: Sequence[Item],
-        cost: Callable[[Item], float],
+        self, work: Callable[[Sequence[int]], Sequence[Result]], costs: Sequence[float]
     ) -> list[Result]:
-        """Have the items worked on, side by side where there are several.
+        """Have items worked on, side by side where there are several.
 
         Args:
-            work: results of some items, in their order; called in several threads at once.
-            items: what there is to do.
-            cost: about how much work an item is, so that parts take equally long.
+            work: results of some items, given by their numbers, in that order; called in several
+                threads at once.
+            costs: about how much work each item is, so that parts take equally long.
 
         Returns:
             The results, in the order of the items.
         """
         with self._lock:
             alone = self._free == self._parts
-            count = max(1, min(self._free, len(items)))
+            count = max(1, min(self._free, len(costs)))
             if self._pool is None or (alone and count == 1):
                 count = 0  # the caller does it, with all cores
             self._free -= count
         if not count:
-            return list(work(items))
+            return list(work(range(len(costs))))
         done: list[Future[Sequence[Result]]] = []
         try:
-            shares = self._deal([cost(item) for item in items], count)
+            shares = self._deal(costs, count)
             for share in shares:
-                done.append(self._begin(work, [items[i] for i in share]))
+                done.append(self._begin(work, share))
         finally:
             with self._lock:
                 self._free += count - len(done)  # those that could not be given their part
-        results: list[Result | None] = [None] * len(items)
+        results: list[Result | None] = [None] * len(costs)
         for share, future in zip(shares, done, strict=True):
             for i, result in zip(share, future.result(), strict=True):
                 results[i] = result
         return [result for result in results if result is not None]
 
     def _begin(
-        self, work: Callable[[Sequence[Item]], Sequence[Result]], part: Sequence[Item]
+        self, work: Callable[[Sequence[int]], Sequence[Result]], part: Sequence[int]
     ) -> Future[Sequence[Result]]:
         assert self._pool is not None
 

@@ -28,12 +28,13 @@ from engine.vision.detect import whole_crop
 from engine.vision.quality import quality
 from training.bundles.gallery import prototypes
 from training.datasets import registration
-from training.datasets.audit import Limits, Photos, Word, decide, mean_of_means, unit
+from training.datasets.audit import FaceLimits, Overrides, Photos, decide
 from training.datasets.manifest import Code
 from training.datasets.twins import signature
 from training.fit.fitting import Machine
 from training.fit.recipes import Recipe, fit_head, plan
 from training.measure.calibration import calibrate
+from training.vectors import person_means, unit
 
 BATCH = 64
 GREY_PX = 16
@@ -124,9 +125,9 @@ def kept(crops):
             size_px=crops.size_px,
             blur=crops.blur,
             identity=np.arange(count),
-            word=Word(nobody, nobody, nobody, np.full(count, -1)),
+            word=Overrides(nobody, nobody, nobody, np.full(count, -1)),
         ),
-        Limits(),
+        FaceLimits(),
         lambda one, other: same(crops.pictures[one].tobytes(), crops.pictures[other].tobytes()),
     )
     return np.flatnonzero([code in KEPT for code in decided.code])
@@ -143,7 +144,7 @@ def gallery(training, summary):
     clean = training.part(kept(training))
     vectors, owner, people = clean.vectors, clean.owner, len(training.datasets.people)
     calibration, _ = calibrate(vectors, owner, people, summary)
-    centre = mean_of_means(vectors, owner, people).mean(axis=0)
+    centre = person_means(vectors, owner, people).mean(axis=0)
     made, made_owner = summary(unit(vectors - centre), owner, people)
     return centre, made, made_owner, calibration
 

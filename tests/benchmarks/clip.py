@@ -89,8 +89,7 @@ class Stages:
         self._places = [
             (pipeline, "pattern", "pattern"),
             (seer._detector, "detect", "detect"),
-            (seer, "_cut", "cut"),
-            (pipeline, "quality", "quality"),
+            (pipeline, "cut_faces", "cut and measure"),
             (embed, "embed_crops", "embed"),
             (seer, "analyze", "see"),
         ]
@@ -133,7 +132,7 @@ async def by_stage(seer, files, rounds):
     spent = dict(stages.spent)
     seen = spent.pop("see")
     spent["rest of seeing"] = seen - sum(
-        spent[name] for name in ("detect", "cut", "quality", "pattern", "embed")
+        spent[name] for name in ("detect", "cut and measure", "pattern", "embed")
     )
     spent["event loop and pictures"] = here - seen
     decoded = [decode(clip, demuxer_of(clip)) for clip in files * rounds]

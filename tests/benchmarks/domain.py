@@ -35,9 +35,9 @@ from engine.media import image
 from engine.vision import align, embed
 from training import tools
 from training.datasets import data, manifest, prepare
-from training.datasets.audit import mean_of_means, unit
 from training.fit.degrade import degrade
 from training.measure.metrics import multiplicities
+from training.vectors import person_means, unit
 
 FMR = 1e-2
 DRAWS = 10
@@ -96,7 +96,7 @@ def scores(made, owner, templates, seed):
     """(probes, people) similarities to everybody's template, and whose probes they are."""
     generator = np.random.default_rng(seed)
     people, numbers = np.unique(owner, return_inverse=True)
-    centred = unit(made - mean_of_means(made, numbers, len(people)).mean(axis=0))
+    centred = unit(made - person_means(made, numbers, len(people)).mean(axis=0))
     enrolled, probes = [], []
     for person in range(len(people)):
         own = generator.permutation(np.flatnonzero(numbers == person))

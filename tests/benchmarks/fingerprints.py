@@ -21,6 +21,7 @@ import json
 import random
 import zlib
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import av
@@ -96,18 +97,9 @@ COPIES = {
     "darker by 25 %": lambda image: ImageEnhance.Brightness(image).enhance(0.75),
     "contrast 1.3": lambda image: ImageEnhance.Contrast(image).enhance(1.3),
     "mirrored": lambda image: encoded(ImageOps.mirror(image), 85),
-    **{
-        f"cropped by {share} %": lambda image, share=share: cropped(image, share / 100)
-        for share in (1, 2, 4, 6, 8)
-    },
-    **{
-        f"border of {share} %": lambda image, share=share: framed(image, share / 100)
-        for share in (2, 6, 10)
-    },
-    **{
-        f"turned by {degrees} degrees": lambda image, degrees=degrees: turned(image, degrees)
-        for degrees in (1, 3, -5)
-    },
+    **{f"cropped by {share} %": partial(cropped, share=share / 100) for share in (1, 2, 4, 6, 8)},
+    **{f"border of {share} %": partial(framed, share=share / 100) for share in (2, 6, 10)},
+    **{f"turned by {degrees} degrees": partial(turned, degrees=degrees) for degrees in (1, 3, -5)},
     "crop 4 %, border 6 %, 3 degrees": lambda image: encoded(
         turned(framed(cropped(image, 0.04), 0.06), 3), 85
     ),

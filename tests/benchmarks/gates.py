@@ -15,14 +15,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bot.login.capture_quality import GATES, gate
+from bot.login.capture_quality import gate
 from bot.telegram.incoming import Refusal
 from engine import threads
 from engine.errors import ImageError
+from engine.login_gates import GATES
 from engine.media.image import SUFFIXES, open_photo
 from engine.pipeline import Pipeline
-from engine.request import PhotoRequest
 from engine.settings import Settings
+from tests.engine.seers import request_of
 
 QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 
@@ -37,7 +38,7 @@ def analyses(folder):
             photo = open_photo(path.read_bytes())
         except ImageError:
             continue
-        request = PhotoRequest.of(photo, 1, embed=False, aligned=False)
+        request = request_of(photo, 1, embed=False, aligned=False)
         yield pipeline.analyze([request])[0]
 
 

@@ -26,15 +26,15 @@ def main():
 
     from engine.media.image import open_photo
     from engine.pipeline import Pipeline
-    from engine.request import PhotoRequest
     from engine.settings import Settings
     from engine.vision.worker_threads import WorkerThreads
+    from tests.engine.seers import request_of
 
     pipeline = Pipeline.from_settings(Settings(engine_device="cpu", engine_bundle="celebrities"))
     ways = {"side by side": pipeline._workers, "one after the other": WorkerThreads(1)}
     with tempfile.TemporaryDirectory() as scratch:
         files = photo_files(arguments.folder, Path(scratch), arguments.photos)
-        requests = [PhotoRequest.of(open_photo(path.read_bytes()), 5) for path in map(Path, files)]
+        requests = [request_of(open_photo(path.read_bytes()), 5) for path in map(Path, files)]
 
     def once(workers):
         pipeline._workers = workers

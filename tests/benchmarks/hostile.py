@@ -30,9 +30,9 @@ from engine.client import EmbeddedEngine
 from engine.media import image
 from engine.media.decoder_pool import PhotoDecoders
 from engine.pipeline import Pipeline
-from engine.request import PhotoRequest
 from engine.settings import Settings
 from tests.engine import mutations, seers
+from tests.engine.seers import request_of
 
 PHOTO_PX = (1280, 960)
 LARGE_PX = (6000, 4000)
@@ -114,7 +114,7 @@ async def by_turns(rounds=9):
     pipeline = Pipeline.from_settings(Settings())
 
     def analyzed_here(data):
-        pipeline.analyze([PhotoRequest.of(image.open_photo(data))])
+        pipeline.analyze([request_of(image.open_photo(data))])
 
     async with EmbeddedEngine(pipeline) as engine:
         await engine.start_decoders()

@@ -75,13 +75,14 @@ class Embedded:
 
     async def ask(self, photo):
         from engine.errors import EngineError
-        from engine.wire import analysis_to_json
+        from engine.wire import write_analysis
 
         try:
-            found = await self._engine.analyze(photo, timeout_s=self._timeout_s)
+            deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+            found = await self._engine.analyze(photo, deadline_s=deadline_s)
         except EngineError as error:
             return error.code, getattr(error, "retry_after_s", None), None, None
-        return "ok", None, found.bundle, names(analysis_to_json(found, thumbnails=False))
+        return "ok", None, found.bundle, names(json.loads(write_analysis(found)))
 
 
 def names(answer):

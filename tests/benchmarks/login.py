@@ -29,11 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.login import liveness
-from bot.login.capture_quality import GATES
 from bot.sandbox import rehearsal
 from bot.sandbox.performer import Portrait, perform
 from engine import bundle, decision, threads
 from engine.client import EmbeddedEngine
+from engine.login_gates import GATES
 from engine.pipeline import Pipeline
 from engine.settings import Settings
 from training import tools
@@ -52,13 +52,7 @@ console = Console(stderr=True, width=120)
 
 def own_gates(aligned):
     """The bot's gates as far as a manifest tells; the size of an aligned crop says nothing."""
-    return login.Gates(
-        size_px=0.0 if aligned else GATES.size_px,
-        yaw=GATES.yaw,
-        pitch=GATES.pitch,
-        blur=GATES.blur,
-        exposure=GATES.exposure,
-    )
+    return login.ALIGNED_GATES if aligned else GATES
 
 
 def folded(name):
@@ -76,7 +70,7 @@ def read(folders, eyes, aligned):
             made = data.vectors(found.faces, eyes.embedder, advance)
         with progress("Looking where faces look", len(found.faces)) as advance:
             poses = facing.poses(found.faces, eyes.detector, advance)
-        ahead, aside = own_gates(aligned).take(found.faces, poses)
+        ahead, aside = login.taken(found.faces, poses, own_gates(aligned))
         codes = [row.code for row in found.faces.rows]
         left_out.update(found.faces.dropped)
         left_out.update(code for code, copy in zip(codes, found.copy, strict=True) if copy)
@@ -110,7 +104,7 @@ def read(folders, eyes, aligned):
 
 def crowd(everybody, kept, gated):
     ahead = everybody["frontal"] if gated else np.ones(len(kept), bool)
-    return login.Crowd(
+    return login.LoginFaces(
         everybody["vectors"],
         everybody["owner"],
         everybody["group"],
@@ -139,7 +133,7 @@ class Tally:
 
     def add(self, crowd, calibration, people, generator, k, m):
         """Play with a crowd; of its people only those given, as the calibration knows the rest."""
-        table = login.Table(crowd, [(k, m)], int(generator.integers(2**31)))
+        table = login.LoginSimulation(crowd, [(k, m)], int(generator.integers(2**31)))
         orders = {person: table.order(person) for person in people}
         able = {person: order for person, order in orders.items() if order.shape[1] >= k}
         a_draw = sum(o.shape[1] // m for o in orders.values()) * max(1, len(able) - 1)
@@ -183,6 +177,7 @@ class Tally:
     def figures(self):
         accepted = np.array(self.genuine, bool)
         own = metrics.rate(~accepted, np.array(self.whose)) if len(accepted) else None
+        count = max(1, self.own_sets)
         found = {
             "people": len(set(self.whose) | set(self.victim) | set(self.impostor)),
             "people_verified": len(set(self.whose)),
@@ -195,7 +190,7 @@ class Tally:
             "fnmr": None if own is None else own.value,
             "fnmr_upper95": None
             if own is None
-            else max(own.upper_95, login.clopper_pearson_upper(own.value, max(1, self.own_sets))),
+            else max(own.upper_95, metrics.clopper_pearson(own.value * count, count, 0.9)[1]),
         }
         found["fmr"], found["fmr_upper95"] = bounded(
             self.stranger, self.victim, self.impostor, self.sets
@@ -211,7 +206,7 @@ def bounded(hits, victim, impostor, count):
     """A share and its upper bound; none where there is no trial."""
     if not hits or not count:
         return None, None
-    tried = login.Strangers(np.array(hits, float), np.array(victim), np.array(impostor), count)
+    tried = login.ImpostorTries(np.array(hits, float), np.array(victim), np.array(impostor), count)
     return tried.rate(0.5), login.Bounds(tried).upper(0.5)
 
 
@@ -226,7 +221,7 @@ def met(enrolled, asked):
 def grid(crowd, calibration):
     """Every number of templates and probes at the shipped thresholds, and DET curves."""
     rows, curves = [], {}
-    table = login.Table(crowd, SHOWN, 0, calibration.centre)
+    table = login.LoginSimulation(crowd, SHOWN, 0, calibration.centre)
     pairs = crowd.people * (crowd.people - 1) // 2
     with progress("Trying other numbers of photos", pairs) as advance:
         played = table.play(advance)
@@ -246,13 +241,7 @@ def grid(crowd, calibration):
             curves[name] = verification.curve(verification.Pairs(score, same, nobody, nobody))
         if point is None or (point.templates, point.probes) != (k, m):
             continue
-        passed = [
-            (scores >= point.threshold) & (floors >= point.template_floor)
-            for scores, floors in (
-                (trials.genuine, trials.floor),
-                (trials.stranger, trials.stranger_floor),
-            )
-        ]
+        passed = [scores >= point.threshold for scores in (trials.genuine, trials.stranger)]
         fmr, upper = bounded(
             passed[1].tolist(), trials.victim.tolist(), trials.impostor.tolist(), trials.sets
         )
@@ -285,7 +274,7 @@ async def clips(everybody, crowd, calibration, settings, count, k, seed):
     """
     generator = np.random.default_rng(seed)
     lot = random.Random(seed)
-    table = login.Table(crowd, [(k, 1)], seed)
+    table = login.LoginSimulation(crowd, [(k, 1)], seed)
     orders = {p: table.order(p)[0] for p in range(crowd.people)}
     able = {p: order for p, order in orders.items() if len(order) > k}
     # A head is turned from where it is on the photo: it must look ahead there.

@@ -25,7 +25,7 @@ from engine.media import image
 from tests.benchmarks.fingerprints import LONGEST_PX, cropped, encoded, scaled
 from training import tools
 from training.datasets import manifest, prepare
-from training.datasets.audit import Limits
+from training.datasets.audit import FaceLimits
 from training.datasets.manifest import Code
 
 TILE_PX = 150
@@ -82,7 +82,7 @@ def found(pictures, copy, eyes, aligned):
             picture.save(home / "0.png")
             copy(picture).save(home / "1.png")
         out = Path(folder) / "out"
-        prepare.prepare(source, out, eyes, aligned=aligned, limits=Limits(0, 1))
+        prepare.prepare(source, out, eyes, aligned=aligned, limits=FaceLimits(0, 1))
         rows = list(manifest.read(out / manifest.NAME))
     faces = [row for row in rows if row.crop]
     pairs = len(faces) - len({row.person for row in faces})

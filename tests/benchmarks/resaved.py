@@ -12,6 +12,7 @@ left out and counted.
 import argparse
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,8 @@ def main():
         plain = [first(each) for each in analyses]
         kept = [analyses[0]]
         for each in analyses[1:]:
-            kept.append(steady(each, reversed(kept)))
+            known = [face for before in reversed(kept) for face in before.faces]
+            kept.append(replace(each, faces=steady(each.faces, known)))
         steadied = [first(each) for each in kept]
         rows.append(
             [
@@ -117,7 +119,7 @@ def main():
         for home, other in others:
             if home != path.parent:
                 pairs += 1
-                alike += steady(analyses[0], [other]).faces != analyses[0].faces
+                alike += steady(analyses[0].faces, other.faces) != analyses[0].faces
         others.append((path.parent, analyses[0]))
     share = np.mean(rows, axis=0)
     print(

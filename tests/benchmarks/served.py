@@ -22,10 +22,10 @@ import psutil
 from engine import errors
 from engine.media import image
 from engine.pipeline import Pipeline
-from engine.request import PhotoRequest
 from engine.settings import Settings
-from engine.wire import analysis_to_json
+from engine.wire import write_analysis
 from tests.benchmarks.load import names
+from tests.engine.seers import request_of
 
 OURS = ("-m", "engine", "serve")
 PEER = ("-m", "tests.benchmarks.recipe_service")
@@ -221,9 +221,9 @@ def expected(settings, files):
     pipeline = Pipeline.from_settings(Settings(**settings))
     said = {}
     for i, path in enumerate(files):
-        request = PhotoRequest.of(image.open_photo(path.read_bytes()))
+        request = request_of(image.open_photo(path.read_bytes()))
         (analysis,) = pipeline.analyze([request])
-        said[str(i)] = names(analysis_to_json(analysis, thumbnails=False))
+        said[str(i)] = names(json.loads(write_analysis(analysis)))
     return {pipeline.bundle.id: said}
 
 

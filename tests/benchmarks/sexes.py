@@ -50,10 +50,10 @@ def main():
     faces = given.faces.part(np.flatnonzero((many & known)[given.faces.owner]))
     numbers, owner = np.unique(faces.owner, return_inverse=True)
     vectors = data.vectors(faces, eyes.embedder)
-    seen = login.crowd(faces, vectors, facing.poses(faces, eyes.detector))
-    crowd = login.Crowd(vectors, owner.astype(np.int64), seen.group, seen.frontal, seen.turned)
+    seen = login.login_faces(faces, vectors, facing.poses(faces, eyes.detector))
+    crowd = login.LoginFaces(vectors, owner.astype(np.int64), seen.group, seen.frontal, seen.turned)
     sex = np.array([sex_of[given.faces.people[i]] for i in numbers])
-    (trials,) = login.Table(crowd, [(TEMPLATES, PROBES)], 0, calibration.centre).play()
+    (trials,) = login.LoginSimulation(crowd, [(TEMPLATES, PROBES)], 0, calibration.centre).play()
     threshold = calibration.point("photo", TEMPLATES, PROBES).threshold
     rows = trials.rows()
     result = {"bundle": arguments.bundle, "embedder": calibration.embedder}

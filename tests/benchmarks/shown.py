@@ -18,8 +18,8 @@ from engine import threads
 from engine.errors import EngineError
 from engine.media.image import open_photo
 from engine.pipeline import Pipeline
-from engine.request import PhotoRequest
 from engine.settings import Settings
+from tests.engine.seers import request_of
 
 NOT_CLEAR = {
     "people/lionel_messi/005.jpg": ((0.2, 0.36),),
@@ -74,12 +74,12 @@ def main():
             photo = open_photo(path.read_bytes())
         except EngineError:
             continue
-        request = PhotoRequest.of(photo, 0, embed=False, aligned=False)
+        request = request_of(photo, 0, embed=False, aligned=False)
         (analysis,) = pipeline.analyze([request])
         name = path.relative_to(arguments.folder).as_posix()
         middles = NOT_CLEAR.get(name, ())
-        chosen = choose(analysis, EVERY_FACE)
-        shown = () if isinstance(chosen, Refusal) else chosen[0].faces
+        chosen = choose(analysis.faces, EVERY_FACE)
+        shown = () if isinstance(chosen, Refusal) else chosen[0]
         before = large_and_sharp(analysis)
         if before and not shown:
             lost_photos.append(name)

@@ -28,10 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine import threads
 from engine.media import image
 from engine.pipeline import Pipeline
-from engine.request import PhotoRequest
 from engine.settings import Settings
-from engine.vision import detect, embed
+from engine.vision import align, detect, embed
 from tests.benchmarks.photo import fill, read
+from tests.engine.seers import request_of
 
 QUALITY = 90
 NOTHING_S = 1e-5
@@ -55,7 +55,7 @@ class Stages:
             (seer, "_refine", "r_net"),
             (seer, "_output", "o_net"),
             (seer, "detect", "detect"),
-            (pipeline, "_cut", "align"),
+            (align, "cut", "align"),
             (embed, "embed_crops", "embed"),
             (pipeline.recogniser, "search", "search"),
         ]
@@ -92,9 +92,7 @@ def analyse(pipeline, files, batch):
     """Seconds for all files, and how many faces were found."""
     started, faces = time.perf_counter(), 0
     for start in range(0, len(files), batch):
-        requests = [
-            PhotoRequest.of(image.open_photo(data)) for data in files[start : start + batch]
-        ]
+        requests = [request_of(image.open_photo(data)) for data in files[start : start + batch]]
         faces += sum(len(analysis.faces) for analysis in pipeline.analyze(requests))
     return time.perf_counter() - started, faces
 

@@ -25,7 +25,7 @@ from engine.people.gallery import Gallery
 from engine.types import Verdict
 from training import tools
 from training.bundles import gallery
-from training.bundles.gallery import Source, Summary
+from training.bundles.gallery import Source, Summarisation
 from training.datasets import data, material
 from training.datasets.people import key
 from training.fit.fitting import Machine
@@ -54,7 +54,7 @@ def summary(recipe):
             made[key] = fit_head(wanted, vectors, owner, people, wanted.epochs, machine)
         return made[key]
 
-    return Summary("classifier", directions, {"recipe": "head"})
+    return Summarisation("classifier", directions, {"recipe": "head"})
 
 
 def answers(bundle, vectors):

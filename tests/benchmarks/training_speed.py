@@ -27,9 +27,8 @@ from engine.vision.device import choose_device
 from training import tools
 from training.datasets import data, pixels, prepare
 from training.fit import recipes
-from training.fit.batches import FaceBatches
 from training.fit.fitting import Machine, Schedule, fit
-from training.fit.recipes import Material, Recipe
+from training.fit.recipes import Recipe, TrainingFaces
 from training.fit.runs import Run
 
 
@@ -61,10 +60,9 @@ def ours(faces, arch, batch, epochs, device, weights):
     network = recipes.start(plan, weights)
     crops = pixels.mapped(faces, network.template)
     training, validation = data.split(faces, recipes.HELD_OUT_SHARE, 0)
-    material = Material(crops, faces.owner, len(faces.people), training, validation)
+    material = TrainingFaces(crops, faces.owner, len(faces.people), training, validation)
     centre, head = recipes.beginning(plan, network, material, device)
-    batches = FaceBatches(crops, faces.owner, training, validation, size=batch, seed=0)
-    learner = recipes.build_learner(plan, network, head, centre, batches.steps)
+    learner, batches = recipes.prepared(plan, network, head, centre, material, Machine(device))
     clock = Clock()
     learner.configure_callbacks = lambda: [clock]
     with tempfile.TemporaryDirectory() as home:

@@ -25,7 +25,8 @@ from bot.sandbox import Sandbox, WebhookRules
 from bot.settings import Settings
 from bot.store import add_key
 from bot.store.migrate import _migrate
-from engine.errors import BrokenImage, EmptyImage, NotAnImage, NotAVideo
+from engine.client import Engine
+from engine.errors import BrokenImage, DeadlineExceeded, EmptyImage, NotAnImage, NotAVideo
 from engine.media import jpeg as pictures
 from engine.types import (
     Analysis,
@@ -139,29 +140,32 @@ class FakeEngine:
         embed: bool = False,
         aligned: bool = False,
         picture: bool = False,
-        timeout_s: float | None = None,
+        deadline_s: float | None = None,
     ) -> Analysis:
         decoded = decode(photo)
-        async with self._turn():
+        async with self._turn(deadline_s):
             analysis = self.see(photo)
         return replace(analysis, picture=pictures.encode(decoded)) if picture else analysis
 
-    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
+    async def track(self, clip: bytes, *, deadline_s: float | None = None) -> Track:
         if not clip:
             raise NotAVideo("empty")
-        async with self._turn():
+        async with self._turn(deadline_s):
             return self.watch(clip)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, deadline_s: float | None) -> AsyncIterator[None]:
         async with self.asked:
             self.waiting += 1
             self.asked.notify_all()
-        async with self._device:
-            if self.gate is not None:
-                await self.gate.acquire()
-            self.served += 1
-            yield
+        try:
+            async with asyncio.timeout_at(deadline_s), self._device:
+                if self.gate is not None:
+                    await self.gate.acquire()
+                self.served += 1
+                yield
+        except TimeoutError as error:
+            raise DeadlineExceeded("too late") from error
 
     async def until_asked(self, times: int) -> None:
         """Wait until so many photos and clips have come in."""
@@ -237,7 +241,10 @@ def _tables() -> bytes:
 
 
 def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
-    """Settings for a bot in the sandbox: nothing from the environment, files in a folder."""
+    """Settings for a bot in the sandbox: nothing from the environment, files in a folder.
+
+    What is changed may be what no operator can change, too.
+    """
     keys = folder / "secrets" / "template.keys"
     if not keys.exists():
         add_key(keys)
@@ -245,6 +252,12 @@ def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
     if not database.exists():
         database.write_bytes(_tables())
         database.chmod(0o600)
+
+    class Changed(Settings):
+        pass
+
+    for name in Settings.__class_vars__ & changes.keys():
+        setattr(Changed, name, changes.pop(name))
     values: dict[str, Any] = {
         "bot_token": sandbox.token,
         "telegram_api_url": sandbox.url,
@@ -255,12 +268,12 @@ def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
         "send_rate": 1000,
         **changes,
     }
-    return Settings(_env_file=None, **values)  # type: ignore[call-arg]
+    return Changed(**values)
 
 
 @asynccontextmanager
 async def bot(
-    folder: Path, engine: FakeEngine | None = None, *, drawing: Draw = draw, **changes: Any
+    folder: Path, engine: Engine | None = None, *, drawing: Draw = draw, **changes: Any
 ) -> AsyncIterator[Sandbox]:
     """A sandbox with the bot running in it."""
     async with Sandbox(webhooks=ANY_PORT) as sandbox:

@@ -98,9 +98,10 @@ class LoginEngine(FakeEngine):
         faces = [replace(face, pattern=pattern) for face in seen]
         return replace(fakes.analysis(*faces), bundle=self.bundle)
 
-    async def track(self, clip: bytes, *, timeout_s: float | None = None) -> Track:
-        seen = await super().track(clip, timeout_s=timeout_s)
-        return replace(seen, bundle=self.bundle)
+    async def track(self, clip: bytes, *, deadline_s: float | None = None) -> Track:
+        seen = await super().track(clip, deadline_s=deadline_s)
+        version = None if self.login is None else self.login.version
+        return replace(seen, bundle=self.bundle, calibration=version)
 
     async def info(self) -> EngineInfo:
         return replace(await super().info(), login=self.login)

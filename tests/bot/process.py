@@ -62,7 +62,6 @@ def main() -> None:
         add_key(keys)
     written = watch()
     settings = Settings(
-        _env_file=None,  # type: ignore[call-arg]
         database=folder / "bot.db",
         ids_key=folder / "ids.key",
         template_keys_file=keys,

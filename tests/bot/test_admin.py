@@ -38,20 +38,20 @@ def run(*words: str, code: int = 0) -> str:
 
 
 async def enroll() -> None:
-    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+    async with storing.store(StoreChoice.read()) as store:
         flow = await store.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
         vectors = vector(0)[None]
         assert await store.enroll(flow, Enrolment("fake", vectors, "1", None, "en"))
 
 
 async def enrolled() -> bool:
-    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+    async with storing.store(StoreChoice.read()) as store:
         found = await store.templates(ANA)
         return found is not None and bool(abs(found.vectors - vector(0)).max() < 1e-5)
 
 
 async def forget() -> None:
-    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+    async with storing.store(StoreChoice.read()) as store:
         await store.forget(ANA)
 
 
@@ -97,7 +97,7 @@ def test_a_clock_is_confirmed() -> None:
 
 async def doubt() -> None:
     """As though the bot had been away for a month."""
-    choice = StoreChoice(_env_file=None)  # type: ignore[call-arg]
+    choice = StoreChoice.read()
     vault = Vault.open(choice.ids_key, storing.keyring(choice))
 
     def clock() -> datetime:
@@ -108,7 +108,7 @@ async def doubt() -> None:
 
 
 async def doubted() -> bool:
-    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+    async with storing.store(StoreChoice.read()) as store:
         return await store.erasing_waits() is not None
 
 
@@ -146,7 +146,7 @@ def test_forged_rows_are_named_and_a_restore_says_what_it_ended() -> None:
 
 
 async def replaced() -> None:
-    async with storing.store(StoreChoice(_env_file=None)) as store:  # type: ignore[call-arg]
+    async with storing.store(StoreChoice.read()) as store:
         await store.schedule_reset(ANA, delay_s=0)
         flow = await store.begin_flow(ANA, FlowKind.ENROLL, {}, lifetime_s=60)
         given = Enrolment("fake", vector(1)[None], "1", None, "en", Right.WAIT)

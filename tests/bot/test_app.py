@@ -114,7 +114,9 @@ async def test_sigterm_lets_the_running_answer_end_and_tells_the_waiting(
     tmp_path: Path, webhook: bool
 ) -> None:
     port = fakes.free_port()
-    changes = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port} if webhook else {}
+    changes: dict[str, Any] = (
+        {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port} if webhook else {}
+    )
     async with Sandbox(webhooks=fakes.ANY_PORT) as sandbox:
         ana = sandbox.person("ana")
         await ana.set_language("en")
@@ -157,7 +159,7 @@ async def test_a_webhook_listens_on_addresses_of_either_kind(tmp_path: Path, hos
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     port = fakes.free_port()
-    changes = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port}
+    changes: dict[str, Any] = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port}
     async with fakes.bot(tmp_path, webhook_host=host, **changes), httpx.AsyncClient() as client:
         name = "[::1]" if ":" in host else host
         assert (await client.get(f"http://{name}:{port}/healthz")).status_code == 200
@@ -233,7 +235,9 @@ async def test_one_line_says_what_has_started(
 ) -> None:
     caplog.set_level(logging.INFO)
     port = fakes.free_port()
-    changes = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port} if webhook else {}
+    changes: dict[str, Any] = (
+        {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port} if webhook else {}
+    )
     async with fakes.bot(tmp_path, **changes):
         lines = await started(caplog)
     assert lines == [
@@ -252,8 +256,7 @@ async def test_the_start_line_says_also_that_the_engine_is_away(
             raise Unavailable("refused")
 
     caplog.set_level(logging.INFO)
-    changes = {"engine_url": "http://127.0.0.1:1"}
-    async with fakes.bot(tmp_path, Away(), **changes):
+    async with fakes.bot(tmp_path, Away(), engine_url="http://127.0.0.1:1"):
         lines = await started(caplog)
     assert lines[0].endswith("engine=unknown device=unknown engine_url=http://127.0.0.1:1")
 

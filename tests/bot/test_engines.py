@@ -19,14 +19,14 @@ from bot.texts import say
 from engine import __version__
 from engine.remote.client import RemoteEngine
 from engine.types import EngineInfo
-from engine.wire import analysis_to_json, info_to_json
+from engine.wire import write_analysis, write_info
 from tests.bot.fakes import NAMES, analysis, bot, face, picture
 from tests.engine.strangers import Heard, Says, closed_port, is_silent, resets, says, stranger
 
 ROOT = Path(__file__).parents[2]
 INFO = EngineInfo(__version__, "fake@0", "fake", 1, "cpu")
-GREETS = says(200, info_to_json(INFO))
-SEES = says(200, analysis_to_json(replace(analysis(face()), picture=picture())))
+GREETS = says(200, write_info(INFO))
+SEES = says(200, write_analysis(replace(analysis(face()), picture=picture())))
 ANSWER_S = 20.0
 
 
@@ -83,7 +83,7 @@ async def test_a_fault_of_whoever_is_told_of_the_engine_is_logged_and_they_are_t
 
 
 async def test_another_version_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    other = says(200, info_to_json(replace(INFO, version="9.9")))
+    other = says(200, write_info(replace(INFO, version="9.9")))
     async with stranger(other) as server, engines.remote(server.url, None):
         await until_logged(caplog, f"face-matcher 9.9 and this bot {__version__}")
 

@@ -229,6 +229,6 @@ async def test_every_kind_of_message_is_met_as_the_tables_say(tmp_path: Path, lo
         assert met(application, update(kind)) == handlers.get(expected, expected), kind
     picture = "Flows.edited" if login else "Lookalike.photo"
     for kind in MESSAGES:
-        expected = picture if kind in EDITED else Met.SILENCE
+        meant = picture if kind in EDITED else Met.SILENCE
         if kind is not MessageType.VIDEO_NOTE:
-            assert met(application, update(kind, edited=True)) == expected, kind
+            assert met(application, update(kind, edited=True)) == meant, kind

@@ -215,7 +215,7 @@ class Logins(RuleBasedStateMachine):
                     content = bytes.fromhex(content.decode("ascii"))
                 assert not [canary for canary in canaries if canary in content], path.name
 
-    def _do(self, what: Coroutine[Any, Any, None]) -> None:
+    def _do(self, what: Coroutine[Any, Any, object]) -> None:
         self.runner.run(what)
 
 

@@ -33,7 +33,6 @@ def test_a_database_is_named_without_secrets(url: str | None, named: str) -> Non
 
 def choice(folder: Path) -> StoreChoice:
     return StoreChoice(
-        _env_file=None,  # type: ignore[call-arg]
         database=folder / "bot.db",
         ids_key=folder / "ids.key",
         face_login=False,

@@ -51,7 +51,7 @@ class Device:
         width, height = request.original_px or request.image.size
         face = fakes.face()
         found = replace(face, matches=face.matches[: request.top_k])
-        return Analysis((found,), width, height, INFO.bundle)
+        return Analysis((found,), width, height, INFO.bundle, picture=request.picture)
 
 
 @asynccontextmanager

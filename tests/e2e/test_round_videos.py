@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
+from telegram import MessageOriginChannel
 
 from bot.sandbox import Sandbox
 from bot.sandbox.clips import Shape, shape
@@ -170,7 +171,7 @@ async def test_pretending(page: ChatPage, photos: list[Path], bot: EchoBot, vide
     assert photo.media_group_id is not None
     assert (note.video_note.length, int(note.video_note._duration.total_seconds())) == (99, 12)
     assert note.is_from_offline
-    assert note.forward_origin.chat.type == "channel"
+    assert isinstance(note.forward_origin, MessageOriginChannel)
     assert text.edit_date is None
     assert 85 <= (text.date - photo.date).total_seconds() <= 200
 
@@ -192,7 +193,7 @@ async def test_forwarding_in_other_ways(
         page.until(lambda: len(page.all(".theirs .photo")) == 1)
         for count, origin in enumerate(("hidden_user", "copy", "chat", "channel"), 2):
             forward("ana", origin)
-            page.until(lambda count=count: len(page.all(".theirs .photo")) == count)
+            page.until(lambda n=count: len(page.all(".theirs .photo")) == n)  # type: ignore[misc]
         forward("ben", "user")
         page.until(lambda: page.words(".toast") == ["Reenviado como Ben"])
         page.click("[data-person=ben]")

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
+from telegram import MessageOriginUser
 
 from bot.sandbox import Sandbox
 from tests.e2e.chat_page import ChatPage
@@ -230,7 +231,9 @@ async def test_reply_forward_delete(page: ChatPage, photos: list[Path], bot: Ech
         assert "forward" not in offered
 
     await asyncio.to_thread(scenario)
-    assert bot.got[1].forward_origin.sender_user.first_name == "Ana"
+    origin = bot.got[1].forward_origin
+    assert isinstance(origin, MessageOriginUser)
+    assert origin.sender_user.first_name == "Ana"
     assert bot.got[2].reply_to_message.caption == "It is you"
 
 

@@ -1,5 +1,7 @@
 """A login's calibration for tests, of an embedder of so many numbers."""
 
+from typing import Any
+
 import numpy as np
 
 from engine.bundle import PREPROCESSING
@@ -8,7 +10,7 @@ from engine.vision.embed.dlib_resnet29 import DlibResNet29
 
 
 def point(level="photo", templates=3, probes=2, **changes):
-    values = {
+    values: dict[str, Any] = {
         "threshold": 0.5,
         "template_floor": NO_VETO,
         "turn_threshold": 0.3 if level == "video" else None,
@@ -24,7 +26,7 @@ def point(level="photo", templates=3, probes=2, **changes):
 
 def calibration(dimension=128, **changes):
     form = DlibResNet29.specification
-    values = {
+    values: dict[str, Any] = {
         "embedder": form.id,
         "weights_sha256": form.weights_sha256,
         "preprocessing": PREPROCESSING,

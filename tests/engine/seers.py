@@ -1,5 +1,6 @@
 """Somebody who sees a face on every photo, when it is let; and photos to show."""
 
+import asyncio
 import io
 import threading
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from engine.media.image import Photo
 from engine.request import PhotoRequest
 from engine.types import Analysis, EngineInfo, Face, Match, Person, Pose, Quality, Verdict
 from engine.vision.fingerprint import PATTERN_BYTES
@@ -67,10 +69,10 @@ class Seer:
             quality=Quality(20, 0, 0.5),
             pose=Pose(float("nan") if request.aligned else 0, 0.5),
             matches=people[: request.top_k],
-            embedding=np.float32([0.6, 0.8]) if request.embed else None,
+            embedding=np.array([0.6, 0.8], np.float32) if request.embed else None,
             pattern=PATTERN if request.embed else None,
         )
-        return Analysis((face,), width, height, self.bundle)
+        return Analysis((face,), width, height, self.bundle, picture=request.picture)
 
 
 def seer(bundle: str = INFO.bundle, known: tuple[Person, ...] = PEOPLE) -> Seer:
@@ -78,6 +80,19 @@ def seer(bundle: str = INFO.bundle, known: tuple[Person, ...] = PEOPLE) -> Seer:
     willing = Seer(bundle, known)
     willing.go_on.set()
     return willing
+
+
+def request_of(
+    photo: Photo, top_k: int = 5, *, embed: bool = False, aligned: bool = False
+) -> PhotoRequest:
+    """A request for a photo that may have been shrunk while it was decoded."""
+    original_px = photo.width_px, photo.height_px
+    return PhotoRequest(photo.image, top_k, embed, aligned, original_px)
+
+
+def after(seconds: float) -> float:
+    """The event loop's time that many seconds from now."""
+    return asyncio.get_running_loop().time() + seconds
 
 
 def until(state: Callable[[], bool]) -> None:

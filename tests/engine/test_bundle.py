@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import bundle, files
+from engine import bundle
 from engine.errors import BundleError
 from tests.engine.bundles import make, manifest
 from tests.engine.logins import calibration, point
@@ -190,7 +190,7 @@ def test_a_failed_write_leaves_the_old_bundle(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         bundle.save(stem, manifest(("Zoe",)), {"prototypes": torch.zeros(1, 128)})
     assert bundle.load(stem).id == before

@@ -3,11 +3,8 @@ import io
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 from PIL import Image
@@ -25,11 +22,10 @@ from engine.errors import (
 )
 from engine.media.decoder_pool import SLOW_FILES
 from engine.media.image import ENOUGH_PX, Limits
-from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import MAX_TOP_K, Analysis, Person
 from tests.engine import mutations, seers
-from tests.engine.seers import INFO, PATIENCE_S, PEOPLE, Seer, photo, until
+from tests.engine.seers import INFO, PATIENCE_S, PEOPLE, Seer, after, photo, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,24 +99,6 @@ async def test_the_photo_comes_back_upright_and_small(seer: Seer) -> None:
             assert not picture.getexif()
 
 
-async def test_the_photo_comes_back_turned_as_it_was_looked_at(seer: Seer) -> None:
-    class Turning(Seer):
-        def analyze(self, requests: Sequence[PhotoRequest]) -> list[Analysis]:
-            return [replace(analysis, turned=90) for analysis in super().analyze(requests)]
-
-    turning = Turning()
-    turning.go_on.set()
-    upright = photo(200, 100)
-    async with an_engine(seer) as engine, an_engine(turning) as other:
-        straight = (await engine.analyze(upright, picture=True)).picture
-        turned = (await other.analyze(upright, picture=True)).picture
-    assert straight is not None
-    assert turned is not None
-    expected = Image.open(io.BytesIO(straight)).transpose(Image.Transpose.ROTATE_270)
-    found = np.asarray(Image.open(io.BytesIO(turned)), np.int16)
-    assert np.abs(found - np.asarray(expected)).mean() < 3
-
-
 async def test_files_that_take_long_hold_up_nobody_and_are_refused_in_the_end(seer: Seer) -> None:
     slow = mutations.slow()
     async with EmbeddedEngine(seer, limits=Limits(cpu_s=0.5)) as engine:
@@ -177,7 +155,7 @@ async def test_a_full_queue_is_busy_and_a_late_answer_is_none(seer: Seer) -> Non
         first = asyncio.create_task(engine.analyze(photo()))
         assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
         with pytest.raises(DeadlineExceeded):
-            await engine.analyze(photo(), timeout_s=0.001)
+            await engine.analyze(photo(), deadline_s=after(0.001))
         second = asyncio.create_task(engine.analyze(photo()))
         await asyncio.sleep(0)
         with pytest.raises(Busy) as caught:

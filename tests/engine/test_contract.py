@@ -5,7 +5,7 @@ import io
 import socket
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 
@@ -47,29 +47,19 @@ from engine.request import PhotoRequest
 from engine.settings import Settings
 from engine.types import Analysis, Verdict
 from engine.vision.parallax import Parallax
-from tests.engine import clips, rays, seers
-from tests.engine.doors import DOORS, BuildHeld, Door, Gate, Held, OverRay, service
-from tests.engine.seers import photo
+from tests.engine import clips, seers
+from tests.engine.doors import DOORS, BuildHeld, Door, Gate, Held, service
+from tests.engine.seers import after, photo, request_of
 
 SETTINGS = Settings(
     engine_device="cpu", engine_queue=1, engine_max_batch=1, engine_bundle="celebrities"
 )
 
 
-@pytest.fixture(params=[*DOORS, "ray"])
+@pytest.fixture(params=DOORS)
 def door(request: pytest.FixtureRequest) -> Door:
-    name: str = request.param
-    chosen: Door = request.getfixturevalue("ray_door") if name == "ray" else DOORS[name]
-    return chosen
-
-
-@pytest.fixture(scope="module")
-def ray_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    """A real cluster, for as long as this suite lasts: starting one takes seconds."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with rays.cluster(tmp_path_factory.mktemp("ray"), port):
-        yield OverRay(port)
+    """Ray's is in tests/engine/cluster/test_deployment.py, where a Ray runs."""
+    return DOORS[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +273,7 @@ async def test_whoever_leaves_makes_room(engine: Engine, gate: Gate) -> None:
     async with asyncio.timeout(seers.PATIENCE_S):
         while told is Busy:  # the engine has to hear of it first
             with pytest.raises(EngineError) as caught:
-                await engine.analyze(photo(), timeout_s=0.05)
+                await engine.analyze(photo(), deadline_s=after(0.05))
             told = type(caught.value)
     assert told is DeadlineExceeded
     await gate.go_on()
@@ -294,12 +284,12 @@ async def test_a_late_answer_is_none(engine: Engine, gate: Gate) -> None:
     held = asyncio.create_task(engine.analyze(photo(Held.GATE_PX)))
     await gate.begun()
     with pytest.raises(DeadlineExceeded) as caught:
-        await engine.analyze(photo(), timeout_s=0.2)
+        await engine.analyze(photo(), deadline_s=after(0.2))
     assert caught.value.message == (
         "The answer would have come too late: ask again, or allow more time."
     )
     with pytest.raises(DeadlineExceeded):
-        await engine.analyze(photo(), timeout_s=0)
+        await engine.analyze(photo(), deadline_s=after(0))
     await gate.go_on()
     await held
 
@@ -308,7 +298,7 @@ async def test_a_late_track_is_none_and_nothing_goes_on(engine: Engine, gate: Ga
     held = asyncio.create_task(engine.analyze(photo(Held.GATE_PX)))
     await gate.begun()
     with pytest.raises(DeadlineExceeded) as caught:
-        await engine.track(clip(), timeout_s=1)
+        await engine.track(clip(), deadline_s=after(1))
     assert caught.value.message == (
         "The answer would have come too late: ask again, or allow more time."
     )
@@ -378,7 +368,7 @@ def see_really(_settings: Settings) -> Pipeline:
 
 
 def request(data: bytes, *, top_k: int = 5, embed: bool = False, aligned: bool = False):
-    return PhotoRequest.of(open_photo(data), top_k, embed=embed, aligned=aligned)
+    return request_of(open_photo(data), top_k, embed=embed, aligned=aligned)
 
 
 def astronaut(*, aligned: bool) -> bytes:

@@ -1,18 +1,18 @@
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from engine import bundle, default_bundle, doctor
-from engine.cluster.plan import Plan, Shape
 from engine.default_bundle import ALWAYS_THERE, MORE_ACCURATE, choose
 from engine.errors import BundleError, WeightsError
 from engine.pipeline import Pipeline
 from engine.runtime.reload import Reloader
-from engine.settings import AUTO, Settings
+from engine.settings import Settings
 from engine.types import EngineInfo
 from engine.vision.embed import mobilefacenet
 from tests.engine import mobilefacenets
@@ -129,17 +129,11 @@ async def test_a_reload_watches_what_it_has_chosen(folder, settings):
         def info(self):
             return EngineInfo("1", "any@0", "none", 1, "cpu")
 
-    reloader = Reloader(Holder(), Analyzer, file=description)
+    made: Any = Analyzer
+    reloader = Reloader(Holder(), made, file=description)
     weights_path.with_suffix(".away").rename(weights_path)
     await reloader.reload()
     assert [Path(name).stem for name in looked_at] == [ALWAYS_THERE, MORE_ACCURATE]
-
-
-def test_replicas_are_told_a_name_and_not_to_choose(settings):
-    told = Plan.of(Shape(), settings).told
-    assert told["engine_bundle"] == choose(settings).name
-    assert Plan.of(Shape(bundle=AUTO), settings).told == told
-    assert Plan.of(Shape(bundle="family"), settings).told["engine_bundle"] == "family"
 
 
 def findings(settings):

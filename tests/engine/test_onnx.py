@@ -205,7 +205,8 @@ def test_an_unfit_file_is_refused(tmp_path, make, said):
 def test_two_outputs_are_refused(tmp_path, export):
     path = tmp_path / "two.onnx"
     with pytest.deprecated_call():
-        torch.onnx.export(network(TwoOutputs), torch.zeros(1, 3, 112, 112), path, dynamo=False)
+        inputs = (torch.zeros(1, 3, 112, 112),)
+        torch.onnx.export(network(TwoOutputs), inputs, path, dynamo=False)
     with pytest.raises(WeightsError, match="2 outputs"):
         embed.load("onnx:two.onnx", CPU, tmp_path)
 

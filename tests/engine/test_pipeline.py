@@ -8,6 +8,7 @@ from skimage import data
 
 from engine import bundle
 from engine.errors import BundleError, ComparisonError
+from engine.media import jpeg
 from engine.media.image import Photo
 from engine.people.compare import compare, largest_face, pair_threshold
 from engine.pipeline import Pipeline
@@ -18,6 +19,7 @@ from engine.vision import embed
 from engine.vision.align import ARCFACE, ARCFACE_SIZE, crop
 from engine.vision.embed import embed_crops
 from tests.engine.bundles import make
+from tests.engine.seers import request_of
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_a_batch_gives_what_each_photo_gives_alone(pipeline, astronaut):
 
 def test_a_shrunk_photo_is_told_in_pixels_of_its_original(pipeline, astronaut):
     shrunk = Photo(astronaut.resize((300, 300)), width_px=600, height_px=900)
-    (analysis,) = pipeline.analyze([PhotoRequest.of(shrunk)])
+    (analysis,) = pipeline.analyze([request_of(shrunk)])
     (plain,) = pipeline.analyze([PhotoRequest(shrunk.image)])
     (face,), (own,) = analysis.faces, plain.faces
     assert (analysis.width_px, analysis.height_px) == (600, 900)
@@ -78,11 +80,17 @@ def test_a_photo_on_its_side_is_turned_and_told_in_pixels_of_the_turned_one(
     assert known.turned == 0
     lying = upright.rotate(degrees, expand=True)  # against the clock
     shrunk = Photo(lying, width_px=2 * lying.width, height_px=2 * lying.height)
-    asked = PhotoRequest.of(shrunk, embed=True)
-    beside = [PhotoRequest(upright), asked, PhotoRequest(Image.new("RGB", (300, 200)))]
+    picture = jpeg.encode(lying)
+    asked = replace(request_of(shrunk, embed=True), picture=picture)
+    beside = [
+        PhotoRequest(upright, picture=picture),
+        asked,
+        PhotoRequest(Image.new("RGB", (300, 200))),
+    ]
     before, analysis, empty = pipeline.analyze(beside)
     assert (before.turned, len(before.faces)) == (0, 1)
     assert (empty.turned, empty.faces, empty.width_px, empty.height_px) == (0, (), 300, 200)
+    assert (before.picture, analysis.picture) == (picture, jpeg.turned(picture, degrees))
     assert analysis.turned == degrees
     assert (analysis.width_px, analysis.height_px) == (800, 660)
     (face,), (own,) = analysis.faces, known.faces
@@ -150,7 +158,7 @@ def test_nobody_is_named_where_nobody_is_asked_for(pipeline, astronaut):
 
 def test_a_face_that_was_found_before_is_looked_at_again(pipeline, astronaut):
     shrunk = Photo(astronaut.resize((256, 256)), width_px=512, height_px=512)
-    asked = PhotoRequest.of(shrunk, embed=True)
+    asked = request_of(shrunk, embed=True)
     (analysis,) = pipeline.analyze([asked])
     (face,) = analysis.faces
     # Beside other requests, whose faces have to be found.

@@ -24,7 +24,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 def ids(log: pytest.LogCaptureFixture, starting: str) -> list[str]:
     """Of the lines that start so."""
     found = [record for record in log.records if record.getMessage().startswith(starting)]
-    return [record.correlation_id for record in found]
+    return [vars(record)["correlation_id"] for record in found]
 
 
 async def test_a_callers_id_comes_back_and_is_logged(log: pytest.LogCaptureFixture) -> None:

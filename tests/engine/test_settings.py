@@ -2,13 +2,34 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from typer.testing import CliRunner
 
+from engine.__main__ import app
 from engine.errors import ConfigurationError
 from engine.settings import Settings, load
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting comes from a file of the developer's."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_file_fills_in_what_the_environment_does_not_say(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ENGINE_QUEUE=5\nENGINE_PORT=81\nOTHER=1\n")
+    settings = load({"ENGINE_PORT": "80", "ENGINE_QUEUE": ""})
+    assert (settings.engine_queue, settings.engine_port) == (5, 80)
+
+
+def test_the_service_reads_the_file_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ENGINE_PORT=many\n")
+    result = CliRunner(env={"ENGINE_PORT": ""}).invoke(app, ["serve"])
+    assert result.exit_code == 2
+    assert "ENGINE_PORT must be a whole number (now 'many')." in result.stderr
+
+
 def test_defaults() -> None:
-    settings = load({"PATH": "/bin", "engine_queue": "no variable is called this"})
+    settings = load({"PATH": "/bin", "QUEUE": "no variable is called this"})
     assert settings == Settings()
     assert settings.engine_bundle == "auto"
     assert settings.engine_device == "auto"
@@ -28,7 +49,6 @@ def test_every_setting_comes_from_the_environment() -> None:
         "ENGINE_PORT": "80",
         "ENGINE_SOCKET": "/socket",
         "ENGINE_API_KEY": "key",
-        "ENGINE_TIMEOUT_S": "1.5",
         "ENGINE_MAX_TIMEOUT_S": "2.5",
         "ENGINE_STOP_TIMEOUT_S": "3.5",
         "ENGINE_WATCH_S": "0",
@@ -47,7 +67,6 @@ def test_every_setting_comes_from_the_environment() -> None:
         "engine_socket": Path("/socket"),
         "engine_api_key": SecretStr("key"),
         "engine_api_key_file": None,
-        "engine_timeout_s": 1.5,
         "engine_max_timeout_s": 2.5,
         "engine_stop_timeout_s": 3.5,
         "engine_watch_s": 0,
@@ -67,15 +86,18 @@ def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
 def test_a_key_that_cannot_be_used_is_told_with_the_rest_and_never_shown(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     for environ, words in (
-        ({"ENGINE_API_KEY": "s3cret with spaces"}, "ENGINE_API_KEY: "),
+        ({"ENGINE_API_KEY": "s3cret with spaces"}, "ENGINE_API_KEY must be 1 to 1024"),
         ({"ENGINE_API_KEY_FILE": str(tmp_path / "none")}, "could not be read"),
         ({"ENGINE_API_KEY_FILE": str(tmp_path / "empty")}, "is empty"),
-        ({"ENGINE_API_KEY_FILE": str(tmp_path / "none"), "ENGINE_API_KEY": "s3cret"}, "not both"),
+        (
+            {"ENGINE_API_KEY_FILE": str(tmp_path / "none"), "ENGINE_API_KEY": "s3cret"},
+            "is given twice",
+        ),
     ):
         with pytest.raises(ConfigurationError) as caught:
             load(environ | {"ENGINE_PORT": "-1"})
         assert words in caught.value.message
-        assert "ENGINE_PORT is '-1'" in caught.value.message
+        assert "ENGINE_PORT must be at least 0 (now '-1')." in caught.value.message
         assert "s3cret" not in caught.value.message
 
 
@@ -88,10 +110,10 @@ def test_all_mistakes_are_told_at_once() -> None:
         load({"ENGINE_DEVICE": "gpu", "ENGINE_THREADS": "-1", "ENGINE_QUEUE": "many"})
     assert caught.value.code == "settings_invalid"
     device, threads, queue = caught.value.message.splitlines()
-    assert device.startswith("ENGINE_DEVICE is 'gpu': ")
+    assert device.startswith("ENGINE_DEVICE must be one of ")
     assert "'cuda'" in device
-    assert threads.startswith("ENGINE_THREADS is '-1': ")
-    assert queue.startswith("ENGINE_QUEUE is 'many': ")
+    assert threads == "ENGINE_THREADS must be at least 0 (now '-1')."
+    assert queue == "ENGINE_QUEUE must be a whole number (now 'many')."
 
 
 def test_every_setting_has_a_help_text_and_a_default() -> None:

@@ -9,19 +9,19 @@ from engine.vision.embed.dlib_resnet29 import DlibResNet29
 from tests.engine.logins import calibration
 from tests.training.workbench import clouds
 from training.datasets import data
-from training.datasets.audit import mean_of_means
 from training.datasets.manifest import Row, Status
 from training.measure import login
+from training.vectors import person_means
 
 FORM = DlibResNet29.specification
 GOOD = {"size_px": 120.0, "blur": 0.3, "exposure": 0.5}
 
 
-def crowd_of(vectors, owner, turned=0):
+def crowd_of(vectors, owner, *, turned=0):
     """Everybody looks ahead but for the first few faces of each."""
     place = np.concatenate([np.arange(count) for count in np.bincount(owner)])
     aside = place < turned
-    return login.Crowd(vectors, owner, np.arange(len(owner)), ~aside, aside)
+    return login.LoginFaces(vectors, owner, np.arange(len(owner)), ~aside, aside)
 
 
 def with_few_photos(few=6, frontal=3, turned=5):
@@ -31,7 +31,7 @@ def with_few_photos(few=6, frontal=3, turned=5):
     poor = owner >= 16
     kept = ~poor | (place < frontal + turned)
     aside = np.where(poor, place >= frontal, place < 3)[kept]
-    return login.Crowd(vectors[kept], owner[kept], np.arange(kept.sum()), ~aside, aside)
+    return login.LoginFaces(vectors[kept], owner[kept], np.arange(kept.sum()), ~aside, aside)
 
 
 @pytest.mark.parametrize("frontal", [0, 1, 3])
@@ -54,9 +54,9 @@ def test_nobody_with_a_photo_to_spare_supports_nothing():
     aside = np.arange(len(owner)) % 8 >= 3
     none = np.zeros(len(owner), bool)
     groups = np.arange(len(owner))
-    only = login.Crowd(vectors, owner, groups, ~aside, aside)
+    only = login.LoginFaces(vectors, owner, groups, ~aside, aside)
     assert login.measure(only, FORM, grid=[(3, 1), (3, 2)]) is None
-    assert login.measure(login.Crowd(vectors, owner, groups, none, ~none), FORM) is None
+    assert login.measure(login.LoginFaces(vectors, owner, groups, none, ~none), FORM) is None
 
 
 def test_of_very_many_people_those_with_the_most_photos_are_taken(monkeypatch):
@@ -69,13 +69,13 @@ def test_of_very_many_people_those_with_the_most_photos_are_taken(monkeypatch):
     # Of photos that look aside, and of copies, a login has nothing.
     aside = ~rich & (owner % 4 == 2)
     copies = np.where(owner == 5, -1, np.arange(len(owner)))
-    many = login.Crowd(vectors[kept], owner[kept], copies[kept], ~aside[kept], aside[kept])
+    many = login.LoginFaces(vectors[kept], owner[kept], copies[kept], ~aside[kept], aside[kept])
     found = login.measure(many, FORM, grid=[(3, 1)])
     (point,) = found.points
     assert point.people == 14
     assert point.genuine_trials == 14 * 10 * 29
     # The mean face is everybody's all the same.
-    middle = mean_of_means(many.vectors, many.owner, many.people).mean(axis=0)
+    middle = person_means(many.vectors, many.owner, many.people).mean(axis=0)
     np.testing.assert_allclose(found.centre, middle, atol=1e-6)
 
 
@@ -95,8 +95,8 @@ RELATED = np.array([0, 0, *range(1, 13)])
 
 
 def test_relatives_are_no_strangers_to_each_other(sisters):
-    known = login.Table(replace(sisters, family=RELATED), [(3, 2)]).play()[0]
-    strange = login.Table(sisters, [(3, 2)]).play()[0]
+    known = login.LoginSimulation(replace(sisters, family=RELATED), [(3, 2)]).play()[0]
+    strange = login.LoginSimulation(sisters, [(3, 2)]).play()[0]
     both = {(0, 1), (1, 0)}
     pairs = set(zip(strange.victim.tolist(), strange.impostor.tolist(), strict=True))
     met = set(zip(known.victim.tolist(), known.impostor.tolist(), strict=True))
@@ -109,8 +109,8 @@ def test_relatives_are_no_strangers_to_each_other(sisters):
 
 
 def test_turned_faces_of_relatives_are_no_strangers_either(sisters):
-    known = login.Table(replace(sisters, family=RELATED), [(3, 2)]).turns(3)
-    strange = login.Table(sisters, [(3, 2)]).turns(3)
+    known = login.LoginSimulation(replace(sisters, family=RELATED), [(3, 2)]).turns(3)
+    strange = login.LoginSimulation(sisters, [(3, 2)]).turns(3)
     assert len(strange.stranger) - len(known.stranger) == 2 * 3
     assert known.stranger.max() < 0.5 < strange.stranger.max()
     np.testing.assert_array_equal(known.genuine, strange.genuine)
@@ -128,15 +128,14 @@ def test_sisters_do_not_make_a_login_stricter_for_everybody(sisters):
 
 def test_a_part_of_a_crowd_keeps_its_families():
     part = replace(crowd_of(*clouds(people=14, each=2)), family=RELATED).part([1, 4, 0])
-    assert part.related(0, 2)
-    assert not part.related(0, 1)
-    assert not crowd_of(*clouds(people=3, each=2)).related(0, 1)
+    assert part.families.tolist() == [0, 3, 0]
+    assert crowd_of(*clouds(people=3, each=2)).families.tolist() == [0, 1, 2]
 
 
 # --- Measured, or lent, or why not ---
 
 
-def dataset(name, vectors, owner, ahead, turned=0, pose=True):
+def dataset(name, vectors, owner, *, ahead, turned=0, pose=True):
     """Faces whose poses are known: of each person so many look ahead, then so many are turned."""
     place = np.concatenate([np.arange(count) for count in np.bincount(owner)])
     yaw = np.where(place < ahead, 0.0, np.where(place < ahead + turned, 0.4, 0.2))
@@ -166,7 +165,7 @@ class Unseeing:
 
 @dataclass(frozen=True)
 class Eyes:
-    embedder: DlibResNet29
+    embedder: type[DlibResNet29]
     detector: Unseeing
 
 
@@ -191,18 +190,17 @@ def test_too_few_faces_borrow_or_say_why_not():
     decided = login.own_or_lent(faces, vectors, EYES, None)
     assert decided.login is None
     assert "too few people or photos" in decided.absent
-    assert login.own_or_lent(faces, vectors, EYES, lambda: None) == decided
-    borrowed = login.own_or_lent(faces, vectors, EYES, lent)
+    borrowed = login.own_or_lent(faces, vectors, EYES, lent())
     assert borrowed.login.source == "celebrities@01234567"
     assert borrowed.absent == ""
 
 
 def test_faces_of_which_too_few_look_ahead_borrow_or_say_why_not():
     faces, vectors = dataset("aside", *clouds(people=12, each=90), ahead=2, turned=88)
-    decided = login.own_or_lent(faces, vectors, EYES, lambda: None)
+    decided = login.own_or_lent(faces, vectors, EYES, None)
     assert decided.login is None
     assert "enough photos of a face that looks ahead" in decided.absent
-    assert login.own_or_lent(faces, vectors, EYES, lent).login == lent()
+    assert login.own_or_lent(faces, vectors, EYES, lent()).login == lent()
     nobody, vectors = dataset("nobody", *clouds(people=12, each=90), ahead=0)
     assert login.own_or_lent(nobody, vectors, EYES, None).absent == decided.absent
 
@@ -225,7 +223,7 @@ def test_strangers_take_part(few_are_enough):
     assert decided.absent == ""
     assert decided.login.source == "own"
     assert {point.people for point in decided.login.points} == {20}
-    middle = mean_of_means(vectors, owner, 20).mean(axis=0)
+    middle = person_means(vectors, owner, 20).mean(axis=0)
     np.testing.assert_allclose(decided.login.centre, middle, atol=1e-5)
 
 

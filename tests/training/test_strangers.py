@@ -11,11 +11,11 @@ from engine.bundle import PairRecord
 from engine.vision.embed.dlib_resnet29 import DlibResNet29
 from training.bundles import gallery
 from training.bundles.gallery import Source, prototypes
-from training.datasets.audit import mean_of_means, unit
 from training.datasets.data import Faces
 from training.datasets.manifest import Row, Status
 from training.measure import calibration
 from training.measure.calibration import Strangers, calibrate, repeated, rounds, scaled
+from training.vectors import person_means, unit
 
 PEOPLE = 12
 PAIRS = [
@@ -66,7 +66,7 @@ def by_many(known):
 
 def answers(known, vectors):
     """The best match of each face in the gallery of everybody, and whose it is."""
-    centre = mean_of_means(known.vectors, known.owner, PEOPLE).mean(axis=0)
+    centre = person_means(known.vectors, known.owner, PEOPLE).mean(axis=0)
     made, _ = prototypes(unit(known.vectors - centre), known.owner, PEOPLE)
     scores = unit(vectors - centre) @ made.T
     return scores.max(axis=1), scores.argmax(axis=1)

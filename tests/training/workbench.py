@@ -14,7 +14,7 @@ from engine.vision.networks import Network
 from tests.engine import bundles
 from training.__main__ import app
 from training.datasets import data, manifest
-from training.datasets.audit import mean_of_means, unit
+from training.vectors import person_means, unit
 
 
 def run(*arguments):
@@ -35,7 +35,7 @@ def gallery(home, out, people, threshold=0.5, **changes):
     """A gallery of some of a prepared dataset's people, by their mean vectors."""
     faces = data.load(home)
     vectors = data.vectors(faces, DlibResNet29(torch.device("cpu")))
-    means = mean_of_means(vectors, faces.owner, len(faces.people))
+    means = person_means(vectors, faces.owner, len(faces.people))
     centre = means.mean(axis=0)
     known = [faces.people.index(person) for person in people]
     record = bundles.manifest(list(people), **changes)

@@ -21,19 +21,11 @@ from engine.bundle import Bundle, Calibration, save
 from engine.vision import embed
 from engine.vision.align import ARCFACE_TEMPLATE
 from training.console import Advance
-from training.datasets.audit import mean_of_means, unit
 from training.datasets.data import Faces, read_crops
 from training.datasets.people import Listed
-from training.measure.calibration import (
-    Owners,
-    Prototypes,
-    Strangers,
-    Vectors,
-    calibrate,
-    grouped,
-    scaled,
-)
+from training.measure.calibration import Prototypes, Strangers, calibrate, scaled
 from training.measure.lending import Decided
+from training.vectors import Owners, Vectors, grouped, person_means, unit
 
 CALIBRATED_FOR = "calibrated_for"
 """Key of a bundle's `architecture`: the number of people that its calibration holds for."""
@@ -120,7 +112,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summarisation:
     """How people are summarised by a few directions each.
 
     Attributes:
@@ -134,7 +126,7 @@ class Summary:
     architecture: Mapping[str, Any]
 
 
-CLUSTERS = Summary("gallery", prototypes, {"summary": "spherical k-means"})
+CLUSTERS = Summarisation("gallery", prototypes, {"summary": "spherical k-means"})
 
 
 def tally(vectors: Vectors, owner: Owners, made: Vectors, made_owner: Owners) -> Tally:
@@ -175,7 +167,7 @@ def build(
     *,
     thumbnails: bool,
     borrow: Bundle | None,
-    summary: Summary = CLUSTERS,
+    summary: Summarisation = CLUSTERS,
     login: Decided | None = None,
     strangers: Strangers | None = None,
     advance: Advance | None = None,
@@ -208,7 +200,7 @@ def build(
     if borrowed and people < _OWN_CALIBRATION_PEOPLE:
         centre = _shared_centre(vectors, owner, people, borrowed)
     else:
-        centre = mean_of_means(vectors, owner, people).mean(axis=0)
+        centre = person_means(vectors, owner, people).mean(axis=0)
     calibration, metrics = _calibration(
         faces, vectors, summary.prototypes, borrowed, strangers, advance
     )
@@ -365,7 +357,7 @@ def _require_lender(borrowed: Bundle, embedder: embed.Specification) -> None:
 
 def _shared_centre(vectors: Vectors, owner: Owners, people: int, lender: Bundle) -> Vectors:
     """The mean face of the lender's people and these together, all weighing alike."""
-    means = mean_of_means(vectors, owner, people)
+    means = person_means(vectors, owner, people)
     theirs = lender.tensors["centre"].numpy()
     known = len(lender.manifest.people)
     return np.asarray((known * theirs + means.sum(axis=0)) / (known + people), dtype=np.float32)

@@ -12,34 +12,35 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine import bundle
+from engine import bundle, locks
 from engine.bundle import AboutRecord, Bundle, Calibration
 from engine.errors import BundleError, ImageError
 from engine.media.decoder_pool import PhotoDecoders
 from engine.people.gallery import Gallery, best_per_person
 from engine.vision import align, embed
 from engine.vision.align import ARCFACE_TEMPLATE
-from engine.vision.detect import whole_crop
-from engine.vision.quality import quality
+from engine.vision.detect import Detections
+from engine.vision.faces import cut_faces
 from training.bundles.gallery import CALIBRATED_FOR, cluster_count, jpeg, packed, prototypes, tally
 from training.console import Advance, say
 from training.datasets import registration, twins
-from training.datasets.audit import LEAST_ALIKE, Limits, unit
+from training.datasets.audit import LEAST_ALIKE, FaceLimits
 from training.datasets.photos import person_of
 from training.fit import recipes
 from training.fit.fitting import Machine
 from training.fit.recipes import Recipe
-from training.measure.calibration import Vectors, scaled
+from training.measure.calibration import scaled
 from training.tools import Tools
+from training.vectors import Vectors, unit
 
 _CHIP = ARCFACE_TEMPLATE
 _GREY_PX = 16
@@ -236,24 +237,14 @@ def remove(name: str, out_of: Path, *, created: str) -> Bundle:
 
 @contextmanager
 def _alone(stem: Path) -> Iterator[None]:
-    """Two changes at the same time would lose one of them.
-
-    The lock's file stays: whoever waits has it open, and would not meet whoever makes another one.
-    """
-    lock = FileLock(stem.parent / f".{stem.name}.lock")
+    """Two changes at the same time would lose one of them."""
+    waiting = partial(say, f"Another command is changing {stem.name}; waiting for it.")
     try:
         if not stem.parent.is_dir():  # loading will say so
             yield
             return
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"Another command is changing {stem.name}; waiting for it.")
-            lock.acquire()
-        try:
+        with locks.alone(stem.parent / f".{stem.name}.lock", waiting):
             yield
-        finally:
-            lock.release()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
@@ -363,14 +354,9 @@ def _see(
     found: list[_Candidates] = []
     left_out: list[LeftOut] = []
     for opened in _opened(photos, left_out):
-        pictures = [picture for _, picture in opened]
-        detections = (
-            [whole_crop(picture.size) for picture in pictures]
-            if aligned
-            else tools.detector.detect(pictures)
-        )
+        detections = tools.find([picture for _, picture in opened], aligned=aligned)
         for (path, picture), faces in zip(opened, detections, strict=True):
-            candidates = _candidates(path, picture, faces.boxes, faces.landmarks, tools)
+            candidates = _candidates(path, picture, faces, tools)
             if isinstance(candidates, LeftOut):
                 left_out.append(candidates)
             else:
@@ -397,25 +383,19 @@ def _opened(
 
 
 def _candidates(
-    path: Path,
-    picture: Image.Image,
-    boxes: NDArray[np.float32],
-    landmarks: NDArray[np.float32],
-    tools: Tools,
+    path: Path, picture: Image.Image, found: Detections, tools: Tools
 ) -> _Candidates | LeftOut:
-    limits = Limits()
+    limits = FaceLimits()
     template = tools.embedder.specification.template
     crops, chips, areas = [], [], []
-    for box, points in zip(boxes, landmarks, strict=True):
-        crop = align.cut(picture, points, template)
-        x1, y1, x2, y2 = (float(value) for value in box)
-        measured = quality((x1, y1, x2, y2), crop)
-        if measured.size_px >= limits.size_px and measured.blur <= limits.blur:
-            crops.append(crop)
-            chips.append(align.cut(picture, points, _CHIP))
+    for face in cut_faces(picture, found, picture.size, template):
+        if face.quality.size_px >= limits.size_px and face.quality.blur <= limits.blur:
+            x1, y1, x2, y2 = face.box
+            crops.append(face.crop)
+            chips.append(align.cut(picture, face.landmarks, _CHIP))
             areas.append((x2 - x1) * (y2 - y1))
     if not crops:
-        reason = "its faces are too small or too blurred" if len(boxes) else "no face was found"
+        reason = "its faces are too small or too blurred" if len(found) else "no face was found"
         return LeftOut(path, reason)
     vectors = embed.embed_crops(tools.embedder, np.stack(crops)).cpu().numpy()
     return _Candidates(path, vectors, np.stack(chips), np.array(areas))

@@ -7,7 +7,8 @@ import typer
 
 from engine import threads
 from engine.terminal import escape
-from training.console import emit, failures, progress, results, today
+from training.console import emit, failures, progress, results, show, today
+from training.options import AlignedOption, CreatedOption, JsonOption
 
 if TYPE_CHECKING:
     from training.bundles.members import Addition
@@ -21,17 +22,12 @@ def add(
     to: Annotated[
         str, typer.Option("--to", metavar="BUNDLE", help="A gallery: a name in run/models, a path.")
     ],
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
-    ] = False,
+    aligned: AlignedOption = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Take faces that look like somebody else, too.")
     ] = False,
-    created: Annotated[
-        str | None,
-        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    created: CreatedOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Add a person to a gallery bundle, or photos to a person in it, without building it again."""
     threads.configure()
@@ -88,17 +84,11 @@ def _as_json(added: "Addition") -> dict[str, object]:
 
 def _show(added: "Addition") -> None:
     for entry in added.left_out:
-        results.print(
-            escape(f"Left out: {entry.path}: {entry.reason}"), highlight=False, soft_wrap=True
-        )
+        show(f"Left out: {entry.path}: {entry.reason}")
     for doubt in added.doubts:
         results.print(f"[yellow]Look again:[/] {escape(doubt)}", highlight=False, soft_wrap=True)
     what = "is new" if added.new else "was known"
-    results.print(
-        escape(
-            f"{added.person} {what}: {added.faces} faces added; {added.bundle.id} knows "
-            f"{len(added.bundle.manifest.people)} people."
-        ),
-        highlight=False,
-        soft_wrap=True,
+    show(
+        f"{added.person} {what}: {added.faces} faces added; {added.bundle.id} knows "
+        f"{len(added.bundle.manifest.people)} people."
     )

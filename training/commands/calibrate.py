@@ -10,21 +10,17 @@ import typer
 from rich.table import Table
 
 from engine import threads
-from engine.terminal import escape
-from training.console import emit, failures, progress, results, today
+from training.console import emit, failures, progress, results, show, today
+from training.options import AlignedOption, BundleArgument, CreatedOption, JsonOption, SeedOption
 
 if TYPE_CHECKING:
     from engine.bundle import Calibration
     from engine.decision import LoginCalibration
-    from training.measure.evaluate import Seen
     from training.measure.recalibrate import Recalibration
-    from training.measure.sight import Sight
 
 
 def calibrate(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="A name in run/models, or a path.")
-    ],
+    bundle: BundleArgument,
     data: Annotated[
         Path,
         typer.Argument(
@@ -41,13 +37,8 @@ def calibrate(
         float,
         typer.Option(min=1e-6, max=0.5, help="Share of strangers who may be called by a name."),
     ] = 1e-3,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
-    ] = False,
-    created: Annotated[
-        str | None,
-        typer.Option(help="Date to write down. Default: SOURCE_DATE_EPOCH or today."),
-    ] = None,
+    aligned: AlignedOption = False,
+    created: CreatedOption = None,
     login: Annotated[
         bool,
         typer.Option(
@@ -56,88 +47,45 @@ def calibrate(
             "whether the bundle knows them or not.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of draws and bootstraps.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure temperature, thresholds and percentiles anew, and write them into the .json."""
     threads.configure()
     with failures():
+        from engine import bundle as bundles
+        from engine.people import recogniser
+        from training.measure import recalibrate, sight
+        from training.measure.evaluate import seen
+        from training.measure.login import rounds
+
+        loaded, when = bundles.load(bundle), created or today()
+        recogniser.require_people(loaded)
+        scorer = sight.for_bundle(loaded, bundle)
+        faces = seen(scorer, data, aligned=aligned)
+        more = seen(scorer, openset, aligned=aligned) if openset else None
         if login:
-            measured = _login(bundle, data, openset, aligned, created or today(), seed)
+            people = recalibrate.login_people(faces, more)
+            with progress("Measuring logins", rounds(people)) as advance:
+                measured = recalibrate.recalibrate_login(
+                    scorer, faces, created=when, strangers=more, seed=seed, advance=advance
+                )
+            changes = {"login": measured, "login_absent": ""}
+            manifest = loaded.manifest.model_copy(update=changes)
         else:
-            found = _calibrate(bundle, data, openset, fmr, aligned, created or today(), seed)
-    if login:
-        if as_json:
-            emit(_plain_login(measured))
-        else:
-            _show_login(bundle, measured)
+            found = recalibrate.recalibrate(
+                scorer, faces, created=when, strangers=more, fmr=fmr, seed=seed
+            )
+            manifest = recalibrate.renewed(loaded.manifest, found.after)
+        bundles.rewrite(bundles.locate(bundle), manifest)
+    if login and as_json:
+        emit(_plain_login(measured))
+    elif login:
+        _show_login(bundle, measured)
     elif as_json:
         emit({"before": _plain(found.before), "after": _plain(found.after)})
     else:
         _show(bundle, found)
-
-
-def _calibrate(
-    name: str,
-    source: Path,
-    openset: Path | None,
-    fmr: float,
-    aligned: bool,
-    created: str,
-    seed: int,
-) -> "Recalibration":
-    from engine import bundle
-    from training.measure.recalibrate import recalibrate, renewed
-
-    eyes = _eyes(name)
-    found = recalibrate(
-        eyes,
-        _seen(eyes, source, aligned),
-        created=created,
-        strangers=_seen(eyes, openset, aligned) if openset else None,
-        fmr=fmr,
-        seed=seed,
-    )
-    bundle.rewrite(bundle.locate(name), renewed(eyes.bundle.manifest, found.after))
-    return found
-
-
-def _login(
-    name: str, source: Path, openset: Path | None, aligned: bool, created: str, seed: int
-) -> "LoginCalibration":
-    from engine import bundle
-    from training.measure.login import rounds
-    from training.measure.recalibrate import login_people, recalibrate_login
-
-    eyes = _eyes(name)
-    data = _seen(eyes, source, aligned)
-    more = _seen(eyes, openset, aligned) if openset else None
-    with progress("Measuring logins", rounds(login_people(data, more))) as advance:
-        found = recalibrate_login(
-            eyes, data, created=created, strangers=more, seed=seed, advance=advance
-        )
-    manifest = eyes.bundle.manifest.model_copy(update={"login": found, "login_absent": ""})
-    bundle.rewrite(bundle.locate(name), manifest)
-    return found
-
-
-def _eyes(name: str) -> "Sight":
-    from engine import bundle
-    from engine.people import recogniser
-    from training.measure import sight
-
-    chosen = bundle.load(name)
-    recogniser.require_people(chosen)
-    return sight.for_bundle(chosen, name)
-
-
-def _seen(eyes: "Sight", path: Path, aligned: bool) -> "Seen":
-    from training.datasets import probes
-    from training.measure.evaluate import Seen
-
-    found = probes.of(path, lambda: eyes.tools, aligned=aligned)
-    with progress(f"Seeing {found.faces.name}", len(found.faces)) as advance:
-        return Seen(found, eyes.vectors(found.faces, advance))
 
 
 def _plain(calibration: "Calibration") -> dict[str, Any]:
@@ -175,11 +123,7 @@ def _show_login(name: str, found: "LoginCalibration") -> None:
             "Too few faces are turned aside to measure a login by video: it stays off.",
             soft_wrap=True,
         )
-    results.print(
-        escape(f"Wrote the .json of {name}: {found.source} (version {found.version})."),
-        highlight=False,
-        soft_wrap=True,
-    )
+    show(f"Wrote the .json of {name}: {found.source} (version {found.version}).")
 
 
 def _show(name: str, found: "Recalibration") -> None:
@@ -213,6 +157,4 @@ def _show(name: str, found: "Recalibration") -> None:
     results.print(table)
     if not found.pairs_measured:
         results.print("Too few pairs of faces: the thresholds for two photos stay as they were.")
-    results.print(
-        escape(f"Wrote the .json of {name}: {after.source}."), highlight=False, soft_wrap=True
-    )
+    show(f"Wrote the .json of {name}: {after.source}.")

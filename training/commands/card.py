@@ -1,16 +1,11 @@
 """`python -m training card`: a bundle's model card."""
 
-from typing import Annotated
-
-import typer
-
 from training.console import echo, failures
+from training.options import BundleArgument
 
 
 def card(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="A name in run/models, or a path.")
-    ],
+    bundle: BundleArgument,
 ) -> None:
     """Print a bundle's model card as Markdown: what it is, rests on, and is for."""
     with failures():

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +9,28 @@ import typer
 
 from engine import threads
 from engine.errors import WeightsError
-from engine.terminal import escape
-from training.console import emit, failures, results, say, today
-from training.measure.lending import lender, login, login_line, measured_lines
-from training.options import PeopleOption, StrangersOption
+from training.console import emit, failures, say, show, today
+from training.measure.lending import lender, report
+from training.options import (
+    AcceptLicenseOption,
+    AlignedOption,
+    CreatedOption,
+    DatasetOption,
+    JsonOption,
+    LenderOption,
+    LicenceOption,
+    PeopleOption,
+    RunsOption,
+    SeedOption,
+    StrangersOption,
+    ThumbnailsOption,
+)
 
 if TYPE_CHECKING:
-    from training.bundles.classifier import Made
+    from training.bundles.build import Inputs, Made
     from training.datasets.fetch import Places
-    from training.fit.recipes import Plan, Recipe
+    from training.fit.fitting import Machine
+    from training.fit.recipes import ClassifierPlan, Recipe
 
 _RECIPES = "head: the embedder as it is, minutes on a laptop; finetune: its last stages learn too; \
 cnn: a network of torchvision from end to end."
@@ -46,9 +58,7 @@ def classifier(
     browse: Annotated[
         bool, typer.Option("--browse", help="Choose the folder in the desktop's dialog.")
     ] = False,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
-    ] = False,
+    aligned: AlignedOption = False,
     embedder: Annotated[
         str,
         typer.Option(
@@ -99,35 +109,15 @@ def classifier(
         str | None,
         typer.Option(help="32-true, 16-mixed or bf16-mixed. Default: by device."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
-    thumbnails: Annotated[
-        bool,
-        typer.Option("--thumbnails", help="Put a small picture of each person into the bundle."),
-    ] = False,
-    dataset: Annotated[
-        str | None, typer.Option(help="The data's name. Default: the folder's.")
-    ] = None,
-    licence: Annotated[str, typer.Option(help="The data's licence.")] = "unknown",
-    created: Annotated[
-        str | None,
-        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
-    ] = None,
-    calibration_from: Annotated[
-        str | None,
-        typer.Option(
-            help="Bundle a head borrows from when there are too few faces to measure. "
-            "Default: the default bundle of the embedder."
-        ),
-    ] = None,
-    runs: Annotated[
-        Path | None,
-        typer.Option(help="Folder of checkpoints and logs. Default: run/training."),
-    ] = None,
-    accept_license: Annotated[
-        bool,
-        typer.Option("--accept-license", help="Agree to the licence of what has to be fetched."),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    seed: SeedOption = 0,
+    thumbnails: ThumbnailsOption = False,
+    dataset: DatasetOption = None,
+    licence: LicenceOption = "unknown",
+    created: CreatedOption = None,
+    calibration_from: LenderOption = None,
+    runs: RunsOption = None,
+    accept_license: AcceptLicenseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a classifier: whom the engine can recognise, learned from their faces.
 
@@ -135,9 +125,13 @@ def classifier(
     """
     threads.configure()
     with failures():
-        from engine import settings
-        from training import asking
+        from engine import bundle, settings
+        from training import asking, tools
+        from training.bundles import build, made
+        from training.bundles.gallery import Source
+        from training.datasets import material
         from training.datasets.fetch import Places
+        from training.fit.fitting import Machine
         from training.fit.recipes import Recipe, plan
 
         kind = _recipe(recipe)
@@ -162,26 +156,33 @@ def classifier(
         weights = places.weights
         if chosen.imagenet:
             chosen, weights = _imagenet(chosen, places, accept_license)
-        made = _train(
-            chosen,
-            weights,
-            (folders, listed, strangers),
-            out,
-            embedder,
-            (devices, nodes, precision),
-            (dataset, licence, created),
-            calibration_from,
-            runs,
-            aligned=aligned,
-            thumbnails=thumbnails,
-        )
-    if made is None:
-        return
-    stem, report = made
+        stem = bundle.locate(out) if out else bundle.FOLDER / _name_of(folders[0])
+        if not out and not made.has_note(stem):
+            _require_unused(stem)
+        loaded = tools.load(embedder)
+        given = material.read(folders, listed, strangers, loaded, aligned=aligned)
+        source = Source(dataset or given.faces.name, licence, created or today(), given.listed)
+        theirs = lender(calibration_from, loaded.embedder.specification)
+        inputs = build.Inputs(given.faces, loaded, source, thumbnails, theirs, given.strangers)
+        machine = Machine(loaded.device, devices, nodes, precision)
+        wanted = inputs.describe_bundle(chosen, created) | {
+            "machine": [str(loaded.device), devices, nodes, precision]
+        }
+        known = made.known(stem, wanted)
+        if known is not None:
+            done = build.Made(bundle.load(stem), **known)
+        else:
+            if not out:
+                _require_unused(stem)
+            trained = _train(chosen, inputs, weights, machine, stem, runs)
+            if trained is None:
+                return
+            done = trained
+            made.remember(stem, wanted, {"epoch": done.epoch, "epochs": done.epochs})
     if as_json:
-        emit(_as_json(report))
+        emit(_as_json(done))
     else:
-        _show(report, stem, chosen)
+        _show(done, stem, chosen)
 
 
 def _recipe(name: str) -> "Recipe":
@@ -193,7 +194,9 @@ def _recipe(name: str) -> "Recipe":
         raise ValueError(f"There is no recipe '{name}': head, finetune or cnn.") from error
 
 
-def _imagenet(plan: "Plan", places: "Places", accept: bool) -> "tuple[Plan, Path]":
+def _imagenet(
+    plan: "ClassifierPlan", places: "Places", accept: bool
+) -> "tuple[ClassifierPlan, Path]":
     """The file of ImageNet weights; or the same plan from scratch, where they cannot be had."""
     from training.datasets import fetch
 
@@ -205,76 +208,25 @@ def _imagenet(plan: "Plan", places: "Places", accept: bool) -> "tuple[Plan, Path
 
 
 def _train(
-    plan: "Plan",
+    plan: "ClassifierPlan",
+    inputs: "Inputs",
     weights: Path,
-    given: tuple[list[Path], Path | None, list[Path] | None],
-    out: Path | None,
-    embedder: str,
-    machine: tuple[int, int, str | None],
-    about: tuple[str | None, str, str | None],
-    calibration_from: str | None,
+    machine: "Machine",
+    stem: Path,
     runs_folder: Path | None,
-    *,
-    aligned: bool,
-    thumbnails: bool,
-) -> "tuple[Path, Made] | None":
-    from engine import bundle
-    from training import tools
-    from training.bundles import classifier as making
-    from training.bundles import made
-    from training.bundles.gallery import Source, own_calibration
-    from training.datasets import material
+) -> "Made | None":
+    from training.bundles import build
     from training.fit import runs
-    from training.fit.fitting import Machine
 
-    folders, listed, strangers = given
-    stem = bundle.locate(out) if out else bundle.FOLDER / _name_of(folders[0])
-    if not out and not made.has_note(stem):
-        _require_unused(stem)
-    eyes = tools.load(embedder)
-    found = material.read(folders, listed, strangers, eyes, aligned=aligned)
-    faces = found.faces
-    name, licence, created = about
-    source = Source(name or faces.name, licence, created or today(), found.listed)
-    what = making.describe(plan, faces, eyes.embedder.specification, source, found.strangers)
-    theirs = lender(calibration_from, eyes.embedder.specification)
-    wanted = what | {
-        "source": what["source"] | {"created": made.date_of(created)},
-        "dropped": dict(faces.dropped),
-        "lender": made.lent_by(theirs),
-        "machine": [str(eyes.device), *machine],
-        "thumbnails": thumbnails,
-    }
-    report = made.known(stem, wanted)
-    if report is not None:
-        return stem, making.Made(bundle.load(stem), **report)
-    if not out:
-        _require_unused(stem)
-    devices, nodes, precision = machine
     home = runs_folder or runs.FOLDER
     with runs.alone(stem.name, home):
-        run = runs.begin(stem.name, what, home)
+        run = runs.begin(stem.name, inputs.describe(plan), home)
         if run.last:
             say(f"Going on with the run in {run.home}.")
-        done = making.make(
-            plan,
-            faces,
-            eyes,
-            weights,
-            run,
-            Machine(eyes.device, devices, nodes, precision),
-            stem,
-            source,
-            thumbnails=thumbnails,
-            lender=None if own_calibration(faces) else theirs,
-            lend_login=partial(login, calibration_from, eyes.embedder.specification),
-            strangers=found.strangers,
-        )
-        if done is None:
-            return None
-        made.remember(stem, wanted, {"epoch": done.epoch, "epochs": done.epochs})
-        run.finish()
-    return stem, done
+        done = build.make_classifier(plan, inputs, weights, run, machine, stem)
+        if done is not None:
+            run.finish()
+    return done
 
 
 def _require_unused(stem: Path) -> None:
@@ -307,29 +259,18 @@ def _name_of(source: Path) -> str:
     return place.parent.name if place.is_file() else place.name
 
 
-def _show(made: "Made", stem: Path, plan: "Plan") -> None:
+def _show(made: "Made", stem: Path, plan: "ClassifierPlan") -> None:
     from engine import bundle
 
     manifest = made.bundle.manifest
 
-    def line(text: str) -> None:
-        results.print(escape(text), highlight=False, soft_wrap=True)
-
-    line(
+    show(
         f"{len(manifest.people)} people from {manifest.dataset.faces} faces, recipe "
         f"{plan.recipe.value}, epoch {made.epoch} of {made.epochs}. "
         f"{stem}.pth and {stem}.json ({made.bundle.id})"
     )
-    decided = login_line(made.bundle)
-    if decided:
-        line(decided)
-    if made.bundle.calibration.source != "own":
-        line(
-            "Too few faces to measure similarities; calibration borrowed from "
-            f"{made.bundle.calibration.source}."
-        )
-        return
-    for text in measured_lines(made.bundle):
-        line(text)
-    named = stem.name if stem.resolve().parent == bundle.FOLDER else stem.resolve()
-    line(f"Try it: ENGINE_BUNDLE={named} uv run python -m bot demo")
+    for text in report(made.bundle):
+        show(text)
+    if made.bundle.calibration.source == "own":
+        named = stem.name if stem.resolve().parent == bundle.FOLDER else stem.resolve()
+        show(f"Try it: ENGINE_BUNDLE={named} uv run python -m bot demo")

@@ -1,5 +1,6 @@
 """`python -m training evaluate`: how good a bundle is, on faces that it has not seen."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,12 +8,13 @@ import typer
 from rich.table import Table
 
 from engine import threads
+from engine.files import write_text
 from engine.terminal import escape
 from training.console import emit, failures, progress, results, say, today
+from training.options import AlignedOption, BundleArgument, JsonOption, SeedOption
 
 if TYPE_CHECKING:
-    from training.datasets.probes import Probes
-    from training.measure.evaluate import Seen, SeenPairs
+    from training.measure.evaluate import EmbeddedPairs
     from training.measure.evaluation import Evaluation, Verification
     from training.measure.metrics import Rate
     from training.measure.pairs import LfwPairs
@@ -22,9 +24,7 @@ _LFW = "pairs.txt"
 
 
 def evaluate(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="A name in run/models, or a path.")
-    ],
+    bundle: BundleArgument,
     data: Annotated[
         Path,
         typer.Argument(
@@ -45,9 +45,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Strangers: one folder per person, or a manifest."),
     ] = None,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
-    ] = False,
+    aligned: AlignedOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -56,61 +54,37 @@ def evaluate(
             "Default: run/evaluations/BUNDLE-on-DATA.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstraps.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json as well.")] = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle: names, strangers, pairs, probabilities; with a report to read."""
     threads.configure()
     with failures():
-        found, home = _evaluate(bundle, data, pairs, openset, aligned, out, seed)
-    if as_json:
-        from training.measure import evaluation
+        from engine import bundle as bundles
+        from training.measure import evaluate as measuring
+        from training.measure import evaluation, report, sight
 
-        emit(evaluation.as_json(found))
+        scorer = sight.for_bundle(bundles.load(bundle), bundle)
+        listed, lfw = _read_pairs(scorer, pairs, aligned)
+        found = measuring.evaluate(
+            scorer,
+            measuring.seen(scorer, data, aligned=aligned),
+            created=today(),
+            strangers=measuring.seen(scorer, openset, aligned=aligned) if openset else None,
+            listed=listed,
+            lfw=lfw or _find_lfw(data),
+            seed=seed,
+        )
+        record = evaluation.as_json(found)
+        home = out or _home(found)
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+        write_text(home / evaluation.NAME, text + "\n")
+        write_text(home / "report.html", report.page(found))
+    if as_json:
+        emit(record)
     else:
         _show(found)
     say(f"Wrote {home / 'evaluation.json'} and {home / 'report.html'}.")
-
-
-def _evaluate(
-    name: str,
-    source: Path,
-    pairs: Path | None,
-    openset: Path | None,
-    aligned: bool,
-    out: Path | None,
-    seed: int,
-) -> tuple["Evaluation", Path]:
-    import json
-
-    from engine import bundle
-    from engine.files import write_text
-    from training.datasets import probes
-    from training.measure import evaluation, report, sight
-    from training.measure.evaluate import evaluate
-
-    chosen = bundle.load(name)
-    eyes = sight.for_bundle(chosen, name)
-    listed, lfw = _read_pairs(eyes, pairs, aligned)
-    lfw = lfw or _find_lfw(source)
-
-    def see(path: Path) -> "Seen":
-        return _see(eyes, probes.of(path, lambda: eyes.tools, aligned=aligned))
-
-    found = evaluate(
-        eyes,
-        see(source),
-        created=today(),
-        strangers=see(openset) if openset else None,
-        listed=listed,
-        lfw=lfw,
-        seed=seed,
-    )
-    home = out or _home(found)
-    record = json.dumps(evaluation.as_json(found), ensure_ascii=False, indent=1)
-    write_text(home / evaluation.NAME, record + "\n")
-    write_text(home / "report.html", report.page(found))
-    return found, home
 
 
 def _home(found: "Evaluation") -> Path:
@@ -119,18 +93,11 @@ def _home(found: "Evaluation") -> Path:
     return FOLDER.parent / "evaluations" / f"{found.bundle.name}-on-{found.data.name}"
 
 
-def _see(eyes: "Sight", probes: "Probes") -> "Seen":
-    from training.measure.evaluate import Seen
-
-    with progress(f"Seeing {probes.faces.name}", len(probes.faces)) as advance:
-        return Seen(probes, eyes.vectors(probes.faces, advance))
-
-
 def _read_pairs(
-    eyes: "Sight", path: Path | None, aligned: bool
-) -> tuple["SeenPairs | None", "LfwPairs | None"]:
+    scorer: "Sight", path: Path | None, aligned: bool
+) -> tuple["EmbeddedPairs | None", "LfwPairs | None"]:
     from training.measure import pairs
-    from training.measure.evaluate import SeenPairs
+    from training.measure.evaluate import EmbeddedPairs
 
     if path is None:
         return None, None
@@ -138,8 +105,8 @@ def _read_pairs(
         return None, pairs.read_lfw(path)
     given = pairs.read_csv(path)
     with progress("Seeing pairs", len(given.files)) as advance:
-        vectors, found = eyes.look(given.files, aligned=aligned, advance=advance)
-    return SeenPairs(path.name, given, vectors, found), None
+        vectors, found = scorer.look(given.files, aligned=aligned, advance=advance)
+    return EmbeddedPairs(path.name, given, vectors, found), None
 
 
 def _find_lfw(source: Path) -> "LfwPairs | None":

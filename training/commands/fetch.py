@@ -8,7 +8,8 @@ import typer
 from rich.table import Table
 
 from engine.terminal import escape
-from training.console import emit, failures, results
+from training.console import emit, failures, results, show
+from training.options import AcceptLicenseOption, JsonOption
 
 if TYPE_CHECKING:
     from training.datasets.fetch import Item
@@ -27,10 +28,8 @@ def fetch(
     min_photos: Annotated[
         int, typer.Option(help="Of a dataset: only people with so many photos.", min=0)
     ] = 0,
-    accept_license: Annotated[
-        bool, typer.Option("--accept-license", help="I agree to the terms; do not ask.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    accept_license: AcceptLicenseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fetch a public dataset or weights; what was begun is gone on with."""
     with failures():
@@ -45,10 +44,10 @@ def fetch(
         path = fetching.fetch(name, places, accept=accept_license, min_photos=min_photos)
     if as_json:
         return emit({"name": name, "path": str(path)})
-    results.print(escape(f"{name}: {path}"), highlight=False, soft_wrap=True)
+    show(f"{name}: {path}")
     if path.is_dir():
         command = f"python -m training prepare {path} --out run/datasets/{path.name}-crops"
-        results.print(escape(f"Next: {command}"), highlight=False, soft_wrap=True)
+        show(f"Next: {command}")
     return None
 
 

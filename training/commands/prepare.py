@@ -7,8 +7,8 @@ import typer
 from rich.table import Table
 
 from engine import threads
-from engine.terminal import escape
-from training.console import emit, failures, results, say
+from training.console import emit, failures, results, say, show
+from training.options import AlignedOption, JsonOption
 
 if TYPE_CHECKING:
     from training.datasets.prepare import Summary
@@ -38,10 +38,7 @@ def prepare(
     out: Annotated[
         Path, typer.Option(help="Folder for crops and manifest; again, it goes on there.")
     ],
-    aligned: Annotated[
-        bool,
-        typer.Option("--aligned", help="The files are square crops on the ArcFace template."),
-    ] = False,
+    aligned: AlignedOption = False,
     embedder: Annotated[
         str, typer.Option(help="Which embedder compares the faces.")
     ] = "dlib-resnet29",
@@ -55,7 +52,7 @@ def prepare(
         bool,
         typer.Option("--report", help="Also write doubts.html, everything doubtful in pictures."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Prepare a folder of people: aligned crops, and a manifest with a reason for each decision.
 
@@ -86,10 +83,10 @@ def _prepare(
 ) -> "Summary":
     from training import tools
     from training.datasets import doubts
-    from training.datasets.audit import Limits
+    from training.datasets.audit import FaceLimits
     from training.datasets.prepare import prepare as work
 
-    limits = Limits(min_size, max_blur)
+    limits = FaceLimits(min_size, max_blur)
     summary = work(folder, out, tools.load(embedder), aligned=aligned, limits=limits)
     if report:
         doubts.write(out, folder.resolve().name)
@@ -126,21 +123,17 @@ def _show(summary: "Summary", report: bool) -> None:
     if summary.few:
         names = ", ".join(f"{name} ({summary.people[name]})" for name in summary.few[:_SHOWN])
         more = f" and {len(summary.few) - _SHOWN} more" if len(summary.few) > _SHOWN else ""
-        _line(f"Fewer than 5 photos kept, too few to find mislabels among: {names}{more}")
+        show(f"Fewer than 5 photos kept, too few to find mislabels among: {names}{more}")
     if summary.outside:
-        _line(f"{summary.outside} files lie beside the people's folders and were left out.")
+        show(f"{summary.outside} files lie beside the people's folders and were left out.")
     if summary.lost:
-        _line(
+        show(
             "Overrides that no longer apply, their photo being another one now or gone: "
             + ", ".join(summary.lost[:_SHOWN])
         )
-    _line(
+    show(
         f"{summary.kept:,} of {summary.photos:,} photos kept, of {len(summary.people)} people "
         f"({summary.seen:,} photos new or changed): {summary.home / manifest.NAME}"
     )
     if report:
-        _line(f"Everything doubtful, in pictures: {summary.home / doubts.NAME}")
-
-
-def _line(text: str) -> None:
-    results.print(escape(text), highlight=False, soft_wrap=True)
+        show(f"Everything doubtful, in pictures: {summary.home / doubts.NAME}")

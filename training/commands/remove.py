@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from engine.terminal import escape
-from training.console import emit, failures, results, today
+from training.console import emit, failures, show, today
+from training.options import CreatedOption, JsonOption
 
 
 def remove(
@@ -14,11 +14,8 @@ def remove(
         str,
         typer.Option("--from", metavar="BUNDLE", help="A gallery: a name in run/models, a path."),
     ],
-    created: Annotated[
-        str | None,
-        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    created: CreatedOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove a person from a gallery bundle: name, prototypes and thumbnail.
 
@@ -32,8 +29,4 @@ def remove(
     if as_json:
         emit({"bundle": left.id, "people": len(left.manifest.people)})
         return
-    results.print(
-        escape(f"{name} is gone; {left.id} knows {len(left.manifest.people)} people."),
-        highlight=False,
-        soft_wrap=True,
-    )
+    show(f"{name} is gone; {left.id} knows {len(left.manifest.people)} people.")

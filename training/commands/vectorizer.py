@@ -8,13 +8,22 @@ import typer
 from rich.table import Table
 
 from engine import threads
-from engine.terminal import escape
-from training.console import emit, failures, results, say, today
+from training.console import emit, failures, results, say, show, today
+from training.options import (
+    AlignedOption,
+    CreatedOption,
+    DatasetOption,
+    JsonOption,
+    LicenceOption,
+    OutOption,
+    RunsOption,
+    SeedOption,
+)
 
 if TYPE_CHECKING:
     from training.datasets.data import Faces
     from training.fit.disjoint import Change
-    from training.fit.vectorizer import Outcome, Plan
+    from training.fit.vectorizer import Outcome, VectorizerPlan
 
 NOT_KEPT = 3
 _SCRATCH = "scratch"
@@ -26,9 +35,7 @@ def vectorizer(
     source: Annotated[
         Path, typer.Argument(metavar="DIR|MANIFEST", help="A prepared dataset, or photos.")
     ],
-    out: Annotated[
-        Path, typer.Option(help="Bundle to write, without suffix.", metavar="run/models/NAME")
-    ],
+    out: OutOption,
     start: Annotated[
         str,
         typer.Option(
@@ -101,23 +108,13 @@ def vectorizer(
             help="Keep what is better on the people trained on even where it is not on others.",
         ),
     ] = False,
-    runs: Annotated[
-        Path | None,
-        typer.Option(help="Folder of checkpoints and logs. Default: run/training."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
-    ] = False,
-    dataset: Annotated[
-        str | None, typer.Option(help="The data's name. Default: the folder's.")
-    ] = None,
-    licence: Annotated[str, typer.Option(help="The data's licence.")] = "unknown",
-    created: Annotated[
-        str | None,
-        typer.Option(help="Date to write into the bundle. Default: SOURCE_DATE_EPOCH or today."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    runs: RunsOption = None,
+    seed: SeedOption = 0,
+    aligned: AlignedOption = False,
+    dataset: DatasetOption = None,
+    licence: LicenceOption = "unknown",
+    created: CreatedOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Train an embedder of your own: usable as trained:NAME wherever an embedder is.
 
@@ -129,6 +126,14 @@ def vectorizer(
     """
     threads.configure()
     with failures():
+        from engine import bundle, settings
+        from engine.vision import embed
+        from training import tools
+        from training.bundles.gallery import Source
+        from training.datasets import prepare
+        from training.fit import runs as training_runs
+        from training.fit.vectorizer import train, write
+
         plan = _plan(
             start,
             adapter,
@@ -144,18 +149,29 @@ def vectorizer(
             folds,
             seed,
         )
+        stem = bundle.locate(out)
+        loaded = tools.load(plan.start or embed.DEFAULT)
+        home = runs or training_runs.FOLDER
+        weights = settings.load(os.environ).face_weights_dir
+        written = None
         try:
-            faces, outcome, written = _train(
-                source,
-                out,
-                plan,
-                runs,
-                accept_worse_strangers,
-                aligned,
-                dataset,
-                licence,
-                created or today(),
-            )
+            faces = prepare.dataset(source, loaded, aligned=aligned)
+            with training_runs.alone(stem.name, home):
+                outcome, begun = train(
+                    faces,
+                    plan,
+                    loaded,
+                    stem.name,
+                    weights,
+                    accept_worse_strangers=accept_worse_strangers,
+                    folder=home,
+                )
+                if outcome.kept:
+                    data = Source(dataset or faces.name, licence, created or today())
+                    form = loaded.embedder.specification
+                    written = write(stem, outcome, plan, faces, form, data).id
+                for run in begun:
+                    run.finish()
         except KeyboardInterrupt:
             say("Stopped. The same command goes on from the last whole epoch.")
             raise typer.Exit(_INTERRUPTED) from None
@@ -181,7 +197,7 @@ def _plan(
     blend: float | None,
     folds: int | None,
     seed: int,
-) -> "Plan":
+) -> "VectorizerPlan":
     """What the options mean together, defaults filled in.
 
     Raises:
@@ -189,7 +205,7 @@ def _plan(
     """
     from engine.vision.adapter import Form
     from training.fit.metric_learner import Loss
-    from training.fit.vectorizer import Plan
+    from training.fit.vectorizer import VectorizerPlan
 
     scratch = start == _SCRATCH
     if (adapter is not None) + (unfreeze is not None) + scratch > 1:
@@ -213,7 +229,7 @@ def _plan(
     if scratch and blend not in (None, 1.0):
         raise ValueError("From scratch there is no start to blend with. Leave --blend out.")
     gentle = 3e-4 if chosen is Loss.DISTILL else 1e-4
-    return Plan(
+    return VectorizerPlan(
         start=None if scratch else start,
         form=Form(adapter) if adapter else None,
         stages=0 if unfreeze is None else unfreeze or _ALL,
@@ -230,57 +246,8 @@ def _plan(
     )
 
 
-def _train(
-    source: Path,
-    out: Path,
-    plan: "Plan",
-    runs_folder: Path | None,
-    accept_worse_strangers: bool,
-    aligned: bool,
-    dataset: str | None,
-    licence: str,
-    created: str,
-) -> tuple["Faces", "Outcome", str | None]:
-    from engine import bundle, settings
-    from engine.vision import embed
-    from training import tools
-    from training.datasets import prepare
-    from training.fit import runs
-    from training.fit.vectorizer import train, write
-
-    stem = bundle.locate(out)
-    loaded = tools.load(plan.start or embed.DEFAULT)
-    faces = prepare.dataset(source, loaded, aligned=aligned)
-    written = None
-    home = runs_folder or runs.FOLDER
-    with runs.alone(stem.name, home):
-        outcome, begun = train(
-            faces,
-            plan,
-            loaded,
-            stem.name,
-            settings.load(os.environ).face_weights_dir,
-            accept_worse_strangers=accept_worse_strangers,
-            folder=home,
-        )
-        if outcome.kept:
-            written = write(
-                stem,
-                outcome,
-                plan,
-                faces,
-                loaded.embedder.specification,
-                created=created,
-                dataset=dataset or faces.name,
-                licence=licence,
-            ).id
-        for run in begun:
-            run.finish()
-    return faces, outcome, written
-
-
 def _as_json(
-    outcome: "Outcome", plan: "Plan", faces: "Faces", written: str | None
+    outcome: "Outcome", plan: "VectorizerPlan", faces: "Faces", written: str | None
 ) -> dict[str, object]:
     from dataclasses import asdict
 
@@ -301,7 +268,7 @@ def _as_json(
     }
 
 
-def _show(outcome: "Outcome", plan: "Plan", out: Path, written: str | None) -> None:
+def _show(outcome: "Outcome", plan: "VectorizerPlan", out: Path, written: str | None) -> None:
     table = Table("", "at FMR", "before", "after", "difference, 95 %", "tries (own, others')")
     for who, changes in (
         ("people held out", outcome.judgement.strangers),
@@ -310,11 +277,11 @@ def _show(outcome: "Outcome", plan: "Plan", out: Path, written: str | None) -> N
         for change in changes:
             table.add_row(who, *_cells(change))
     results.print(table)
-    _line(_sentence(outcome, plan))
+    show(_sentence(outcome, plan))
     if written is None:
-        _line(f"Nothing was written; {plan.start} stays the embedder to use.")
+        show(f"Nothing was written; {plan.start} stays the embedder to use.")
         return
-    _line(f"{out}.pth and {out}.json ({written}); use it as --embedder trained:{out.name}.")
+    show(f"{out}.pth and {out}.json ({written}); use it as --embedder trained:{out.name}.")
 
 
 def _cells(change: "Change") -> tuple[str, ...]:
@@ -327,15 +294,15 @@ def _cells(change: "Change") -> tuple[str, ...]:
     )
 
 
-def _sentence(outcome: "Outcome", plan: "Plan") -> str:
+def _sentence(outcome: "Outcome", plan: "VectorizerPlan") -> str:
     """The verdict in words."""
-    from training.fit.vectorizer import SURE, Verdict
+    from training.fit.vectorizer import SURE, TrainingVerdict
 
     judgement = outcome.judgement
     first = judgement.strangers[0]
     figures = f"{first.before:.1%} to {first.after:.1%} of genuine tries accepted at FMR 1 %"
     match judgement.verdict:
-        case Verdict.BETTER if first.certainty < SURE:
+        case TrainingVerdict.BETTER if first.certainty < SURE:
             own = judgement.members[0]
             return (
                 f"Better than {plan.start} on the people it was trained on ({own.before:.1%} to "
@@ -343,15 +310,15 @@ def _sentence(outcome: "Outcome", plan: "Plan") -> str:
                 f"them can tell: {figures} (difference {first.lower_95:+.1%} to "
                 f"{first.upper_95:+.1%})."
             )
-        case Verdict.BETTER:
+        case TrainingVerdict.BETTER:
             return f"Better than {plan.start} on people it was not trained on: {figures}."
-        case Verdict.FROM_NOTHING:
+        case TrainingVerdict.FROM_NOTHING:
             word = "better" if first.gain > 0 else "not better"
             return (
                 f"Trained from nothing, and {word} than the default embedder on people it was not "
                 f"trained on: {figures}."
             )
-        case Verdict.STRANGERS_FALL:
+        case TrainingVerdict.STRANGERS_FALL:
             own = judgement.members[0]
             doubt = " It may be chance: the interval holds zero." if first.upper_95 > 0 else ""
             return (
@@ -370,7 +337,3 @@ def _sentence(outcome: "Outcome", plan: "Plan") -> str:
                 f"Not{doubt} better than {plan.start} on people it was not trained on: {figures}."
                 + (" Kept, as you asked with --accept-worse-strangers." if outcome.kept else "")
             )
-
-
-def _line(text: str) -> None:
-    results.print(escape(text), highlight=False, soft_wrap=True)

@@ -16,8 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from training.console import Advance
 from training.datasets import twins
 from training.datasets.manifest import Code
+from training.vectors import Vectors, person_means, unit
 
-Vectors = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 TWINS = ((0.85, 0.8), (0.7, 0.9))
@@ -45,7 +45,7 @@ _CHUNK = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class FaceLimits:
     """What a face must be to be learned from.
 
     Attributes:
@@ -58,7 +58,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Word:
+class Overrides:
     """An operator's word, in arrays over the photos.
 
     Attributes:
@@ -103,7 +103,7 @@ class Photos:
     size_px: Vectors
     blur: Vectors
     identity: Index
-    word: Word
+    word: Overrides
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Decisions:
 
 def decide(
     photos: Photos,
-    limits: Limits,
+    limits: FaceLimits,
     same: Same,
     lender: tuple[Vectors, int] | None = None,
     advance: Advance | None = None,
@@ -171,23 +171,6 @@ def decide(
     return Decisions(chosen, code, other, own, likeness, _groups(photos.identity[chosen], pairs))
 
 
-def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to unit length; a zero row stays zero."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.where(norms == 0, 1, norms)).astype(np.float32)
-
-
-def mean_of_means(
-    vectors: NDArray[np.float32], owner: NDArray[np.int64], people: int
-) -> NDArray[np.float32]:
-    """(people, d) mean vector of each person; their mean is a centre in which all weigh alike."""
-    sums = np.zeros((people, vectors.shape[1]), np.float64)
-    np.add.at(sums, owner, vectors)
-    counts = np.bincount(owner, minlength=people)
-    means: NDArray[np.float32] = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
-    return means
-
-
 def _largest(photos: Photos) -> Index:
     """Of each photo the operator's choice, or its largest face."""
     # Sorted by photo, then by area: the last of each photo is its largest.
@@ -199,7 +182,7 @@ def _largest(photos: Photos) -> Index:
 def _centre(photos: Photos, chosen: Index, lender: tuple[Vectors, int] | None) -> None:
     """Carry the mean face out of all vectors, people weighing alike, in place."""
     present, owner = np.unique(photos.owner, return_inverse=True)
-    means = mean_of_means(photos.vectors[chosen], owner.astype(np.int64), len(present))
+    means = person_means(photos.vectors[chosen], owner.astype(np.int64), len(present))
     total, people = means.sum(axis=0), len(present)
     if people < OWN_CENTRE_PEOPLE:
         centre, known = lender or (np.zeros_like(total), OWN_CENTRE_PEOPLE)
@@ -246,7 +229,7 @@ def _judge(
     would be no stray, it is a likely mislabel.
     """
     counts = np.bincount(photos.owner[usable], minlength=photos.people)
-    means = mean_of_means(vectors[usable], photos.owner[usable], photos.people)
+    means = person_means(vectors[usable], photos.owner[usable], photos.people)
     sums = means * counts[:, None].astype(np.float32)
     own = np.empty(len(vectors), np.float32)
     for start in range(0, len(vectors), _CHUNK):
@@ -292,7 +275,7 @@ def _copies(
     likeness: Vectors,
     same: Same,
     advance: Advance | None,
-) -> twins.Pairs:
+) -> twins.TwinPairs:
     """Find copies among the faces still usable; returns all pairs of twins.
 
     Of two copies of one picture the one that fits its person better stays.
@@ -302,7 +285,9 @@ def _copies(
     lone.sort()
     pairs = twins.find(np.ascontiguousarray(vectors[lone]), photos.grey[chosen[lone]], LEAST_ALIKE)
     pairs = pairs[np.any([_above(pairs, limits) for limits in TWINS], axis=0)]
-    pairs = twins.Pairs(lone[pairs.first], lone[pairs.second], pairs.signature, pairs.similarity)
+    pairs = twins.TwinPairs(
+        lone[pairs.first], lone[pairs.second], pairs.signature, pairs.similarity
+    )
     stands_for = dict(zip(photos.identity[chosen[lone]].tolist(), lone.tolist(), strict=True))
 
     near: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
@@ -335,12 +320,12 @@ def _copies(
     return pairs
 
 
-def _above(pairs: twins.Pairs, limits: tuple[float, float]) -> NDArray[np.bool_]:
+def _above(pairs: twins.TwinPairs, limits: tuple[float, float]) -> NDArray[np.bool_]:
     signature, similarity = limits
     return (pairs.signature > signature) & (pairs.similarity > similarity)
 
 
-def _groups(identity: Index, pairs: twins.Pairs) -> Index:
+def _groups(identity: Index, pairs: twins.TwinPairs) -> Index:
     """Numbers such that twins, and twins of twins, share one; in order of appearance."""
     _, representative, same = np.unique(identity, return_index=True, return_inverse=True)
     count = len(identity)

@@ -23,9 +23,7 @@ from engine.vision.align import Template
 from training.console import Advance
 from training.datasets import manifest
 from training.datasets.manifest import Code, Row
-
-Vectors = NDArray[np.float32]
-Owners = NDArray[np.int64]
+from training.vectors import Owners, Vectors
 
 CACHE = "embeddings.sqlite"
 _BATCH = 64

@@ -34,56 +34,6 @@ _QUALITY = 82
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of doubt, in words."""
-
-    code: Code
-    title: str
-    text: str
-
-
-KINDS = (
-    Kind(
-        Code.MISLABEL,
-        "Likely somebody else",
-        "The face looks more like another person of this dataset than like the one whose folder "
-        "it is in. Dropped.",
-    ),
-    Kind(
-        Code.STRAY,
-        "Unlike the person's other photos",
-        "The face looks like nobody here: a stranger, or the person in an odd light, pose or age. "
-        "Dropped.",
-    ),
-    Kind(
-        Code.SEVERAL_FACES,
-        "Several faces in one photo",
-        "The face that agrees best with the person's other photos was chosen, be it the largest "
-        "or not. Kept.",
-    ),
-    Kind(
-        Code.COPY,
-        "The same file twice",
-        "One of them stays; where they bear different names, the one that fits better. Dropped.",
-    ),
-    Kind(
-        Code.NEAR_COPY,
-        "Nearly the same picture",
-        "Another size, quality or crop of a picture that is there already. Dropped.",
-    ),
-    Kind(Code.SMALL, "Too small", "Too few pixels to tell who it is. Dropped."),
-    Kind(Code.BLURRED, "Too blurred", "Too little detail to tell who it is. Dropped."),
-    Kind(
-        Code.NO_FACE,
-        "No face",
-        "No face was found. Where there is one, cut the photo closer around it. Dropped.",
-    ),
-    Kind(Code.UNREADABLE, "Unreadable", "The file could not be read as a picture. Dropped."),
-    Kind(Code.OPERATOR, "Your word", "What the manifest's overrides say, followed as they stand."),
-)
-
-
-@dataclass(frozen=True, slots=True)
 class _Picture:
     """A thumbnail with its caption; `source` is "" where the crop is gone."""
 
@@ -96,13 +46,6 @@ class _Card:
     row: Row
     face: _Picture | None
     beside: Sequence[_Picture]
-
-
-@dataclass(frozen=True, slots=True)
-class _Section:
-    kind: Kind
-    count: int
-    cards: Sequence[_Card]
 
 
 def write(home: Path, name: str) -> Path:
@@ -122,21 +65,16 @@ def write(home: Path, name: str) -> Path:
     sample = _sample(manifest.read(path))
     company = _company(manifest.read(path), [row for own in sample.rows.values() for row in own])
     with closing(Journal(home / journal.NAME)) as book:
-        sections = [
-            _Section(
-                kind,
-                sample.counts[kind.code],
-                [_card(home, book, row, company) for row in sample.rows[kind.code]],
-            )
-            for kind in KINDS
-            if sample.counts[kind.code]
-        ]
+        cards = {
+            code: [_card(home, book, row, company) for row in own]
+            for code, own in sample.rows.items()
+        }
     page = Environment(loader=PackageLoader("training"), autoescape=True).get_template(NAME)
     text = page.render(
         name=name,
-        photos=sample.counts.total(),
+        counts=sample.counts,
         kept=sample.kept,
-        sections=sections,
+        cards=cards,
         manifest=manifest.NAME,
     )
     write_text(home / NAME, text)

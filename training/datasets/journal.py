@@ -7,8 +7,9 @@ measured on them; knows nothing about how they are measured or judged.
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ CREATE TABLE IF NOT EXISTS faces (
 );
 CREATE INDEX IF NOT EXISTS faces_by_id ON faces (id);
 """
+# In the order of the records' fields.
 _FACE = "number, id, crop, crop_bytes, landmarks, area, size_px, blur, exposure, yaw, pitch, grey"
 _PHOTO = "path, person, size, modified, sha256, code, reason, again"
 
@@ -201,42 +203,12 @@ class Journal:
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        s.photo.path,
-                        s.photo.person,
-                        s.photo.size_bytes,
-                        s.photo.modified_ns,
-                        s.sha256,
-                        s.code,
-                        s.reason,
-                        s.again,
-                    )
-                    for s in seen
-                ],
+                [(*_values(s.photo), *_values(s)[1:]) for s in seen],
             )
             self._db.executemany(
                 f"INSERT INTO faces (path, {_FACE}, vector) "  # noqa: S608
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        path,
-                        f.number,
-                        f.id,
-                        f.crop,
-                        f.crop_bytes,
-                        f.landmarks.tobytes(),
-                        f.area,
-                        f.size_px,
-                        f.blur,
-                        f.exposure,
-                        f.yaw,
-                        f.pitch,
-                        f.grey.tobytes(),
-                        vector.tobytes(),
-                    )
-                    for path, f, vector in faces
-                ],
+                [(path, *_values(face), vector.tobytes()) for path, face, vector in faces],
             )
             self._db.executemany(
                 "UPDATE photos SET size = ?, modified = ? WHERE path = ?",
@@ -307,22 +279,17 @@ class Journal:
         yield from self._db.execute("SELECT path, crop, crop_bytes FROM faces ORDER BY crop")
 
 
-def _candidate(values: Sequence[object]) -> Candidate:
-    number, face, crop, length, landmarks, area, size, blur, exposure, yaw, pitch, grey = values
-    return Candidate(
-        number,  # type: ignore[arg-type]
-        face,  # type: ignore[arg-type]
-        crop,  # type: ignore[arg-type]
-        length,  # type: ignore[arg-type]
-        np.frombuffer(landmarks, np.float32).reshape(5, 2),  # type: ignore[call-overload]
-        area,  # type: ignore[arg-type]
-        size,  # type: ignore[arg-type]
-        blur,  # type: ignore[arg-type]
-        exposure,  # type: ignore[arg-type]
-        yaw,  # type: ignore[arg-type]
-        pitch,  # type: ignore[arg-type]
-        np.frombuffer(grey, np.uint8).reshape(GREY_PX, GREY_PX),  # type: ignore[call-overload]
-    )
+def _values(record: Photo | Seen | Candidate) -> list[Any]:
+    """A record's fields, in their order, as SQLite keeps them."""
+    values = (getattr(record, entry.name) for entry in fields(record))
+    return [v.tobytes() if isinstance(v, np.ndarray) else v for v in values]
+
+
+def _candidate(values: Sequence[Any]) -> Candidate:
+    made = Candidate(*values)
+    points = np.frombuffer(values[4], np.float32).reshape(5, 2)
+    picture = np.frombuffer(values[-1], np.uint8).reshape(GREY_PX, GREY_PX)
+    return replace(made, landmarks=points, grey=picture)
 
 
 @contextmanager

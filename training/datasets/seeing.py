@@ -25,9 +25,8 @@ from engine.media.decoder_pool import PhotoDecoders
 from engine.types import Pose
 from engine.vision import align, embed
 from engine.vision.align import Template
-from engine.vision.detect import Detections, whole_crop
-from engine.vision.pose import pose
-from engine.vision.quality import quality
+from engine.vision.detect import Detections
+from engine.vision.faces import cut_faces
 from training.datasets.journal import GREY_PX, Candidate, Journal, Seen
 from training.datasets.manifest import CROP, Code
 from training.datasets.photos import Photo
@@ -53,9 +52,8 @@ _GREY = Template(align.ARCFACE_SIZE, align.ARCFACE)
 class _Opened:
     seen: Seen
     picture: Image.Image
+    original_px: tuple[int, int]
     data: bytes
-    scale: float
-    """Pixels of the original in one of the picture's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +105,7 @@ def see(
         try:
             for batch in batches:
                 opened = [entry for entry in batch if isinstance(entry, _Opened)]
-                pictures = [entry.picture for entry in opened]
-                detections = (
-                    [whole_crop(picture.size) for picture in pictures]
-                    if aligned
-                    else tools.detector.detect(pictures)
-                )
+                detections = tools.find([entry.picture for entry in opened], aligned=aligned)
                 cuts = [
                     pool.submit(cut, entry, found)
                     for entry, found in zip(opened, detections, strict=True)
@@ -176,9 +169,8 @@ def _open(
             code=Code.UNREADABLE,
             reason=f"{size[0]}x{size[1]} pixels are no square crop: prepare it without --aligned",
         )
-    return _Opened(
-        seen, decoded.image, data if aligned else b"", decoded.width_px / decoded.image.width
-    )
+    original_px = decoded.width_px, decoded.height_px
+    return _Opened(seen, decoded.image, original_px, data if aligned else b"")
 
 
 def _finish(
@@ -225,7 +217,8 @@ def _cut(
     ][:MOST_FACES]
     photo = opened.seen.photo
     folder = photo.path.split("/", 1)[0]
-    for k in usable:
+    cut = cut_faces(opened.picture, found.part(usable), opened.original_px, template)
+    for k, own in zip(usable, cut, strict=True):
         points = found.landmarks[k]
         if aligned:
             data, suffix = opened.data, _suffix(photo.path)
@@ -234,11 +227,8 @@ def _cut(
             data, suffix = _jpeg(align.cut(opened.picture, points, CROP)), ".jpg"
             matrix = align.similarity_transform(points, CROP.landmarks)
             landmarks = (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-        crop = align.cut(opened.picture, points, template)
-        x1, y1, x2, y2 = (float(value) * opened.scale for value in found.boxes[k])
-        measured = quality((x1, y1, x2, y2), crop)
         # Of an aligned crop the template is known, not how the face looks in it.
-        facing = Pose(math.nan, math.nan) if aligned else pose(points)
+        facing = Pose(math.nan, math.nan) if aligned else own.pose
         face = face_id(opened.seen.sha256, k)
         name = f"{folder}/{_stem(photo.path)}-{face}{suffix}"
         # A lone face is the one; of several, one is chosen when all photos are seen.
@@ -253,14 +243,14 @@ def _cut(
                 crop_bytes=len(data),
                 landmarks=landmarks,
                 area=float(sides[k].prod()),
-                size_px=measured.size_px,
-                blur=measured.blur,
-                exposure=measured.exposure,
+                size_px=own.quality.size_px,
+                blur=own.quality.blur,
+                exposure=own.quality.exposure,
                 yaw=None if math.isnan(facing.yaw) else facing.yaw,
                 pitch=None if math.isnan(facing.pitch) else facing.pitch,
                 grey=_grey(align.cut(opened.picture, points, _GREY)),
             ),
-            crop,
+            own.crop,
         )
 
 

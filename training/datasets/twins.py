@@ -1,4 +1,4 @@
-"""Pairs of pictures that show the same moment of the same face.
+"""TwinPairs of pictures that show the same moment of the same face.
 
 Works on embeddings and tiny grey pictures; knows nothing about files or people. The search goes
 through each face's nearest neighbours, so that its time grows about linearly with the faces.
@@ -10,7 +10,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
+from training.vectors import Vectors
+
 Index = NDArray[np.int64]
 
 NEIGHBOURS = 24
@@ -24,7 +25,7 @@ _CHUNK = 8192
 
 
 @dataclass(frozen=True)
-class Pairs:
+class TwinPairs:
     """Likely twins, each pair once.
 
     Attributes:
@@ -38,13 +39,13 @@ class Pairs:
     signature: Vectors
     similarity: Vectors
 
-    def __getitem__(self, chosen: NDArray[np.bool_] | Index) -> "Pairs":
-        return Pairs(
+    def __getitem__(self, chosen: NDArray[np.bool_] | Index) -> "TwinPairs":
+        return TwinPairs(
             self.first[chosen], self.second[chosen], self.signature[chosen], self.similarity[chosen]
         )
 
 
-def find(vectors: Vectors, grey: NDArray[np.uint8], least: tuple[float, float]) -> Pairs:
+def find(vectors: Vectors, grey: NDArray[np.uint8], least: tuple[float, float]) -> TwinPairs:
     """The pairs of faces that look alike to both measures.
 
     Args:
@@ -66,7 +67,7 @@ def find(vectors: Vectors, grey: NDArray[np.uint8], least: tuple[float, float]) 
         alike.append(signature[close])
         near.append(similarity[rows, columns][close])
     none = np.empty(0, np.int64)
-    pairs = Pairs(
+    pairs = TwinPairs(
         np.concatenate([none, *first]),
         np.concatenate([none, *second]),
         np.concatenate([none.astype(np.float32), *alike]),

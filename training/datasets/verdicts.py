@@ -4,13 +4,13 @@ Knows the words for decisions; knows nothing about how they are made.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from training.console import Advance
 from training.datasets import audit
-from training.datasets.audit import Decisions, Limits, Word
+from training.datasets.audit import Decisions, FaceLimits, Overrides
 from training.datasets.journal import GREY_PX, Candidate, Journal, Seen
 from training.datasets.manifest import Code, Row, Status
 from training.datasets.seeing import CROPS, face_id
@@ -19,7 +19,7 @@ _DIGITS = 3
 
 
 @dataclass(frozen=True)
-class Faces:
+class JournalFaces:
     """The journal's faces in arrays.
 
     Attributes:
@@ -61,7 +61,7 @@ def match(book: Journal, overruled: Sequence[Row]) -> tuple[dict[str, Row], list
     return words, lost
 
 
-def load(book: Journal, dimension: int, words: Mapping[str, Row], advance: Advance) -> Faces:
+def load(book: Journal, dimension: int, words: Mapping[str, Row], advance: Advance) -> JournalFaces:
     """Everything that is to be decided about.
 
     Raises:
@@ -108,12 +108,12 @@ def load(book: Journal, dimension: int, words: Mapping[str, Row], advance: Advan
         identity=identity.view(np.int64),
         word=_word(book, paths, first, words),
     )
-    return Faces(people, paths, photos)
+    return JournalFaces(people, paths, photos)
 
 
 def _word(
     book: Journal, paths: Sequence[str], first: Sequence[int], words: Mapping[str, Row]
-) -> Word:
+) -> Overrides:
     count = len(paths)
     kept, dropped, named = (np.zeros(count, bool) for _ in range(3))
     chosen = np.full(count, -1, np.int64)
@@ -132,15 +132,15 @@ def _word(
                     f"({', '.join(ids)}). Correct the manifest."
                 )
             chosen[i] = first[i] + ids.index(word.override_face)
-    return Word(kept, dropped, named, chosen)
+    return Overrides(kept, dropped, named, chosen)
 
 
 def rows(
     book: Journal,
-    faces: Faces,
+    faces: JournalFaces,
     decided: Decisions,
     words: Mapping[str, Row],
-    limits: Limits,
+    limits: FaceLimits,
 ) -> Iterator[Row]:
     """The manifest's rows, by path."""
     candidates = book.faces()
@@ -176,22 +176,18 @@ def _face_row(
     face: Candidate,
     own: Sequence[Candidate],
     i: int,
-    faces: Faces,
+    faces: JournalFaces,
     decided: Decisions,
-    limits: Limits,
+    limits: FaceLimits,
 ) -> Row:
     code = decided.code[i]
     copy = code in (Code.COPY, Code.NEAR_COPY)
-    return Row(
+    return replace(
+        row,
         id=face.id,
-        path=row.path,
-        person=row.person,
         status=Status.KEEP if code in ("", Code.SEVERAL_FACES, Code.OPERATOR) else Status.DROP,
         code=code,
         reason=_reason(code, face, own, i, faces, decided, limits),
-        override=row.override,
-        override_person=row.override_person,
-        override_face=row.override_face,
         twin=faces.paths[decided.other[i]] if copy else None,
         likely=faces.people[decided.other[i]] if code == Code.MISLABEL else None,
         faces=len(own),
@@ -211,9 +207,9 @@ def _reason(
     face: Candidate,
     own: Sequence[Candidate],
     i: int,
-    faces: Faces,
+    faces: JournalFaces,
     decided: Decisions,
-    limits: Limits,
+    limits: FaceLimits,
 ) -> str:
     other, owner = int(decided.other[i]), faces.photos.owner
     if code == Code.SMALL:

@@ -4,8 +4,9 @@ Any epoch can be drawn again without those before it, so that a run that was kil
 it had not been. Knows arrays; knows nothing about what is learned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.datasets.data import Owners
+from training.vectors import Owners
 
 Inputs = NDArray[np.uint8] | NDArray[np.float32]
 """(n, px, px, 3) crops or (n, d) vectors; may be a memory map."""
@@ -26,56 +27,32 @@ IMBALANCE = 0.5
 often as there are faces, 1 everybody alike."""
 
 
-class Batches:
-    """The batches of one epoch.
+Made = TypeVar("Made")
+
+
+class Prefetched(Generic[Made]):
+    """The batches of one epoch; the next is made while the device works on this one.
 
     Args:
-        inputs: all faces.
-        owner: (n,) whose they are.
-        order: (m,) indices of the faces to go through.
-        size: of a batch.
-        rank, ranks: which share of each batch is this process's.
-        pin: whether a GPU will fetch them.
+        count: how many.
+        make: makes one, by its number.
     """
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        owner: Owners,
-        order: Owners,
-        size: int,
-        rank: int = 0,
-        ranks: int = 1,
-        *,
-        pin: bool = False,
-    ) -> None:
-        self._pin = pin
-        self._inputs = inputs
-        self._owner = owner
-        self._parts = [
-            order[start : start + size][rank::ranks] for start in range(0, len(order), size)
-        ]
+    def __init__(self, count: int, make: Callable[[int], Made]) -> None:
+        self._count, self._make = count, make
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return self._count
 
-    def __iter__(self) -> Iterator[Batch]:
-        # The next batch is gathered while the device works on this one.
+    def __iter__(self) -> Iterator[Made]:
         with ThreadPoolExecutor(1, "batches") as pool:
-            following = pool.submit(self._gather, self._parts[0]) if self._parts else None
-            for k in range(len(self._parts)):
+            following = pool.submit(self._make, 0) if self._count else None
+            for k in range(self._count):
                 assert following is not None
                 batch = following.result()
-                if k + 1 < len(self._parts):
-                    following = pool.submit(self._gather, self._parts[k + 1])
+                if k + 1 < self._count:
+                    following = pool.submit(self._make, k + 1)
                 yield batch
-
-    def _gather(self, part: Owners) -> Batch:
-        inputs = torch.from_numpy(np.ascontiguousarray(self._inputs[part]))
-        owner = torch.from_numpy(self._owner[part])
-        if self._pin:
-            return inputs.pin_memory(), owner.pin_memory()
-        return inputs, owner
 
 
 class FaceBatches(lightning.LightningDataModule):
@@ -115,25 +92,28 @@ class FaceBatches(lightning.LightningDataModule):
         """Batches of an epoch."""
         return max(1, len(self._training) // self._size)
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> Prefetched[Batch]:
         """The batches of the trainer's current epoch: Lightning asks anew for every epoch."""
         assert self.trainer is not None
         order = self._order(self.trainer.current_epoch)
         # A short last batch would be too small for batch norms, or for every process to have some.
         whole = order[: self.steps * self._size]
-        return Batches(
-            self._inputs,
-            self._owner,
-            whole,
-            self._size,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-            pin=self._pin,
-        )
+        return self._batches(whole, self.trainer.global_rank, self.trainer.world_size)
 
-    def val_dataloader(self) -> Batches:
+    def val_dataloader(self) -> Prefetched[Batch]:
         """The validation part, in order; every process sees all of it."""
-        return Batches(self._inputs, self._owner, self._validation, self._size, pin=self._pin)
+        return self._batches(self._validation, 0, 1)
+
+    def _batches(self, order: Owners, rank: int, ranks: int) -> Prefetched[Batch]:
+        """This process's share of each batch."""
+
+        def make(k: int) -> Batch:
+            part = order[k * self._size : (k + 1) * self._size][rank::ranks]
+            inputs = torch.from_numpy(np.ascontiguousarray(self._inputs[part]))
+            owner = torch.from_numpy(self._owner[part])
+            return (inputs.pin_memory(), owner.pin_memory()) if self._pin else (inputs, owner)
+
+        return Prefetched(-(-len(order) // self._size), make)
 
     def _order(self, epoch: int) -> Owners:
         generator = np.random.default_rng((self._seed, epoch))

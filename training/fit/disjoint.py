@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.audit import mean_of_means, unit
-from training.datasets.data import Faces, Owners, Vectors, split
-from training.measure.metrics import Numbers, multiplicities, support
+from training.datasets.data import Faces, split
+from training.measure.metrics import multiplicities, support
 from training.measure.verification import FMRS, Pairs, thinned
+from training.vectors import Numbers, Owners, Vectors, mean_face, numbered, unit
 
 FMR = 1e-2
 """At which networks are selected: even a few people's pairs support it."""
@@ -168,7 +168,7 @@ def compared(vectors: Vectors, owner: Numbers, centre: Vectors, seed: int) -> Pa
         Pairs whose first is the face's person and whose second the template's.
     """
     chosen = thinned(owner, _MOST_PAIRS, seed)
-    _, person = np.unique(owner[chosen], return_inverse=True)
+    person = numbered(owner[chosen])
     part = _enrolled(person, seed)
     centred = unit(np.asarray(vectors[chosen] - centre, np.float32))
     templates = unit(np.asarray(part.astype(np.float32) @ centred, np.float32))
@@ -187,14 +187,6 @@ def _enrolled(person: Numbers, seed: int) -> NDArray[np.bool_]:
         for step in range(1, min(_ENROLLED_FROM, len(own) - 1)):
             part[own, np.roll(own, step)] = True
     return part
-
-
-def mean_face(vectors: Vectors, owner: Numbers) -> Vectors:
-    """(d) the mean of people's means."""
-    _, numbers = np.unique(owner, return_inverse=True)
-    people = int(numbers.max()) + 1
-    means = mean_of_means(unit(vectors), numbers.astype(np.int64), people)
-    return np.asarray(means.mean(axis=0), np.float32)
 
 
 def tar(pairs: Pairs, fmr: float = FMR) -> float:

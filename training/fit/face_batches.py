@@ -4,8 +4,6 @@ What a batch holds is decided by seed, epoch and batch alone, so that a run that
 as if it had not been. Knows arrays; knows nothing about losses.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.datasets.data import Owners
+from training.fit.batches import Prefetched
 from training.fit.degrade import degrade
+from training.vectors import Owners
 
 Inputs = NDArray[np.uint8] | NDArray[np.float32]
 FaceBatch = tuple[Tensor, Tensor, Tensor]
@@ -25,7 +24,7 @@ _MORPHED_SHARE = 0.7
 _MOST_MORPHED = 0.5
 
 
-class Material(Protocol):
+class FaceSource(Protocol):
     """What a network or an adapter sees of the faces."""
 
     def draw(self, index: Owners, generator: np.random.Generator) -> tuple[Inputs, Inputs]:
@@ -129,7 +128,7 @@ class PeopleBatches(lightning.LightningDataModule):
 
     def __init__(
         self,
-        material: Material,
+        material: FaceSource,
         owner: Owners,
         training: Owners,
         *,
@@ -153,19 +152,21 @@ class PeopleBatches(lightning.LightningDataModule):
         """Batches of an epoch."""
         return max(1, self._handfuls * len(self._members) * self._each // self._size)
 
-    def train_dataloader(self) -> "_Batches":
+    def train_dataloader(self) -> Prefetched[FaceBatch]:
         """The batches of the trainer's current epoch: Lightning asks anew for every epoch."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
         order = self._order(np.random.default_rng((self._seed, epoch)))
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
-        parts = [order[k * self._size : (k + 1) * self._size] for k in range(self.steps)]
 
-        def gather(k: int) -> tuple[Inputs, Inputs]:
+        def make(k: int) -> FaceBatch:
+            part = order[k * self._size : (k + 1) * self._size][rank::ranks]
             generator = np.random.default_rng((self._seed, epoch, k, rank))
-            return self._material.draw(parts[k][rank::ranks], generator)
+            seen, clean = self._material.draw(part, generator)
+            owner = torch.from_numpy(self._owner[part])
+            return torch.from_numpy(seen), torch.from_numpy(clean), owner
 
-        return _Batches([part[rank::ranks] for part in parts], self._owner, gather)
+        return Prefetched(self.steps, make)
 
     def _order(self, generator: np.random.Generator) -> Owners:
         """Handfuls of one person's faces, in an order in which people follow upon others."""
@@ -178,31 +179,3 @@ class PeopleBatches(lightning.LightningDataModule):
         # Round after round through everybody, so that a batch holds different people.
         turns = np.stack(drawn, axis=1)
         return np.concatenate([generator.permutation(part).ravel() for part in turns])
-
-
-class _Batches:
-    def __init__(
-        self, parts: list[Owners], owner: Owners, gather: Callable[[int], tuple[Inputs, Inputs]]
-    ) -> None:
-        self._parts = parts
-        self._owner = owner
-        self._gather = gather
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __iter__(self) -> Iterator[FaceBatch]:
-        # The next batch is gathered while the device works on this one.
-        with ThreadPoolExecutor(1, "faces") as pool:
-            following = pool.submit(self._made, 0) if self._parts else None
-            for k in range(len(self._parts)):
-                assert following is not None
-                batch = following.result()
-                if k + 1 < len(self._parts):
-                    following = pool.submit(self._made, k + 1)
-                yield batch
-
-    def _made(self, k: int) -> FaceBatch:
-        seen, clean = self._gather(k)
-        owner = torch.from_numpy(self._owner[self._parts[k]])
-        return torch.from_numpy(seen), torch.from_numpy(clean), owner

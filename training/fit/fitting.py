@@ -90,6 +90,10 @@ class Machine:
             "num_nodes": self.nodes,
             "strategy": "ddp" if several else "auto",
             "precision": precision,
+            "num_sanity_val_steps": 0,
+            "reload_dataloaders_every_n_epochs": 1,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
         }
 
 
@@ -165,11 +169,7 @@ def fit(
             ],
             log_every_n_steps=1,
             enable_progress_bar=errors.is_terminal,
-            enable_model_summary=False,
             limit_val_batches=1.0 if schedule.validates else 0,
-            num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1,
-            use_distributed_sampler=False,
         )
         learner.train()  # Lightning keeps whatever mode it finds
         trainer.fit(learner, datamodule=data, ckpt_path=beginning, weights_only=True)
@@ -206,13 +206,9 @@ def refit(
             **machine.arguments(),
             max_epochs=epochs,
             limit_val_batches=0,
-            num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1,
-            use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
-            enable_model_summary=False,
         )
         learner.train()
         trainer.fit(learner, datamodule=data)

@@ -71,7 +71,7 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss of one batch."""
         inputs, truth = batch
-        seed = self._batch_seed(index)
+        seed = batch_seed(self, self._seed, index)
         if self.network is not None:
             inputs = augment(pixels(inputs), torch.Generator().manual_seed(seed))
         with torch.random.fork_rng(devices=[]):
@@ -100,7 +100,6 @@ class Learner(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with one cycle of warm-up and cosine decay."""
         groups = [{"params": list(self.head.parameters()), "lr": self._rate, "weight_decay": 0.0}]
-        rates = [self._rate]
         if self.network is not None:
             trained = [p for p in self.network.parameters() if p.requires_grad]
             if trained:
@@ -111,23 +110,30 @@ class Learner(lightning.LightningModule):
                         "weight_decay": self._weight_decay,
                     }
                 )
-                rates.append(self._network_rate)
-        optimizer = torch.optim.AdamW(groups)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            rates,
-            total_steps=self._steps,
-            # It divides by zero where the warm-up is one step exactly.
-            pct_start=0.1 if self._steps > 10 else 0.15,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        # It divides by zero where the warm-up is one step exactly.
+        warm_up = 0.1 if self._steps > 10 else 0.15
+        return one_cycle(torch.optim.AdamW(groups), self._steps, warm_up)
 
-    def _batch_seed(self, index: int) -> int:
-        words = (self._seed, self.current_epoch, index, self.global_rank)
-        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int, warm_up: float) -> Any:
+    """What Lightning steps: rates that rise over the first part of a run and fall along a cosine.
+
+    Args:
+        optimizer: its groups have their highest rates.
+        steps: of the whole run.
+        warm_up: the share of them over which rates rise.
+    """
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rates, total_steps=steps, pct_start=warm_up
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def batch_seed(module: lightning.LightningModule, seed: int, index: int) -> int:
+    """What is random in a batch, by the run's seed, epoch, batch and process."""
+    words = (seed, module.current_epoch, index, module.global_rank)
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
 def pixels(crops: Tensor) -> Tensor:

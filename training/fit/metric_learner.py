@@ -8,7 +8,6 @@ import copy
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as lightning
 import torch
 from pytorch_metric_learning import losses
@@ -19,7 +18,7 @@ from engine.vision.adapter import Adapter
 from engine.vision.networks import Network
 from engine.vision.vectors import centred
 from training.fit.face_batches import FaceBatch
-from training.fit.learner import freeze_statistics, pixels
+from training.fit.learner import batch_seed, freeze_statistics, one_cycle, pixels
 
 _WARM_UP = 0.15
 _CENTRES_RATE = 1e-2
@@ -118,7 +117,7 @@ class MetricLearner(lightning.LightningModule):
         """The loss of one batch."""
         seen, clean, owner = batch
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._batch_seed(index))  # for networks with dropout
+            torch.manual_seed(batch_seed(self, self._seed, index))  # for networks with dropout
             vectors = self._off_centre(self.trunk, seen)
         loss = vectors.new_zeros(())
         if self._hold:
@@ -138,26 +137,13 @@ class MetricLearner(lightning.LightningModule):
         if self.criterion is not None and list(self.criterion.parameters()):
             groups.append({"params": list(self.criterion.parameters()), "lr": _CENTRES_RATE})
         optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            [float(group["lr"]) for group in groups],  # type: ignore[arg-type]
-            total_steps=self._steps + 1,
-            pct_start=_WARM_UP,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return one_cycle(optimizer, self._steps + 1, _WARM_UP)
 
     def _off_centre(self, trunk: nn.Module, inputs: Tensor) -> Tensor:
         if isinstance(trunk, Adapter):
             made: Tensor = trunk(inputs)  # takes its centre off itself
             return made
         return centred(normalize(trunk(pixels(inputs)).float(), dim=1), self.centre)
-
-    def _batch_seed(self, index: int) -> int:
-        words = (self._seed, self.current_epoch, index, self.global_rank)
-        return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
 def _criterion(loss: Loss, people: int, dimension: int, seed: int) -> nn.Module | None:

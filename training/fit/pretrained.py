@@ -11,6 +11,7 @@ import torch
 from engine import bundle
 from engine.errors import ConfigurationError, WeightsError
 from engine.vision import networks, weights
+from engine.vision.embed import dlib_resnet29, facenet_vggface2
 from engine.vision.networks import Network
 
 
@@ -27,19 +28,10 @@ def embedder_network(embedder_id: str, weights_folder: Path) -> Network:
         WeightsError: its weights cannot be had.
     """
     if embedder_id == "dlib-resnet29":
-        from engine.vision.embed.dlib_dat import read_layers
-        from engine.vision.embed.dlib_resnet29 import ResNet29, read_weights
-
-        network = networks.build(embedder_id)
-        assert isinstance(network.body, ResNet29)
-        network.body.read(read_layers(read_weights()))
-        return network
+        return dlib_resnet29.trained_network()
     if embedder_id == "facenet-vggface2":
-        from engine.vision.embed.facenet_vggface2 import WEIGHTS, read_state
-
-        network = networks.build(embedder_id)
-        network.body.load_state_dict(read_state(weights.fetch(WEIGHTS, weights_folder)))
-        return network
+        file = weights.fetch(facenet_vggface2.WEIGHTS, weights_folder)
+        return facenet_vggface2.trained_network(file)
     if embedder_id.startswith("trained:"):
         trained = bundle.load(embedder_id.removeprefix("trained:"))
         if "network" in trained.manifest.architecture:

@@ -23,15 +23,14 @@ from engine.vision import networks
 from engine.vision.networks import Network
 from engine.vision.vectors import centred
 from training.bundles.gallery import prototypes
-from training.datasets.audit import mean_of_means, unit
 from training.datasets.data import Faces, split
 from training.fit import pretrained
-from training.fit.batches import FaceBatches
+from training.fit.batches import FaceBatches, Inputs
 from training.fit.fitting import Fitted, Machine, Schedule, fit, refit
 from training.fit.head import CosineHead
 from training.fit.learner import Learner, unfreeze
 from training.fit.runs import Run, is_helper
-from training.measure.calibration import Owners, Vectors
+from training.vectors import Owners, Vectors, numbered, person_means, unit
 
 HELD_OUT_SHARE = 0.2
 """Of each person's faces: figures are measured on them."""
@@ -51,7 +50,7 @@ class Recipe(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClassifierPlan:
     """Everything that decides how a network is trained.
 
     Attributes:
@@ -132,38 +131,38 @@ _DEFAULTS: dict[Recipe, dict[str, Any]] = {
 }
 
 
-def plan(recipe: Recipe, **chosen: Any) -> Plan:
+def plan(recipe: Recipe, **chosen: Any) -> ClassifierPlan:
     """A recipe's defaults, with what was chosen in their place; None chooses nothing.
 
     Args:
         recipe: which one.
-        chosen: `Plan`'s other fields.
+        chosen: `ClassifierPlan`'s other fields.
     """
     common = {"input_px": None, "imagenet": True, "unfreeze": 3, "max_minutes": None, "seed": 0}
     wanted = {name: value for name, value in chosen.items() if value is not None}
-    return Plan(recipe=recipe, **(common | _DEFAULTS[recipe] | wanted))
+    return ClassifierPlan(recipe=recipe, **(common | _DEFAULTS[recipe] | wanted))
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a network learns from.
+class TrainingFaces:
+    """What a network or a head learns from.
 
     Attributes:
-        crops: (n, px, px, 3) RGB on the network's template.
+        inputs: (n, px, px, 3) RGB on the network's template; or (n, d) vectors, for a head alone.
         owner: (n,) whose they are.
         people: how many people.
         training: indices of the faces that are learned from.
         validation: indices of those that the best epoch is chosen by.
     """
 
-    crops: NDArray[np.uint8]
+    inputs: Inputs
     owner: Owners
     people: int
     training: Owners
     validation: Owners
 
 
-def start(plan: Plan, weights: Path) -> Network:
+def start(plan: ClassifierPlan, weights: Path) -> Network:
     """The network of a plan before its training.
 
     Args:
@@ -205,7 +204,7 @@ class Trained:
     epochs: int
 
     def similarities(
-        self, crops: NDArray[np.uint8], index: Owners, people: int, device: torch.device
+        self, crops: Inputs, index: Owners, people: int, device: torch.device
     ) -> Vectors:
         """(k, people) cosines of some of the crops."""
         made = features(self.network, crops, index, device)
@@ -215,9 +214,7 @@ class Trained:
         return result
 
 
-def features(
-    network: Network, crops: NDArray[np.uint8], index: Owners, device: torch.device
-) -> Vectors:
+def features(network: Network, crops: Inputs, index: Owners, device: torch.device) -> Vectors:
     """(k, d) unit features of some of the crops, as they are served; the network stays on the CPU.
 
     Args:
@@ -228,7 +225,7 @@ def features(
     """
     network.to(device)
     parts = [
-        networks.features(network, crops[index[k : k + _BATCH]], device).cpu()
+        networks.features(network, np.asarray(crops[index[k : k + _BATCH]], np.uint8), device).cpu()
         for k in range(0, len(index), _BATCH)
     ]
     network.cpu()
@@ -237,7 +234,7 @@ def features(
 
 
 def train_network(
-    plan: Plan, network: Network, material: Material, run: Run, machine: Machine
+    plan: ClassifierPlan, network: Network, material: TrainingFaces, run: Run, machine: Machine
 ) -> Trained | None:
     """Train a network with its head, and keep the best epoch.
 
@@ -252,16 +249,7 @@ def train_network(
         The trained network; None in a process that only helps another one (DDP).
     """
     centre, head = beginning(plan, network, material, machine.device)
-    data = FaceBatches(
-        material.crops,
-        material.owner,
-        material.training,
-        material.validation,
-        size=plan.batch,
-        seed=plan.seed,
-        pin=machine.pins,
-    )
-    learner = build_learner(plan, network, head, centre, data.steps)
+    learner, data = prepared(plan, network, head, centre, material, machine)
     fitted = fit(learner, data, run, plan.schedule, machine)
     if not fitted.first:
         return None
@@ -276,7 +264,7 @@ def train_network(
 
 
 def strangers(
-    plan: Plan, network: Network, material: Material, epochs: int, machine: Machine
+    plan: ClassifierPlan, network: Network, material: TrainingFaces, epochs: int, machine: Machine
 ) -> tuple[NDArray[np.float64], Owners, int]:
     """How alike strangers look to such a classifier.
 
@@ -295,22 +283,18 @@ def strangers(
     number[known] = np.arange(len(known))
     owner: Owners = number[material.owner].astype(np.int64)
     inside = material.training[owner[material.training] >= 0]
-    fewer = Material(material.crops, owner, len(known), inside, inside[:0])
+    fewer = TrainingFaces(material.inputs, owner, len(known), inside, inside[:0])
     centre, head = beginning(plan, network, fewer, machine.device)
-    data = FaceBatches(
-        fewer.crops, owner, inside, fewer.validation, size=plan.batch, seed=plan.seed
-    )
     # The rates follow the first run's schedule, cut where that one was best.
-    refit(build_learner(plan, network, head, centre, data.steps), data, epochs, machine)
+    refit(*prepared(plan, network, head, centre, fewer, machine), epochs, machine)
     trained = Trained(network.eval(), centre, head.directions.detach(), head.owner, epochs, epochs)
     outside = np.flatnonzero(owner < 0)
-    best = trained.similarities(material.crops, outside, len(known), machine.device).max(axis=1)
-    _, numbered = np.unique(material.owner[outside], return_inverse=True)
-    return best.astype(np.float64), numbered.astype(np.int64), len(known)
+    best = trained.similarities(material.inputs, outside, len(known), machine.device).max(axis=1)
+    return best.astype(np.float64), numbered(material.owner[outside]), len(known)
 
 
 def fit_head(
-    plan: Plan,
+    plan: ClassifierPlan,
     vectors: Vectors,
     owner: Owners,
     people: int,
@@ -332,15 +316,15 @@ def fit_head(
     """
     every = np.arange(len(vectors))
     head = _head_from(plan, vectors, owner, people)
-    data = FaceBatches(
-        vectors, owner, every, every[:0], size=plan.batch, seed=plan.seed, pin=machine.pins
-    )
-    learner = build_learner(plan, None, head, torch.zeros(vectors.shape[1]), data.steps)
-    refit(learner, data, epochs, machine)
+    material = TrainingFaces(vectors, owner, people, every, every[:0])
+    centre = torch.zeros(vectors.shape[1])
+    refit(*prepared(plan, None, head, centre, material, machine), epochs, machine)
     return head.directions.detach().numpy(), head.owner.numpy()
 
 
-def length(plan: Plan, vectors: Vectors, faces: Faces, run: Run, machine: Machine) -> Fitted | None:
+def length(
+    plan: ClassifierPlan, vectors: Vectors, faces: Faces, run: Run, machine: Machine
+) -> Fitted | None:
     """Train a head with a validation part, for its history and for how long it is to be trained.
 
     Where nobody has a photo to spare for that part, it is trained for as long as the plan says.
@@ -352,13 +336,11 @@ def length(plan: Plan, vectors: Vectors, faces: Faces, run: Run, machine: Machin
     if not len(validation):
         return None if is_helper() else Fitted(plan.epochs, plan.epochs, first=True)
     people = len(faces.people)
-    centre = mean_of_means(vectors[training], faces.owner[training], people).mean(axis=0)
+    centre = person_means(vectors[training], faces.owner[training], people).mean(axis=0)
     spread = unit(vectors - centre)
     head = _head_from(plan, spread[training], faces.owner[training], people)
-    data = FaceBatches(
-        spread, faces.owner, training, validation, size=plan.batch, seed=plan.seed, pin=machine.pins
-    )
-    learner = build_learner(plan, None, head, torch.zeros(spread.shape[1]), data.steps)
+    material = TrainingFaces(spread, faces.owner, people, training, validation)
+    learner, data = prepared(plan, None, head, torch.zeros(spread.shape[1]), material, machine)
     fitted = fit(learner, data, run, plan.schedule, machine)
     if not fitted.first:
         return None
@@ -366,14 +348,14 @@ def length(plan: Plan, vectors: Vectors, faces: Faces, run: Run, machine: Machin
 
 
 def beginning(
-    plan: Plan, network: Network, material: Material, device: torch.device
+    plan: ClassifierPlan, network: Network, material: TrainingFaces, device: torch.device
 ) -> tuple[Tensor, CosineHead]:
     """A network's mean feature and a head to begin with."""
     people = material.people
     if plan.recipe is Recipe.FINETUNE:
         owner = material.owner[material.training]
-        made = features(network.eval(), material.crops, material.training, device)
-        centre = mean_of_means(made, owner, people).mean(axis=0)
+        made = features(network.eval(), material.inputs, material.training, device)
+        centre = person_means(made, owner, people).mean(axis=0)
         head = _head_from(plan, unit(made - centre), owner, people)
         return torch.from_numpy(np.asarray(centre, np.float32)), head
     # An untrained network's features say nothing about where to begin.
@@ -382,12 +364,12 @@ def beginning(
     return torch.zeros(network.dimension), _cosine_head(plan, directions, torch.arange(people))
 
 
-def _head_from(plan: Plan, vectors: Vectors, owner: Owners, people: int) -> CosineHead:
+def _head_from(plan: ClassifierPlan, vectors: Vectors, owner: Owners, people: int) -> CosineHead:
     made, made_owner = prototypes(vectors, owner, people)
     return _cosine_head(plan, torch.from_numpy(made), torch.from_numpy(made_owner))
 
 
-def _cosine_head(plan: Plan, directions: Tensor, owner: Tensor) -> CosineHead:
+def _cosine_head(plan: ClassifierPlan, directions: Tensor, owner: Tensor) -> CosineHead:
     return CosineHead(
         normalize(directions, dim=1),
         owner,
@@ -398,25 +380,41 @@ def _cosine_head(plan: Plan, directions: Tensor, owner: Tensor) -> CosineHead:
     )
 
 
-def build_learner(
-    plan: Plan, network: Network | None, head: CosineHead, centre: Tensor, steps: int
-) -> Learner:
-    """What Lightning trains, by a plan.
+def prepared(
+    plan: ClassifierPlan,
+    network: Network | None,
+    head: CosineHead,
+    centre: Tensor,
+    material: TrainingFaces,
+    machine: Machine,
+) -> tuple[Learner, FaceBatches]:
+    """What Lightning trains, by a plan, and with which batches.
 
     Args:
         plan: how.
-        network: from `start`; None where the inputs are vectors already.
+        network: from `start`; None where the material is vectors already.
         head: from `beginning`.
         centre: (d) the mean feature.
-        steps: batches of an epoch.
+        material: what is learned from.
+        machine: what it trains on.
     """
-    return Learner(
+    batches = FaceBatches(
+        material.inputs,
+        material.owner,
+        material.training,
+        material.validation,
+        size=plan.batch,
+        seed=plan.seed,
+        pin=machine.pins,
+    )
+    learner = Learner(
         network,
         head,
         centre,
         rate=plan.rate,
         network_rate=plan.network_rate,
-        steps=max(1, steps * plan.epochs),
+        steps=max(1, batches.steps * plan.epochs),
         weight_decay=plan.weight_decay,
         seed=plan.seed,
     )
+    return learner, batches

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from engine import locks
 from engine.files import write_text
 from training.datasets.data import Faces
 
@@ -68,17 +67,14 @@ def alone(name: str, folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f".{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
+
+    def taken() -> None:
         raise ValueError(
             f"Another command is training {name} in {folder}. Wait for it, or give another --out."
-        ) from error
-    try:
+        )
+
+    with locks.alone(folder / f".{name}.lock", taken):
         yield
-    finally:
-        lock.release()
 
 
 def begin(name: str, what: Mapping[str, Any], folder: Path) -> Run:

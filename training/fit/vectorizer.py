@@ -27,16 +27,17 @@ from engine.vision.networks import Network
 from training.bundles.gallery import Source, record
 from training.console import progress
 from training.datasets import data, pixels
-from training.datasets.data import Faces, Owners, Vectors
+from training.datasets.data import Faces
 from training.fit import disjoint, pretrained, runs
 from training.fit.disjoint import FMR, Change, Compared, Fold
-from training.fit.face_batches import Crops, Material, PeopleBatches, Versions, degraded
+from training.fit.face_batches import Crops, FaceSource, PeopleBatches, Versions, degraded
 from training.fit.fitting import Machine, Schedule, fit, refit
 from training.fit.learner import unfreeze
 from training.fit.metric_learner import Loss, MetricLearner
 from training.fit.runs import Run
 from training.measure.verification import Pairs
 from training.tools import Tools
+from training.vectors import Owners, Vectors, mean_face
 
 SURE = 0.9
 """Share of bootstrap samples that must agree before a rise counts: the blend was chosen by these
@@ -53,7 +54,7 @@ _DEGRADED_VERSIONS = 4
 _BATCH = 32
 
 
-class Verdict(StrEnum):
+class TrainingVerdict(StrEnum):
     """What the held-out people say.
 
     Attributes:
@@ -71,7 +72,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class VectorizerPlan:
     """Everything that decides how a vectorizer is trained.
 
     Attributes:
@@ -120,7 +121,7 @@ class Judgement:
         members: other faces of the people trained on; empty where they have too few.
     """
 
-    verdict: Verdict
+    verdict: TrainingVerdict
     strangers: Sequence[Change]
     members: Sequence[Change]
 
@@ -130,13 +131,13 @@ class Judgement:
         Args:
             accept_worse_strangers: also where only the people trained on are better off.
         """
-        if self.verdict in {Verdict.BETTER, Verdict.FROM_NOTHING}:
+        if self.verdict in {TrainingVerdict.BETTER, TrainingVerdict.FROM_NOTHING}:
             return True
         return accept_worse_strangers and bool(self.members) and self.members[0].gain > 0
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class MeasuredBlend:
     """What there is to choose from: a share of what was learned, and what it would give.
 
     Attributes:
@@ -167,7 +168,7 @@ class Outcome:
     trunk: Network | Adapter
     judgement: Judgement
     blend: float
-    candidates: Sequence[Candidate]
+    candidates: Sequence[MeasuredBlend]
     folds: int
     kept: bool
     refitted: bool
@@ -183,14 +184,14 @@ class _Ground:
         before: (n, d) its vectors of the faces as they are measured with.
     """
 
-    material: Material
+    material: FaceSource
     clean: Vectors
     before: Vectors
 
 
 def train(
     faces: Faces,
-    plan: Plan,
+    plan: VectorizerPlan,
     tools: Tools,
     name: str,
     weights_folder: Path,
@@ -265,13 +266,10 @@ def train(
 def write(
     out: Path,
     outcome: Outcome,
-    plan: Plan,
+    plan: VectorizerPlan,
     faces: Faces,
     start: embed.Specification,
-    *,
-    created: str,
-    dataset: str,
-    licence: str,
+    source: Source,
 ) -> Bundle:
     """Write a vectorizer bundle.
 
@@ -281,17 +279,15 @@ def write(
         plan: how it was trained.
         faces: what it was trained on.
         start: of the embedder it started from; ignored for one from nothing.
-        created: the date to write into it.
-        dataset: the data's name.
-        licence: the data's licence.
+        source: what to say about the data.
     """
     trunk = outcome.trunk
-    own = f"trained on {dataset} ({licence})"
+    own = f"trained on {source.dataset} ({source.licence})"
     architecture = trunk.architecture() | {
         "licence": own if plan.start is None else f"{start.licence}; {own}",
         "training": {key: value for key, value in asdict(plan).items() if value is not None},
     }
-    manifest = record("vectorizer", faces, start, Source(dataset, licence, created)) | {
+    manifest = record("vectorizer", faces, start, source) | {
         "people": {},
         "architecture": architecture,
         "calibration": None,
@@ -317,7 +313,7 @@ def metrics(judgement: Judgement) -> dict[str, float]:
 # --- What is trained on ---
 
 
-def _ground(faces: Faces, plan: Plan, tools: Tools, weights_folder: Path) -> _Ground:
+def _ground(faces: Faces, plan: VectorizerPlan, tools: Tools, weights_folder: Path) -> _Ground:
     base = tools.embedder
     with progress("Embedding faces", len(faces)) as advance:
         clean = data.vectors(faces, base, advance)
@@ -327,7 +323,7 @@ def _ground(faces: Faces, plan: Plan, tools: Tools, weights_folder: Path) -> _Gr
         with progress("Cutting crops", len(faces)) as advance:
             crops = pixels.mapped(faces, trunk.template, advance)
         morph = plan.loss is Loss.DISTILL
-        material: Material = Crops(crops, plan.strength, morph=morph, seed=plan.seed)
+        material: FaceSource = Crops(crops, plan.strength, morph=morph, seed=plan.seed)
     if plan.strength == 0.0:
         before = clean
         if plan.form is not None:
@@ -342,7 +338,7 @@ def _ground(faces: Faces, plan: Plan, tools: Tools, weights_folder: Path) -> _Gr
 
 
 def _degraded_versions(
-    faces: Faces, plan: Plan, base: embed.Embedder, count: int
+    faces: Faces, plan: VectorizerPlan, base: embed.Embedder, count: int
 ) -> NDArray[np.float32]:
     """(count, n, d) vectors of the faces, degraded as often; the last as `Crops.probe` does."""
     form = base.specification
@@ -360,7 +356,7 @@ def _degraded_versions(
     return made
 
 
-def _blends(plan: Plan) -> tuple[float, ...]:
+def _blends(plan: VectorizerPlan) -> tuple[float, ...]:
     """The shares of what was learned that the people held out choose from."""
     if plan.start is None:
         return (1.0,)
@@ -369,7 +365,7 @@ def _blends(plan: Plan) -> tuple[float, ...]:
     return DISTILLED_BLENDS if plan.loss is Loss.DISTILL and plan.form is None else BLENDS
 
 
-def _trunk(plan: Plan, dimension: int, weights_folder: Path) -> Network | Adapter:
+def _trunk(plan: VectorizerPlan, dimension: int, weights_folder: Path) -> Network | Adapter:
     """What is to be trained, as it is before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
@@ -384,14 +380,14 @@ def _trunk(plan: Plan, dimension: int, weights_folder: Path) -> Network | Adapte
 
 
 def _prepared(
-    faces: Faces, plan: Plan, ground: _Ground, fold: Fold, weights_folder: Path
+    faces: Faces, plan: VectorizerPlan, ground: _Ground, fold: Fold, weights_folder: Path
 ) -> tuple[MetricLearner, PeopleBatches]:
     """A learner and its batches."""
     trunk = _trunk(plan, ground.clean.shape[1], weights_folder)
     centre = torch.zeros(trunk.dimension)
     if plan.start is not None:
         learned = ground.clean[fold.training]
-        centre = torch.from_numpy(disjoint.mean_face(learned, faces.owner[fold.training]))
+        centre = torch.from_numpy(mean_face(learned, faces.owner[fold.training]))
     if isinstance(trunk, Adapter):
         trunk.centre.copy_(centre)
     # Losses with a centre a person count the people learned from only; the others come after.
@@ -424,7 +420,7 @@ def _prepared(
 
 
 def _served(
-    trunk: Network | Adapter, material: Material, index: Owners, device: torch.device
+    trunk: Network | Adapter, material: FaceSource, index: Owners, device: torch.device
 ) -> Vectors:
     """(k, d) unit vectors of faces as they are measured with, made as the engine makes them."""
     trunk.to(device)
@@ -441,7 +437,7 @@ def _served(
 
 def _candidates(
     before: Sequence[Compared], after: Sequence[Sequence[Compared]], blends: Sequence[float]
-) -> list[Candidate]:
+) -> list[MeasuredBlend]:
     """The start, and each blend; every fold counts by its genuine pairs.
 
     Args:
@@ -457,12 +453,12 @@ def _candidates(
 
     measured = [before, *zip(*after, strict=True)]
     return [
-        Candidate(blend, mean(found, "strangers"), mean(found, "members"))
+        MeasuredBlend(blend, mean(found, "strangers"), mean(found, "members"))
         for blend, found in zip((0.0, *blends), measured, strict=True)
     ]
 
 
-def choose(start: Candidate, candidates: Sequence[Candidate]) -> float:
+def choose(start: MeasuredBlend, candidates: Sequence[MeasuredBlend]) -> float:
     """The share that is best for the people trained on while strangers gain.
 
     All folds choose together: the best for a handful of people alone is mostly chance. Where
@@ -488,7 +484,9 @@ def _require_support(faces: Faces, folds: Sequence[Fold], seed: int) -> None:
             )
 
 
-def _judge(before: Sequence[Compared], after: Sequence[Compared], plan: Plan) -> Judgement:
+def _judge(
+    before: Sequence[Compared], after: Sequence[Compared], plan: VectorizerPlan
+) -> Judgement:
     strangers = _changes([c.strangers for c in before], [c.strangers for c in after], plan.seed)
     members = _changes([c.members for c in before], [c.members for c in after], plan.seed)
     return Judgement(_verdict(strangers, members, plan), strangers, members)
@@ -502,12 +500,14 @@ def _changes(before: Sequence[Pairs], after: Sequence[Pairs], seed: int) -> list
     return [disjoint.change(old, new, rate, seed) for rate in rates]
 
 
-def _verdict(strangers: Sequence[Change], members: Sequence[Change], plan: Plan) -> Verdict:
+def _verdict(
+    strangers: Sequence[Change], members: Sequence[Change], plan: VectorizerPlan
+) -> TrainingVerdict:
     if plan.start is None:
-        return Verdict.FROM_NOTHING
+        return TrainingVerdict.FROM_NOTHING
     others, own = strangers[0], members[0] if members else None
     if others.gain > 0 and max(others.certainty, own.certainty if own else 0.0) >= SURE:
-        return Verdict.BETTER
+        return TrainingVerdict.BETTER
     if others.gain < 0 and own is not None and own.gain > 0:
-        return Verdict.STRANGERS_FALL
-    return Verdict.NOT_BETTER
+        return TrainingVerdict.STRANGERS_FALL
+    return TrainingVerdict.NOT_BETTER

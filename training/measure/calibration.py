@@ -16,12 +16,10 @@ from scipy.optimize import minimize_scalar
 from engine.bundle import Calibration, IdentificationRecord, PairRecord, RepeatedRecord, TailRecord
 from engine.people.gallery import best_per_person
 from training.console import Advance
-from training.datasets.audit import mean_of_means, unit
 from training.measure import tails
 from training.measure.metrics import ERRORS_TO_QUOTE, clopper_pearson, upper_quantile
+from training.vectors import Owners, Vectors, grouped, numbered, person_means, thinned, unit
 
-Vectors = NDArray[np.float32]
-Owners = NDArray[np.int64]
 Prototypes = Callable[[Vectors, Owners, int], tuple[Vectors, Owners]]
 """(centred vectors, owner, people) to (prototypes, their owner)."""
 
@@ -72,7 +70,7 @@ class Strangers:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _BestMatches:
     """Strangers' best matches.
 
     Attributes:
@@ -205,12 +203,12 @@ def assemble(
     own = held_out[np.arange(len(truth)), truth]
     rank = (held_out > own[:, None]).sum(axis=1)
     known = _HeldOut(own, truth, rank, held_out, truth)
-    return _assembled(known, _Found(best, named, stranger), thresholds, power, fmr)
+    return _assembled(known, _BestMatches(best, named, stranger), thresholds, power, fmr)
 
 
 def _assembled(
     held_out: _HeldOut,
-    found: _Found,
+    found: _BestMatches,
     thresholds: list[PairRecord],
     power: float,
     fmr: float = FMR,
@@ -283,7 +281,7 @@ def repeated(named: NDArray[np.bool_], name: Owners, person: Owners) -> Repeated
     return RepeatedRecord(people=len(often), share=float(np.mean(often)), share_upper_95=upper)
 
 
-def _floors(found: _Found, threshold: float) -> dict[int, float]:
+def _floors(found: _BestMatches, threshold: float) -> dict[int, float]:
     """Higher thresholds for the names that a stranger with many photos gets again and again.
 
     Raising the threshold for everybody would cost everybody; the likeness is of two people.
@@ -378,14 +376,8 @@ def scaled(theirs: Calibration, measured_on: int, people: int) -> Calibration:
     )
 
 
-def grouped(owner: Owners, people: int) -> list[Owners]:
-    """The indices of each person's faces, rising."""
-    order = np.argsort(owner, kind="stable")
-    return np.split(order, np.searchsorted(owner[order], np.arange(1, people)))
-
-
 @dataclass(frozen=True)
-class _Gallery:
+class _PartialGallery:
     """Some of the faces, summarised as the bundle would summarise them."""
 
     centre: Vectors
@@ -402,7 +394,9 @@ class _Gallery:
             yield best_per_person(part, made, owner, self.people).numpy()
 
 
-def _gallery(vectors: Vectors, owner: Owners, kept: Owners, prototypes: Prototypes) -> _Gallery:
+def _gallery(
+    vectors: Vectors, owner: Owners, kept: Owners, prototypes: Prototypes
+) -> _PartialGallery:
     """A gallery of the faces `kept`, of the people who have any, numbered without gaps.
 
     Only a block of whole people is copied at a time.
@@ -429,21 +423,20 @@ def _gallery(vectors: Vectors, owner: Owners, kept: Owners, prototypes: Prototyp
         found, found_owner = prototypes(part, whose, last - first)
         made.append(found)
         made_owner.append(found_owner + first)
-    return _Gallery(centre, np.concatenate(made), np.concatenate(made_owner), len(starts))
+    return _PartialGallery(centre, np.concatenate(made), np.concatenate(made_owner), len(starts))
 
 
 def _outside(
     vectors: Vectors, owner: Owners, prototypes: Prototypes, strangers: Strangers
-) -> _Found:
+) -> _BestMatches:
     """The best match of each stranger's face in the gallery of everybody."""
-    asked = _thinned(np.arange(len(strangers.person)), _MOST_QUERIES)
+    asked = thinned(np.arange(len(strangers.person)), _MOST_QUERIES)
     whole = _gallery(vectors, owner, np.arange(len(owner)), prototypes)
     best, named = _best(whole, strangers.vectors[asked])
-    _, numbered = np.unique(strangers.person[asked], return_inverse=True)
-    return _Found(best, named, numbered.astype(np.int64))
+    return _BestMatches(best, named, numbered(strangers.person[asked]))
 
 
-def _best(gallery: _Gallery, queries: Vectors) -> tuple[NDArray[np.float64], Owners]:
+def _best(gallery: _PartialGallery, queries: Vectors) -> tuple[NDArray[np.float64], Owners]:
     """(n,) the highest similarity of each query and (n,) whose it is."""
     best, named = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
     for scores in gallery.scores(queries):
@@ -454,21 +447,21 @@ def _best(gallery: _Gallery, queries: Vectors) -> tuple[NDArray[np.float64], Own
 
 def _left_out(
     vectors: Vectors, owner: Owners, people: int, prototypes: Prototypes, advance: Advance
-) -> _Found:
+) -> _BestMatches:
     """Each face's best match in a gallery without its person."""
     groups = rounds(people) - _FOLDS
     best, named, stranger = [], [], []
     for group in range(groups):
         out = owner % groups == group
-        asked = _thinned(np.flatnonzero(out), _MOST_QUERIES // groups)
+        asked = thinned(np.flatnonzero(out), _MOST_QUERIES // groups)
         without = _gallery(vectors, owner, np.flatnonzero(~out), prototypes)
         found, whose = _best(without, vectors[asked])
         best.append(found)
         named.append(np.unique(owner[~out])[whose])
         stranger.append(owner[asked])
         advance(group + 1)
-    _, numbered = np.unique(np.concatenate(stranger), return_inverse=True)
-    return _Found(np.concatenate(best), np.concatenate(named), numbered.astype(np.int64))
+    person = numbered(np.concatenate(stranger))
+    return _BestMatches(np.concatenate(best), np.concatenate(named), person)
 
 
 def _held_out(
@@ -493,10 +486,10 @@ def _held_out(
     truth: list[Owners] = [np.zeros(0, np.int64)]
     for k in range(_FOLDS):
         test = fold == k
-        asked = _thinned(np.flatnonzero(test), _MOST_QUERIES // _FOLDS)
+        asked = thinned(np.flatnonzero(test), _MOST_QUERIES // _FOLDS)
         if len(asked):
             kept = np.zeros(len(asked), bool)
-            kept[_thinned(np.arange(len(asked)), max(1, _MOST_SCORES // (people * _FOLDS)))] = True
+            kept[thinned(np.arange(len(asked)), max(1, _MOST_SCORES // (people * _FOLDS)))] = True
             rest = _gallery(vectors, owner, np.flatnonzero(~test), prototypes)
             start = 0
             for scores in rest.scores(vectors[asked]):
@@ -561,12 +554,6 @@ def _weighted_quantiles(
     return [round(float(value), 5) for value in np.interp(steps, position, values[order])]
 
 
-def _thinned(members: Owners, most: int) -> Owners:
-    chosen = np.linspace(0, len(members) - 1, min(len(members), most)).astype(int)
-    thinned: Owners = members[chosen]
-    return thinned
-
-
 def pairs(
     vectors: Vectors, owner: Owners, people: int, group: Owners | None = None
 ) -> list[PairRecord]:
@@ -579,13 +566,13 @@ def pairs(
         group: (n,) near-duplicates share one, and are not compared; None where there are none.
     """
     moments = np.arange(len(owner)) if group is None else group
-    means = mean_of_means(vectors, owner, people)
+    means = person_means(vectors, owner, people)
     total = means.sum(axis=0)
     # Enough people, and enough of each, evenly over their photos, for a bounded number of pairs.
-    compared = _thinned(np.arange(people), _MOST_COMPARED).tolist()
+    compared = thinned(np.arange(people), _MOST_COMPARED).tolist()
     most = max(2, int((2 * _MOST_PAIRS) ** 0.5 / len(compared)))
     everybody = grouped(owner, people)
-    members = {person: _thinned(everybody[person], most) for person in compared}
+    members = {person: thinned(everybody[person], most) for person in compared}
     genuine, impostor = [], []
     for position, a in enumerate(compared):
         own = unit(vectors[members[a]] - (total - means[a]) / (people - 1))

@@ -7,28 +7,26 @@ Ties what the bundle sees to the rates of `training.measure.metrics` and
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from engine.bundle import Bundle
+from training.console import progress
 from training.datasets import probes
-from training.datasets.audit import mean_of_means, unit
-from training.datasets.data import Vectors
 from training.datasets.manifest import Row
 from training.datasets.probes import Probes
 from training.measure import metrics, verification
 from training.measure.calibration import repeated
 from training.measure.evaluation import (
     FORMAT,
+    DataSummary,
     Evaluation,
     Identification,
     Lfw,
     ListedPairs,
-    Material,
     Matrix,
-    Mixup,
     OpenSet,
-    PersonResult,
     Recognition,
     Reliability,
     Repeated,
@@ -36,10 +34,11 @@ from training.measure.evaluation import (
     Subject,
     Verification,
 )
-from training.measure.metrics import Flags, Numbers, Scores
+from training.measure.metrics import Scores
 from training.measure.pairs import LfwPairs, PairList, stem
 from training.measure.sight import Answers, Sight
 from training.measure.verification import Pairs
+from training.vectors import Flags, Numbers, Vectors, mean_face, numbered, unit
 
 FPIRS = (1e-1, 1e-2, 1e-3)
 
@@ -53,7 +52,7 @@ _DEGREES = (10, 20, 30)  # of those proxies, see engine.types.Pose
 
 
 @dataclass(frozen=True)
-class Seen:
+class EmbeddedProbes:
     """Faces and what the bundle makes of them.
 
     Attributes:
@@ -67,9 +66,9 @@ class Seen:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def part(self, index: Numbers) -> "Seen":
+    def part(self, index: Numbers) -> "EmbeddedProbes":
         """Some of the faces."""
-        return Seen(self.probes.part(index), self.vectors[index])
+        return EmbeddedProbes(self.probes.part(index), self.vectors[index])
 
     @property
     def owner(self) -> Numbers:
@@ -77,8 +76,24 @@ class Seen:
         return self.probes.faces.owner
 
 
+def seen(sight: Sight, source: Path, *, aligned: bool) -> EmbeddedProbes:
+    """The faces of whatever an operator gives, as a bundle sees them, with a progress bar.
+
+    Args:
+        sight: the bundle's.
+        source: see `training.datasets.probes.of`.
+        aligned: the photos of a folder of people are crops on the ArcFace template.
+
+    Raises:
+        ValueError, OSError: the faces cannot be had.
+    """
+    found = probes.of(source, lambda: sight.tools, aligned=aligned)
+    with progress(f"Seeing {found.faces.name}", len(found.faces)) as advance:
+        return EmbeddedProbes(found, sight.vectors(found.faces, advance))
+
+
 @dataclass(frozen=True)
-class SeenPairs:
+class EmbeddedPairs:
     """A list of pairs and what the bundle makes of its photos.
 
     Attributes:
@@ -121,11 +136,11 @@ class _Outside:
 
 def evaluate(
     sight: Sight,
-    data: Seen,
+    data: EmbeddedProbes,
     *,
     created: str,
-    strangers: Seen | None = None,
-    listed: SeenPairs | None = None,
+    strangers: EmbeddedProbes | None = None,
+    listed: EmbeddedPairs | None = None,
     lfw: LfwPairs | None = None,
     seed: int = 0,
 ) -> Evaluation:
@@ -166,7 +181,7 @@ def evaluate(
         format=FORMAT,
         created=created,
         bundle=_subject(sight.bundle),
-        data=Material(
+        data=DataSummary(
             name=once.probes.faces.name,
             faces=len(once),
             people=len(np.unique(once.owner)),
@@ -187,12 +202,14 @@ def evaluate(
     )
 
 
-def known_numbers(seen: Seen, bundle: Bundle) -> Numbers:
+def known_numbers(seen: EmbeddedProbes, bundle: Bundle) -> Numbers:
     """(n,) the number that a bundle gives each face's person; -1 for a stranger."""
     return probes.number_of(seen.probes.faces.people, bundle.manifest.people)[seen.owner]
 
 
-def _outside(sight: Sight, once: Seen, truth: Numbers, strangers: Seen | None) -> _Outside:
+def _outside(
+    sight: Sight, once: EmbeddedProbes, truth: Numbers, strangers: EmbeddedProbes | None
+) -> _Outside:
     """The data's strangers, and those of the open set whom the bundle does not know either."""
     parts = [once.part(np.flatnonzero(truth < 0))]
     if strangers is not None:
@@ -202,26 +219,30 @@ def _outside(sight: Sight, once: Seen, truth: Numbers, strangers: Seen | None) -
         other &= np.array([row.id not in ids for row in strangers.probes.faces.rows])
         parts.append(strangers.part(np.flatnonzero(other)))
     names = [part.probes.faces.people[i] for part in parts for i in part.owner]
-    _, person = np.unique(names, return_inverse=True)
     answers = [_answers(sight, part, np.full(len(part), -1)) for part in parts]
     return _Outside(
         np.concatenate([found.best for found in answers]),
         np.concatenate([found.person for found in answers]),
-        person.astype(np.int64),
+        numbered(names),
         np.concatenate([part.probes.doubted for part in parts]),
     )
 
 
-def _answers(sight: Sight, seen: Seen, truth: Numbers) -> Answers:
+def _answers(sight: Sight, seen: EmbeddedProbes, truth: Numbers) -> Answers:
     return sight.answers(seen.probes.faces, seen.vectors, truth)
 
 
 def _recognise(
-    sight: Sight, once: Seen, truth: Numbers, outside: _Outside, seed: int, notes: list[str]
+    sight: Sight,
+    once: EmbeddedProbes,
+    truth: Numbers,
+    outside: _Outside,
+    seed: int,
+    notes: list[str],
 ) -> Recognition:
     """Everything about names."""
     thresholds = _thresholds(sight.bundle)
-    names = sight.bundle.manifest.people
+    names = [sight.bundle.manifest.people[i] for i in range(len(sight.bundle.manifest.people))]
     known = once.part(np.flatnonzero(truth >= 0))
     right = truth[truth >= 0]
     answers = _answers(sight, known, right)
@@ -245,21 +266,8 @@ def _recognise(
         open_set_undoubted=_open_set(sight.bundle, surely, outside.part(~outside.doubted), seed)
         if doubts or outside.doubted.any()
         else None,
-        people=[
-            PersonResult(
-                person=names[row.person],
-                faces=row.faces,
-                top_1=row.top_1,
-                named=row.named,
-                misnamed=row.misnamed,
-                taken_for=None if row.taken_for is None else names[row.taken_for],
-            )
-            for row in metrics.per_person(right, answers.person, named, len(names))
-        ],
-        mixups=[
-            Mixup(names[one.truth], names[one.answer], one.faces, one.share)
-            for one in metrics.most_confused(right, answers.person, _CONFUSED)
-        ],
+        people=metrics.per_person(right, answers.person, named, names),
+        mixups=metrics.most_confused(right, answers.person, _CONFUSED, names),
         matrix=Matrix(
             [names[person] for person in chosen],
             metrics.confusion_matrix(right, answers.person, chosen).tolist(),
@@ -397,7 +405,9 @@ def _between(edges: Sequence[float], unit: str) -> list[str]:
     ]
 
 
-def _verify_all(sight: Sight, seen: Seen, seed: int, notes: list[str]) -> Verification | None:
+def _verify_all(
+    sight: Sight, seen: EmbeddedProbes, seed: int, notes: list[str]
+) -> Verification | None:
     """Every face with every other; None, with a note, where that tells nothing."""
     chosen = verification.thinned(seen.owner, verification.MOST_PAIRS, seed)
     if len(np.unique(seen.owner[chosen])) < (3 if sight.centre is None else 2):
@@ -440,7 +450,7 @@ def _verification(bundle: Bundle, pairs: Pairs, faces: int, seed: int) -> Verifi
     )
 
 
-def _verify_listed(sight: Sight, listed: SeenPairs, seed: int, notes: list[str]) -> ListedPairs:
+def _verify_listed(sight: Sight, listed: EmbeddedPairs, seed: int, notes: list[str]) -> ListedPairs:
     """The pairs of a list. Who is who follows from which files are called the same."""
     given = listed.pairs
     people = verification.people_of(given.first, given.second, given.same, len(given.files))
@@ -460,7 +470,7 @@ def _verify_listed(sight: Sight, listed: SeenPairs, seed: int, notes: list[str])
         )
     centre = sight.centre
     if centre is None:
-        centre = _mean_face(listed.vectors, people, listed.found)
+        centre = mean_face(listed.vectors[listed.found], people[listed.found])
     own = unit(listed.vectors - centre)
     score = (own[first] * own[second]).sum(axis=1).astype(np.float32)
     pairs = Pairs(score, same, people[first], people[second])
@@ -471,15 +481,7 @@ def _verify_listed(sight: Sight, listed: SeenPairs, seed: int, notes: list[str])
     )
 
 
-def _mean_face(vectors: Vectors, owner: Numbers, found: Flags) -> Vectors:
-    """(d) mean of people's means: what a vectorizer's vectors are compared from."""
-    _, people = np.unique(owner[found], return_inverse=True)
-    count = int(people.max()) + 1
-    means = mean_of_means(vectors[found], people.astype(np.int64), count)
-    return np.asarray(means.mean(axis=0), np.float32)
-
-
-def _verify_lfw(sight: Sight, data: Seen, lfw: LfwPairs, notes: list[str]) -> Lfw | None:
+def _verify_lfw(sight: Sight, data: EmbeddedProbes, lfw: LfwPairs, notes: list[str]) -> Lfw | None:
     """LFW's ten folds, as far as its photos are in the data (copies are as good as others)."""
     place = {
         row.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]: i
@@ -496,7 +498,7 @@ def _verify_lfw(sight: Sight, data: Seen, lfw: LfwPairs, notes: list[str]) -> Lf
         return None
     centre = sight.centre
     if centre is None:
-        centre = _mean_face(data.vectors, data.owner, np.ones(len(data), bool))
+        centre = mean_face(data.vectors, data.owner)
     own = unit(data.vectors - centre)
     score = np.full(len(lfw), -np.inf, np.float32)
     score[compared] = (own[first[compared]] * own[second[compared]]).sum(axis=1)
@@ -521,7 +523,11 @@ def _subject(bundle: Bundle) -> Subject:
 
 
 def _notes(
-    bundle: Bundle, data: Seen, once: Seen, truth: Numbers, strangers: Seen | None
+    bundle: Bundle,
+    data: EmbeddedProbes,
+    once: EmbeddedProbes,
+    truth: Numbers,
+    strangers: EmbeddedProbes | None,
 ) -> list[str]:
     """What one must know to read the figures rightly."""
     notes = []
@@ -552,7 +558,9 @@ def _notes(
     return notes
 
 
-def _about_people(bundle: Bundle, once: Seen, truth: Numbers, strangers: Seen | None) -> list[str]:
+def _about_people(
+    bundle: Bundle, once: EmbeddedProbes, truth: Numbers, strangers: EmbeddedProbes | None
+) -> list[str]:
     notes = []
     names = once.probes.faces.people
     unknown = [names[i] for i in np.unique(once.owner[truth < 0])]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from training.measure.metrics import Bin, OpenSetPoint, OpenSetRate, Rate
+from training.measure.metrics import Bin, Confusion, OpenSetPoint, OpenSetRate, PersonResult, Rate
 from training.measure.verification import AtThreshold, Curve, FoldedAccuracy, TarAtFmr
 
 FORMAT = 1
@@ -17,7 +17,7 @@ NAME = "evaluation.json"
 
 
 @dataclass(frozen=True)
-class Material:
+class DataSummary:
     """What was measured with.
 
     Attributes:
@@ -160,37 +160,6 @@ class Stratum:
 
 
 @dataclass(frozen=True)
-class PersonResult:
-    """What became of one person's faces.
-
-    Attributes:
-        person: name.
-        faces: how many.
-        top_1: share whose most similar person is the right one.
-        named: share called by the right name ("is").
-        misnamed: share called by a wrong name.
-        taken_for: the wrong person most often most similar; None where there is none.
-    """
-
-    person: str
-    faces: int
-    top_1: float
-    named: float
-    misnamed: float
-    taken_for: str | None
-
-
-@dataclass(frozen=True)
-class Mixup:
-    """How many (and what share) of one person's faces are most similar to another person."""
-
-    person: str
-    taken_for: str
-    faces: int
-    share: float
-
-
-@dataclass(frozen=True)
 class Recognition:
     """What a bundle that knows people says about faces.
 
@@ -211,7 +180,7 @@ class Recognition:
     open_set: OpenSet | None
     open_set_undoubted: OpenSet | None
     people: list[PersonResult]
-    mixups: list[Mixup]
+    mixups: list[Confusion]
     matrix: Matrix | None
     reliability: Reliability | None
     strata: list[Stratum]
@@ -279,7 +248,7 @@ class Evaluation:
     format: int
     created: str
     bundle: Subject
-    data: Material
+    data: DataSummary
     notes: list[str]
     recognition: Recognition | None
     verification: Verification | None

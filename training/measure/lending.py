@@ -58,56 +58,55 @@ def lender(name: str | None, embedder: "Specification") -> "Bundle | None":
         return None
 
 
-def login(name: str | None, embedder: "Specification") -> LoginCalibration | None:
+def login(lender: "Bundle | None", embedder: "Specification") -> LoginCalibration | None:
     """How a bundle decides logins, for another one of the same embedder.
 
     Thresholds of a login are of an embedder, not of a bundle's people: whoever logs in is among
     neither's.
 
     Args:
-        name: of the bundle to borrow from; None is the default one of the embedder.
+        lender: the bundle to borrow from; None where there is none.
         embedder: of the bundle that borrows.
 
     Returns:
-        None where the lender has nothing to lend, has other vectors or cannot be had.
+        None where the lender has nothing to lend or has other vectors.
     """
-    from engine import bundle
-
-    try:
-        theirs = bundle.load(name or lender_for(embedder.id))
-    except EngineError:
+    lent = None if lender is None else lender.manifest.login
+    if lender is None or lent is None:
         return None
-    lent = theirs.manifest.login
-    if lent is None or not theirs.made_with(embedder.id, embedder.weights_sha256):
+    if not lender.made_with(embedder.id, embedder.weights_sha256):
         return None
-    return replace(lent, source=theirs.id) if lent.source.startswith("own") else lent
+    return replace(lent, source=lender.id) if lent.source.startswith("own") else lent
 
 
-def login_line(bundle: "Bundle") -> str:
-    """What an operator should know about a bundle's logins; "" where there is nothing."""
-    login = bundle.manifest.login
+def report(bundle: "Bundle") -> list[str]:
+    """What an operator should know about a bundle's logins and similarities, in sentences."""
+    login, lines = bundle.manifest.login, []
     if login is None:
         why = bundle.manifest.login_absent or "There was nothing to measure a login by."
-        return (
+        lines.append(
             f"{why} None could be borrowed either: a bot with this bundle lets nobody in. Measure "
             "it with `python -m training calibrate BUNDLE DIR --login`."
         )
-    if not login.source.startswith("own"):
-        return f"Too few faces to measure a login by: logins are decided as by {login.source}."
-    return ""
-
-
-def measured_lines(bundle: "Bundle") -> list[str]:
-    """What an operator should know about a bundle's own calibration."""
+    elif not login.source.startswith("own"):
+        lines.append(
+            f"Too few faces to measure a login by: logins are decided as by {login.source}."
+        )
+    if bundle.calibration.source != "own":
+        lines.append(
+            "Too few faces to measure similarities; calibration borrowed from "
+            f"{bundle.calibration.source}."
+        )
+        return lines
     found, metrics = bundle.calibration.identification, bundle.manifest.metrics
     whose = bundle.calibration.strangers
-    lines = [
+    lines.append(
         f"Held-out photos: top-1 {metrics['top_1']:.2%}, top-5 {metrics['top_5']:.2%}; "
         f"{found.true_positive_rate:.1%} called by name, and {found.fmr:.2%} of "
         f"{found.strangers} faces of {found.stranger_people} strangers"
         + (f" ({whose})" if whose else " (its own people, left out in turn)")
         + f" (95 % upper bound {found.fmr_upper_95:.2%})."
-    ]
+    )
     if found.repeated is not None:
         lines.append(
             f"Strangers with five photos or more who get the same name in more than a tenth of "

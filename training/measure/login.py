@@ -11,33 +11,29 @@ worse.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from engine import bundle
 from engine.bundle import PREPROCESSING
 from engine.decision import NO_VETO, PHOTO, VIDEO, LoginCalibration, OperatingPoint
+from engine.login_gates import GATES, Gates
 from engine.vision import embed
 from training.bundles.gallery import own_calibration
 from training.console import Advance, progress
 from training.datasets import facing
-from training.datasets.audit import mean_of_means, unit
-from training.datasets.data import Faces, Owners, Vectors
+from training.datasets.data import Faces
 from training.datasets.facing import Poses
 from training.measure.lending import Decided
-from training.measure.metrics import Flags, multiplicities, upper_quantile
+from training.measure.metrics import clopper_pearson, multiplicities, upper_quantile
 from training.tools import Tools
+from training.vectors import Flags, Numbers, Owners, Vectors, numbered, person_means, unit
 
-Numbers = NDArray[np.int64]
 Values = NDArray[np.float64]
-Lend = Callable[[], LoginCalibration | None]
-"""Whose thresholds a bundle takes that cannot measure its own."""
-
 Sets = NDArray[np.int64]
 """(draws, sets, size) of indices into a person's faces."""
 
@@ -88,66 +84,49 @@ _MOST_LOOKED_AT = 2 * _MOST_PEOPLE
 """People whose photos are looked at for where they look: half may have too few that look ahead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gates:
-    """What a face must be for a login; the bot's own gates, as far as a manifest tells them.
+ALIGNED_GATES = replace(GATES, size_px=0.0)
+"""Of crops that were aligned before, whose size says nothing."""
+
+
+def taken(faces: Faces, poses: Poses, gates: Gates = GATES) -> tuple[Flags, Flags]:
+    """Which faces a login would take, as far as a manifest tells.
 
     Not told: the detector's belief, and a shadow over one half. A photo of several people counts by
     its own person's face, as if it had been cut out.
 
-    Attributes:
-        size_px: see `engine.types.Quality`, at least; not asked of crops that were aligned before,
-            whose size says nothing.
-        yaw, pitch: see `engine.types.Pose`.
-        blur: at most.
-        exposure: at least and at most.
+    Args:
+        faces: of a dataset.
+        poses: where they look, from `training.datasets.facing.poses`; a face that looks nobody
+            knows where is not taken.
+        gates: what a face must be.
+
+    Returns:
+        (n,) whether each would be taken when it is to look ahead, and (n,) when it is to be in the
+        middle of a turn.
     """
-
-    size_px: float = 80.0
-    yaw: float = 0.12
-    pitch: tuple[float, float] = (0.40, 0.72)
-    blur: float = 0.63
-    exposure: tuple[float, float] = (0.17, 0.83)
-
-    def take(self, faces: Faces, poses: Poses) -> tuple[Flags, Flags]:
-        """Which faces would be taken.
-
-        Args:
-            faces: of a dataset.
-            poses: where they look, from `training.datasets.facing.poses`; a face that looks nobody
-                knows where is not taken.
-
-        Returns:
-            (n,) whether each would be taken when it is to look ahead, and (n,) when it is to be
-            in the middle of a turn.
-        """
-        rows = list(faces.rows)
-        size, blur, exposure = (
-            np.array([math.nan if value is None else value for value in column])
-            for column in (
-                [row.size_px for row in rows],
-                [row.blur for row in rows],
-                [row.exposure for row in rows],
-            )
+    rows = list(faces.rows)
+    size, blur, exposure = (
+        np.array([math.nan if value is None else value for value in column])
+        for column in (
+            [row.size_px for row in rows],
+            [row.blur for row in rows],
+            [row.exposure for row in rows],
         )
-        yaw, pitch = poses.T
-        # Comparisons with NaN are false: what was not measured is not taken.
-        good = (
-            (size >= self.size_px)
-            & (blur <= self.blur)
-            & (exposure >= self.exposure[0])
-            & (exposure <= self.exposure[1])
-        )
-        ahead = (np.abs(yaw) <= self.yaw) & (pitch >= self.pitch[0]) & (pitch <= self.pitch[1])
-        return good & ahead, good & (np.abs(yaw) >= TURNED)
-
-
-GATES = Gates()
-ALIGNED_GATES = Gates(size_px=0.0)
+    )
+    yaw, pitch = poses.T
+    # Comparisons with NaN are false: what was not measured is not taken.
+    good = (
+        (size >= gates.size_px)
+        & (blur <= gates.blur)
+        & (exposure >= gates.exposure[0])
+        & (exposure <= gates.exposure[1])
+    )
+    ahead = (np.abs(yaw) <= gates.yaw) & (pitch >= gates.pitch[0]) & (pitch <= gates.pitch[1])
+    return good & ahead, good & (np.abs(yaw) >= TURNED)
 
 
 @dataclass(frozen=True)
-class Crowd:
+class LoginFaces:
     """The faces that a login is played with.
 
     Attributes:
@@ -172,12 +151,12 @@ class Crowd:
         """How many there are."""
         return int(self.owner.max()) + 1
 
-    def part(self, people: Sequence[int]) -> "Crowd":
+    def part(self, people: Sequence[int]) -> "LoginFaces":
         """Some of the people, numbered anew."""
         number = np.full(self.people, -1)
         number[list(people)] = np.arange(len(people))
         kept = number[self.owner] >= 0
-        return Crowd(
+        return LoginFaces(
             self.vectors[kept],
             number[self.owner[kept]],
             self.group[kept],
@@ -191,24 +170,20 @@ class Crowd:
         """(people,) as `family`; where that is None, everybody is one of their own."""
         return np.arange(self.people) if self.family is None else self.family
 
-    def related(self, person: int, other: int) -> bool:
-        """Whether two people are known to be of one family."""
-        return bool(self.families[person] == self.families[other])
 
-
-def crowd(faces: Faces, vectors: Vectors, poses: Poses, gates: Gates | None = None) -> Crowd:
-    """The faces of a dataset, as a login would see them.
+def login_faces(faces: Faces, vectors: Vectors, poses: Poses) -> LoginFaces:
+    """The faces of a dataset, as a login would see them: which pass the bot's gates.
 
     Args:
         faces: the dataset.
         vectors: (n, d) unit embeddings of the faces.
         poses: see `training.datasets.facing.poses`.
-        gates: what a face must be; None: the bot's, without the size where the faces are crops.
     """
-    if gates is None:
-        gates = ALIGNED_GATES if _are_crops(faces) else GATES
-    frontal, turned = gates.take(faces, poses)
-    return Crowd(vectors, faces.owner, faces.group, frontal, turned)
+    # Nobody looked for landmarks in crops that came aligned; their size says nothing.
+    crops = np.array([row.yaw is None for row in faces.rows], bool)
+    both = zip(taken(faces, poses), taken(faces, poses, ALIGNED_GATES), strict=True)
+    frontal, turned = (np.where(crops, aligned, found) for found, aligned in both)
+    return LoginFaces(vectors, faces.owner, faces.group, frontal, turned)
 
 
 def learned_from(embedder_id: str, faces: Faces) -> bool:
@@ -221,16 +196,11 @@ def learned_from(embedder_id: str, faces: Faces) -> bool:
     return bundle.load(embedder_id.removeprefix(_TRAINED)).manifest.dataset.name == faces.name
 
 
-def _are_crops(faces: Faces) -> bool:
-    """Whether the faces came aligned: nobody looked for landmarks in them."""
-    return all(row.yaw is None for row in faces.rows)
-
-
 def own_or_lent(
     faces: Faces,
     vectors: Vectors,
     tools: Tools,
-    lend: Lend | None,
+    lent: LoginCalibration | None,
     strangers: tuple[Faces, Vectors] | None = None,
     related: Mapping[str, str] | None = None,
 ) -> Decided:
@@ -240,14 +210,14 @@ def own_or_lent(
         faces: the dataset.
         vectors: (n, d) unit embeddings of the faces.
         tools: the embedder that made them, and the detector.
-        lend: asked where the dataset cannot tell; None: nobody is asked.
+        lent: another bundle's, for where the dataset cannot tell; None where there is none.
         strangers: further people and their embeddings. Whether a login knows them makes no
             difference: everybody enrols in turn, and tries to be everybody else.
         related: a person's name to a word that blood relatives share.
 
     Returns:
         What was measured on the faces; where they are too few, or are what the embedder itself
-        learned from, what is lent.
+        learned from, `lent`.
 
     Raises:
         OSError: a crop is missing or damaged.
@@ -262,7 +232,7 @@ def own_or_lent(
             [(faces, vectors), *([strangers] if strangers else [])], tools, related or {}
         )
         absent = "Too few people have enough photos of a face that looks ahead."
-    login = own or (lend() if lend else None)
+    login = own or lent
     return Decided(login, "" if login else absent)
 
 
@@ -272,7 +242,7 @@ def _measured(
     """Play logins with the people of all sources who have the most photos."""
     counts = [np.bincount(faces.owner, minlength=len(faces.people)) for faces, _ in sources]
     least = np.sort(np.concatenate(counts))[::-1][:_MOST_LOOKED_AT][-1]
-    crowds: list[Crowd] = []
+    crowds: list[LoginFaces] = []
     people: list[str] = []
     for (faces, vectors), photos in zip(sources, counts, strict=True):
         index = np.flatnonzero((photos >= max(2, least))[faces.owner])
@@ -281,22 +251,20 @@ def _measured(
         part = faces.part(index)
         with progress("Looking where faces look", len(part)) as advance:
             poses = facing.poses(part, tools.detector, advance)
-        found = crowd(part, vectors[index], poses)
+        found = login_faces(part, vectors[index], poses)
         numbers, owner = np.unique(found.owner, return_inverse=True)
         crowds.append(replace(found, owner=owner.astype(np.int64) + len(people)))
         people += [faces.people[i] for i in numbers]
     if not crowds:
         return None
-    everybody = Crowd(
+    everybody = LoginFaces(
         np.concatenate([part.vectors for part in crowds]),
         np.concatenate([part.owner for part in crowds]),
         np.concatenate([part.group for part in crowds]),
         np.concatenate([part.frontal for part in crowds]),
         np.concatenate([part.turned for part in crowds]),
         # Whoever has no family named is one of their own.
-        np.unique(
-            [related.get(name) or f"\0{i}" for i, name in enumerate(people)], return_inverse=True
-        )[1].astype(np.int64),
+        numbered([related.get(name) or f"\0{i}" for i, name in enumerate(people)]),
     )
     with progress("Measuring logins", rounds(everybody.people)) as advance:
         return measure(everybody, tools.embedder.specification, advance=advance)
@@ -309,10 +277,8 @@ class Trials:
     Attributes:
         templates, probes: how many.
         genuine: (n,) scores of the right people's attempts.
-        floor: (n,) of each, the lowest cosine of a single template and the mean of the probes.
         whose: (n,) the person.
         stranger: (m,) scores of strangers' single attempts.
-        stranger_floor: (m,) as `floor`.
         victim, impostor: (m,) whose templates, whose probes.
         session: (m,) attempts with the same number are one stranger's in a row; -1 for those that
             are too few to make a row.
@@ -325,10 +291,8 @@ class Trials:
     templates: int
     probes: int
     genuine: Values
-    floor: Values
     whose: Numbers
     stranger: Values
-    stranger_floor: Values
     victim: Numbers
     impostor: Numbers
     session: Numbers
@@ -336,21 +300,17 @@ class Trials:
     sittings: int
     own_sets: int
 
-    def rows(self) -> "Strangers":
+    def rows(self) -> "ImpostorTries":
         """Strangers' rows of attempts: the best of each counts."""
         in_row = self.session >= 0
         order = np.flatnonzero(in_row)
         starts = order[::ATTEMPTS]
         best = self.stranger[order].reshape(-1, ATTEMPTS).max(axis=1)
-        return Strangers(best, self.victim[starts], self.impostor[starts], self.sittings)
-
-    def singles(self) -> "Strangers":
-        """Strangers' single attempts."""
-        return Strangers(self.stranger, self.victim, self.impostor, self.sets)
+        return ImpostorTries(best, self.victim[starts], self.impostor[starts], self.sittings)
 
 
 @dataclass(frozen=True)
-class Strangers:
+class ImpostorTries:
     """Impostors' scores.
 
     Attributes:
@@ -364,10 +324,10 @@ class Strangers:
     impostor: Numbers
     independent: int
 
-    def part(self, chosen: Flags) -> "Strangers":
+    def part(self, chosen: Flags) -> "ImpostorTries":
         """Some of the tries."""
         count = round(self.independent * float(chosen.mean())) if len(chosen) else 0
-        return Strangers(self.score[chosen], self.victim[chosen], self.impostor[chosen], count)
+        return ImpostorTries(self.score[chosen], self.victim[chosen], self.impostor[chosen], count)
 
     def rate(self, threshold: float) -> float:
         """The share that reaches a threshold."""
@@ -382,7 +342,7 @@ class Bounds:
     people were drawn together; it sees no further than the successes that were met.
     """
 
-    def __init__(self, strangers: Strangers, seed: int = 0) -> None:
+    def __init__(self, strangers: ImpostorTries, seed: int = 0) -> None:
         self._strangers = strangers
         present = np.union1d(strangers.victim, strangers.impostor)
         self._victim = np.searchsorted(present, strangers.victim)
@@ -396,7 +356,8 @@ class Bounds:
         reached = self._strangers.score >= threshold
         if not len(reached):
             return 1.0
-        exact = clopper_pearson_upper(float(reached.mean()), self._strangers.independent)
+        hits = float(reached.mean()) * self._strangers.independent
+        _, exact = clopper_pearson(hits, self._strangers.independent, 0.9)
         if not reached.any():
             return exact
         wrong = self._weights(self._table(reached))
@@ -428,12 +389,6 @@ class Bounds:
         return weights
 
 
-def clopper_pearson_upper(rate: float, count: int) -> float:
-    """The one-sided 95 % bound of a share of independent cases (Clopper and Pearson 1934)."""
-    hits = rate * count
-    return float(beta.ppf(0.95, hits + 1, count - hits)) if hits < count else 1.0
-
-
 # --- Playing ---
 
 
@@ -454,7 +409,7 @@ class Turns:
     stranger: Values
 
 
-class Table:
+class LoginSimulation:
     """Plays logins with the people of a crowd.
 
     Cosines of means follow from those of single faces, so each two people's faces meet once.
@@ -469,7 +424,7 @@ class Table:
 
     def __init__(
         self,
-        crowd: Crowd,
+        crowd: LoginFaces,
         combinations: Sequence[tuple[int, int]],
         seed: int = 0,
         centre: Vectors | None = None,
@@ -477,7 +432,7 @@ class Table:
         self._crowd = crowd
         self._combinations = combinations
         self._centre = centre
-        self._means = mean_of_means(crowd.vectors, crowd.owner, crowd.people).astype(np.float64)
+        self._means = person_means(crowd.vectors, crowd.owner, crowd.people).astype(np.float64)
         self._faces = [
             np.flatnonzero((crowd.owner == person) & crowd.frontal)
             for person in range(crowd.people)
@@ -527,7 +482,7 @@ class Table:
             advance: told how many of the pairs of people are done.
         """
         families = self._crowd.families
-        found = [_Book(k, m, self._orders, families) for k, m in self._combinations]
+        found = [_CombinationScores(k, m, self._orders, families) for k, m in self._combinations]
         people = self._crowd.people
         for person in range(people):
             own = self.centred(person)
@@ -598,7 +553,7 @@ class Table:
             own = self.centred(person)
             gram = (own @ own.T).astype(np.float64)
             order = self._orders[person][:, :templates]
-            score, _ = scores(order, probes[:, :, None], gram, gram, gram)
+            score = scores(order, probes[:, :, None], gram, gram, gram)
             ahead = (score >= threshold).mean(axis=1)
             aside = (enrolled @ turned.T >= turn_threshold).mean(axis=1)
             passed.append(ahead * aside**_TURNS)
@@ -619,7 +574,7 @@ class Table:
         return unit((self._crowd.vectors[faces] - self._middle(*without)).astype(np.float32))
 
 
-class _Book:
+class _CombinationScores:
     """The scores of one combination."""
 
     def __init__(
@@ -627,8 +582,8 @@ class _Book:
     ) -> None:
         self._k, self._m, self._orders = templates, probes, orders
         self._families = families
-        self._genuine: list[tuple[Values, Values, Numbers]] = []
-        self._impostor: list[tuple[Values, Values, Numbers, Numbers, Numbers]] = []
+        self._genuine: list[tuple[Values, Numbers]] = []
+        self._impostor: list[tuple[Values, Numbers, Numbers, Numbers]] = []
         self._sessions = 0
 
     def _templates(self, person: int) -> Sets | None:
@@ -645,15 +600,15 @@ class _Book:
         templates, probes = self._templates(person), self._probes(person, self._k)
         if templates is None or not probes.size:
             return
-        score, floor = scores(templates, probes, gram, gram, gram)
-        self._genuine.append((score.ravel(), floor.ravel(), np.full(score.size, person)))
+        score = scores(templates, probes, gram, gram, gram)
+        self._genuine.append((score.ravel(), np.full(score.size, person)))
 
     def impostor(self, a: int, b: int, across: Values, own_a: Values, own_b: Values) -> None:
         """The templates of a, the probes of b."""
         templates, probes = self._templates(a), self._probes(b, 0)
         if templates is None or not probes.size:
             return
-        score, floor = scores(templates, probes, across, own_a, own_b)
+        score = scores(templates, probes, across, own_a, own_b)
         draws, count = score.shape
         rows = count // ATTEMPTS
         session = np.full(score.shape, -1)
@@ -663,21 +618,19 @@ class _Book:
         session[session >= 0] += self._sessions
         self._sessions += draws * rows
         victim, stranger = np.full(score.size, a), np.full(score.size, b)
-        self._impostor.append((score.ravel(), floor.ravel(), victim, stranger, session.ravel()))
+        self._impostor.append((score.ravel(), victim, stranger, session.ravel()))
 
     def trials(self) -> Trials:
-        genuine, floor, whose = _joined(self._genuine, 3)
-        stranger, stranger_floor, victim, impostor, session = _joined(self._impostor, 5)
+        genuine, whose = _joined(self._genuine, 2)
+        stranger, victim, impostor, session = _joined(self._impostor, 4)
         photos = np.array([order.shape[1] for order in self._orders])
         enrolled, asked = photos // self._k, photos // self._m
         return Trials(
             self._k,
             self._m,
             genuine,
-            floor,
             whose.astype(np.int64),
             stranger,
-            stranger_floor,
             victim.astype(np.int64),
             impostor.astype(np.int64),
             session.astype(np.int64),
@@ -702,9 +655,7 @@ def _met(enrolled: Numbers, asked: Numbers, family: Numbers) -> int:
     return int(enrolled.sum() * asked.sum() - related)
 
 
-def scores(
-    templates: Sets, probes: Sets, across: Values, own: Values, other: Values
-) -> tuple[Values, Values]:
+def scores(templates: Sets, probes: Sets, across: Values, own: Values, other: Values) -> Values:
     """Cosines of means, from those of single faces; as `engine.decision.decide` compares.
 
     Args:
@@ -715,19 +666,19 @@ def scores(
         other: (n', n') of the other's.
 
     Returns:
-        (r, j) scores and (r, j) the lowest of any single template.
+        (r, j) scores.
     """
     single = across[templates[:, :, None, None], probes[:, None, :, :]].sum(axis=3)  # (r, k, j)
     enrolled = own[templates[:, :, None], templates[:, None, :]].sum(axis=(1, 2)) ** 0.5
     asked = other[probes[..., :, None], probes[..., None, :]].sum(axis=(2, 3)) ** 0.5
-    score = single.sum(axis=1) / (enrolled[:, None] * asked)
-    return score, (single / asked[:, None, :]).min(axis=1)
+    score: Values = single.sum(axis=1) / (enrolled[:, None] * asked)
+    return score
 
 
 # --- Choosing ---
 
 
-def choose(genuine: Values, strangers: Strangers, seed: int = 0) -> float | None:
+def choose(genuine: Values, strangers: ImpostorTries, seed: int = 0) -> float | None:
     """The threshold for some people: as strict as the right ones can bear.
 
     The upper bound of strangers' success keeps `FMR` in any case. It goes on to where as many
@@ -776,7 +727,7 @@ def _down(value: float, digits: int = 4) -> float:
 
 
 def measure(
-    crowd: Crowd,
+    crowd: LoginFaces,
     embedder: embed.Specification,
     *,
     grid: Sequence[tuple[int, int]] = GRID,
@@ -797,9 +748,9 @@ def measure(
     """
     if crowd.people < _FEWEST_PEOPLE or not crowd.frontal.any():
         return None
-    centre = mean_of_means(crowd.vectors, crowd.owner, crowd.people).mean(axis=0)
+    centre = person_means(crowd.vectors, crowd.owner, crowd.people).mean(axis=0)
     drawn = _drawn(crowd, seed)
-    table = Table(drawn, grid, seed)
+    table = LoginSimulation(drawn, grid, seed)
     played = table.play(advance)
     pairs = rounds(crowd.people, grid) - len(grid)
     chosen: list[tuple[Trials, float]] = []
@@ -833,7 +784,7 @@ def rounds(people: int, grid: Sequence[tuple[int, int]] = GRID) -> int:
     return drawn * (drawn - 1) // 2 + len(grid)
 
 
-def _drawn(crowd: Crowd, seed: int) -> Crowd:
+def _drawn(crowd: LoginFaces, seed: int) -> LoginFaces:
     """Of very many people those with the most moments that can be used; drawn among equals.
 
     Whoever has two photos cannot enrol with three and be tried with a fourth.
@@ -866,7 +817,7 @@ def _photo(trials: Trials, threshold: float, seed: int) -> OperatingPoint:
     )
 
 
-def _videos(table: Table, played: Sequence[Trials], seed: int) -> list[OperatingPoint]:
+def _videos(table: LoginSimulation, played: Sequence[Trials], seed: int) -> list[OperatingPoint]:
     """The points of a clip: one probe for the right person, the worst number of them for others."""
     points = []
     for k in sorted({each.templates for each in played if each.probes == 1}):

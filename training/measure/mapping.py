@@ -10,10 +10,10 @@ from sklearn.manifold import TSNE
 
 from engine.vision.align import ARCFACE_TEMPLATE
 from training.datasets import data
-from training.datasets.audit import mean_of_means, unit
-from training.datasets.data import Faces, Owners, Vectors
+from training.datasets.data import Faces
 from training.datasets.probes import Probes
 from training.measure.plots import Place, Tile
+from training.vectors import Owners, Vectors, mean_face, unit
 
 MOST_FACES = 3000
 _PICTURE = ARCFACE_TEMPLATE
@@ -61,10 +61,8 @@ def flatten(vectors: Vectors, owner: Owners, seed: int) -> NDArray[np.float64]:
     """
     if len(vectors) < 4:
         raise ValueError(f"It takes four faces to draw a map; there are {len(vectors)}.")
-    _, people = np.unique(owner, return_inverse=True)
-    means = mean_of_means(vectors, people.astype(np.int64), int(people.max()) + 1)
     # One person's mean would be the centre of nothing but themselves.
-    own = unit(vectors - means.mean(axis=0)) if len(means) > 1 else vectors
+    own = unit(vectors - mean_face(vectors, owner)) if len(set(owner.tolist())) > 1 else vectors
     reduced = PCA(min(_COMPONENTS, *own.shape), svd_solver="full", random_state=seed).fit_transform(
         own.astype(np.float64)
     )

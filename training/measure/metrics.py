@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-Numbers = NDArray[np.int64]
+from training.vectors import Flags, Numbers
+
 Scores = NDArray[np.float32]
-Flags = NDArray[np.bool_]
 
 RESAMPLES = 1000
 ERRORS_TO_QUOTE = 30
@@ -50,11 +50,11 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class PersonRow:
+class PersonResult:
     """What became of one person's faces.
 
     Attributes:
-        person: number.
+        person: name.
         faces: how many.
         top_1: share whose most similar person is the right one.
         named: share called by the right name ("is").
@@ -62,20 +62,20 @@ class PersonRow:
         taken_for: the wrong person most often most similar; None where there is none.
     """
 
-    person: int
+    person: str
     faces: int
     top_1: float
     named: float
     misnamed: float
-    taken_for: int | None
+    taken_for: str | None
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """One person taken for another: how many faces of `truth` are most similar to `answer`."""
+    """How many (and what share) of one person's faces are most similar to another person."""
 
-    truth: int
-    answer: int
+    person: str
+    taken_for: str
     faces: int
     share: float
 
@@ -167,8 +167,14 @@ def rate(hit: Flags, subject: Numbers, seed: int = 0) -> Rate | None:
     )
 
 
-def clopper_pearson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided interval of a share of independent cases (Clopper and Pearson 1934)."""
+def clopper_pearson(hits: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a share of independent cases (Clopper and Pearson 1934).
+
+    Args:
+        hits: how many; a fraction where a share is carried over to another number of cases.
+        count: of all cases.
+        level: of confidence. The upper end at 0.9 is the one-sided bound of 95 %.
+    """
     tail = (1 - level) / 2
     lower = float(beta.ppf(tail, hits, count - hits + 1)) if hits else 0.0
     upper = float(beta.ppf(1 - tail, hits + 1, count - hits)) if hits < count else 1.0
@@ -194,45 +200,49 @@ def top_k(rank: Numbers, k: int) -> Flags:
     return np.asarray(rank < k)
 
 
-def per_person(truth: Numbers, answer: Numbers, named: Flags, people: int) -> list[PersonRow]:
+def per_person(
+    truth: Numbers, answer: Numbers, named: Flags, names: Sequence[str]
+) -> list[PersonResult]:
     """A row for each person who has faces, worst first.
 
     Args:
         truth: (n,) whose faces they are.
         answer: (n,) the most similar person.
         named: (n,) whether that similarity suffices for a name.
-        people: how many people are numbered.
+        names: of all people, by number.
     """
     rows = []
-    for person in range(people):
+    for person, name in enumerate(names):
         own = truth == person
         if not own.any():
             continue
         right = answer[own] == person
         wrong = answer[own][~right]
         rows.append(
-            PersonRow(
-                person=person,
+            PersonResult(
+                person=name,
                 faces=int(own.sum()),
                 top_1=float(right.mean()),
                 named=float((right & named[own]).mean()),
                 misnamed=float((~right & named[own]).mean()),
-                taken_for=int(np.bincount(wrong).argmax()) if len(wrong) else None,
+                taken_for=names[int(np.bincount(wrong).argmax())] if len(wrong) else None,
             )
         )
-    return sorted(rows, key=lambda row: (row.top_1, row.named, row.person))
+    return sorted(rows, key=lambda row: (row.top_1, row.named))
 
 
-def most_confused(truth: Numbers, answer: Numbers, limit: int) -> list[Confusion]:
-    """The pairs of people most often confused, most faces first."""
+def most_confused(
+    truth: Numbers, answer: Numbers, limit: int, names: Sequence[str]
+) -> list[Confusion]:
+    """The pairs of people most often confused, most faces first; see `per_person`."""
     wrong = truth != answer
     pairs, counts = np.unique(np.stack([truth[wrong], answer[wrong]]), axis=1, return_counts=True)
     faces = np.bincount(truth)
     order = np.argsort(-counts, kind="stable")[:limit]
     return [
         Confusion(
-            truth=int(pairs[0, k]),
-            answer=int(pairs[1, k]),
+            person=names[pairs[0, k]],
+            taken_for=names[pairs[1, k]],
             faces=int(counts[k]),
             share=float(counts[k] / faces[pairs[0, k]]),
         )
@@ -241,12 +251,17 @@ def most_confused(truth: Numbers, answer: Numbers, limit: int) -> list[Confusion
 
 
 def confusion_matrix(truth: Numbers, answer: Numbers, chosen: Sequence[int]) -> Numbers:
-    """(k, k) faces of one of the chosen people (row) that are most similar to another (column)."""
-    place = {person: k for k, person in enumerate(chosen)}
+    """(k, k) faces of one of the chosen people (row) that are most similar to another (column).
+
+    Args:
+        truth: (n,) whose faces they are.
+        answer: (n,) the most similar person.
+        chosen: (k) numbers of people, rising.
+    """
     counts = np.zeros((len(chosen), len(chosen)), np.int64)
-    for right, said in zip(truth.tolist(), answer.tolist(), strict=True):
-        if right in place and said in place:
-            counts[place[right], place[said]] += 1
+    both = np.isin(truth, chosen) & np.isin(answer, chosen)
+    places = np.searchsorted(chosen, truth[both]), np.searchsorted(chosen, answer[both])
+    np.add.at(counts, places, 1)
     return counts
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.measure.metrics import Flags, Numbers
+from training.vectors import Flags, Numbers
 
 _LABELS = ("same", "label", "decision", "is_same", "issame", "match", "target", "y")
 _YES = {"1", "1.0", "true", "t", "yes", "y", "same", "genuine", "match", "positive"}

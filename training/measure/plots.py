@@ -9,15 +9,16 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
@@ -42,6 +43,8 @@ SUFFIXES = (".png", ".svg", ".pdf")
 _DPI = 160
 _ENOUGH_ANSWERS = 10
 _ROOM = np.array([1.0, 1.3])  # of a picture with its name below, in sides
+_DIAGONAL: Any = {"color": MUTED, "linewidth": 1, "linestyle": (0, (3, 3))}
+_OFFSET: Any = {"textcoords": "offset points"}
 _STYLE: Any = {
     "font.family": ["Inter", "DejaVu Sans"],
     "font.size": 9.5,
@@ -160,9 +163,7 @@ def inline(figure: Figure) -> str:
 
 def roc(curves: Mapping[str, Curve]) -> Figure:
     """True accepts over false matches, logarithmic: the left edge is what a login needs."""
-    with style():
-        figure = Figure(figsize=(5.6, 4.2))
-        axes = figure.subplots()
+    with _axes((5.6, 4.2)) as (figure, axes):
         lowest = 1.0
         for name, curve in curves.items():
             # The axis has no zero: a rate without errors stands at half of the first error.
@@ -170,84 +171,72 @@ def roc(curves: Mapping[str, Curve]) -> Figure:
             fmr = np.maximum(curve.fmr, first / 2)
             lowest = min(lowest, first / 2)
             axes.plot(fmr, curve.tar, label=name, drawstyle="steps-post")
-        axes.set_xscale("log")
-        _rates(axes.xaxis)
-        axes.set_xlim(lowest, 1)
-        axes.set_ylim(0, 1.005)
+        _rates(axes, "x")
         _shares(axes.yaxis)
-        axes.set_xlabel("false match rate: two people taken for one")
-        axes.set_ylabel("true accept rate: one person recognised")
-        axes.set_title("ROC: how many genuine pairs pass at each false match rate")
+        axes.set(
+            xlim=(lowest, 1),
+            ylim=(0, 1.005),
+            xlabel="false match rate: two people taken for one",
+            ylabel="true accept rate: one person recognised",
+            title="ROC: how many genuine pairs pass at each false match rate",
+        )
         if len(curves) > 1:
             axes.legend(loc="lower right")
-        return figure
+    return figure
 
 
 def det(curves: Mapping[str, Curve]) -> Figure:
     """False non-matches over false matches, both logarithmic (ISO/IEC 19795-1)."""
-    with style():
-        figure = Figure(figsize=(5.6, 4.2))
-        axes = figure.subplots()
+    with _axes((5.6, 4.2)) as (figure, axes):
         for name, curve in curves.items():
             fmr, fnmr = np.array(curve.fmr), 1 - np.array(curve.tar)
             seen = (fmr > 0) & (fnmr > 0)
             axes.plot(fmr[seen], fnmr[seen], label=name)
-        axes.set_xscale("log")
-        _rates(axes.xaxis)
-        axes.set_yscale("log")
-        _rates(axes.yaxis)
+        _rates(axes, "x")
+        _rates(axes, "y")
         axes.set_xlim(right=1)
         axes.set_ylim(top=1)
         low = max(axes.get_xlim()[0], axes.get_ylim()[0])
-        axes.plot([low, 1], [low, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-        axes.annotate(
-            "equal errors", (low, low), (16, 4), textcoords="offset points", color=MUTED, fontsize=8
+        axes.plot([low, 1], [low, 1], **_DIAGONAL, zorder=1)
+        axes.annotate("equal errors", (low, low), (16, 4), **_OFFSET, color=MUTED, fontsize=8)
+        axes.set(
+            xlabel="false match rate",
+            ylabel="false non-match rate",
+            title="DET: both kinds of error",
         )
-        axes.set_xlabel("false match rate")
-        axes.set_ylabel("false non-match rate")
-        axes.set_title("DET: both kinds of error")
         if len(curves) > 1:
             axes.legend(loc="upper right")
-        return figure
+    return figure
 
 
 def open_set(found: OpenSet) -> Figure:
     """Known people missed over strangers named, with the bundle's own threshold."""
-    with style():
-        figure = Figure(figsize=(5.6, 4.2))
-        axes = figure.subplots()
-        fpir = np.array([point.fpir for point in found.curve])
-        fnir = np.array([point.fnir for point in found.curve])
+    with _axes((5.6, 4.2)) as (figure, axes):
+        fpir, fnir, threshold = np.array([astuple(point) for point in found.curve])[:, [1, 2, 0]].T
         least = 0.5 / found.false_is.count
         axes.plot(np.maximum(fpir, least), fnir, drawstyle="steps-post")
-        threshold = np.array([point.threshold for point in found.curve])
-        own = int(np.abs(threshold - found.threshold).argmin())
-        axes.plot(
-            [max(found.false_is.value, least)],
-            [fnir[own]],
-            "o",
-            color=BAD,
-            markersize=7,
-            clip_on=False,
-        )
+        missed = fnir[int(np.abs(threshold - found.threshold).argmin())]
+        own = (max(found.false_is.value, least), missed)
+        axes.plot([own[0]], [own[1]], "o", color=BAD, markersize=7, clip_on=False)
         right = found.false_is.value > 0.03
         axes.annotate(
             "the bundle's threshold",
-            (max(found.false_is.value, least), fnir[own]),
+            own,
             (-9 if right else 9, 9),
-            textcoords="offset points",
+            **_OFFSET,
             color=BAD,
             ha="right" if right else "left",
         )
-        axes.set_xscale("log")
-        _rates(axes.xaxis)
-        axes.set_xlim(least, 1)
-        axes.set_ylim(0, max(0.05, min(1.0, float(fnir.max()) * 1.15)))
+        _rates(axes, "x")
         _shares(axes.yaxis)
-        axes.set_xlabel("FPIR: strangers called by somebody's name")
-        axes.set_ylabel("FNIR: known people not called by theirs")
-        axes.set_title("Open set: what a stricter threshold costs")
-        return figure
+        axes.set(
+            xlim=(least, 1),
+            ylim=(0, max(0.05, min(1.0, float(fnir.max()) * 1.15))),
+            xlabel="FPIR: strangers called by somebody's name",
+            ylabel="FNIR: known people not called by theirs",
+            title="Open set: what a stricter threshold costs",
+        )
+    return figure
 
 
 def reliability(bins: Sequence[Bin], ece: float) -> Figure:
@@ -258,7 +247,7 @@ def reliability(bins: Sequence[Bin], ece: float) -> Figure:
         centres = [(one.lower + one.upper) / 2 for one in bins]
         width = 0.92 / len(bins)
         seen = [one for one in bins if one.count]
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        axes.plot([0, 1], [0, 1], **_DIAGONAL)
         bars = axes.bar(centres, [one.accuracy for one in bins], width, color=ACCENT)
         for bar, one in zip(bars, bins, strict=True):
             # A handful of answers proves little, and looks it.
@@ -270,49 +259,33 @@ def reliability(bins: Sequence[Bin], ece: float) -> Figure:
             color=ACCENT,
             zorder=3,
         )
-        axes.set_ylim(0, 1.03)
+        title = f"Reliability: on the diagonal, probabilities are true (ECE {ece:.3f})"
+        axes.set(ylim=(0, 1.03), ylabel="right answers", title=title)
         _shares(axes.yaxis)
-        axes.set_ylabel("right answers")
-        axes.set_title(f"Reliability: on the diagonal, probabilities are true (ECE {ece:.3f})")
         counts.bar(centres, [one.count for one in bins], width, color=MUTED)
-        counts.set_ylabel("faces")
-        counts.set_xlim(0, 1)
-        counts.set_xlabel("probability given to the answer")
+        counts.set(xlim=(0, 1), xlabel="probability given to the answer", ylabel="faces")
         _shares(counts.xaxis)
-        return figure
+    return figure
 
 
 def confusion(matrix: Matrix) -> Figure:
     """Who is taken for whom, as shares of a person's faces."""
-    with style():
-        count = len(matrix.people)
-        side = 2.6 + 0.27 * count
-        figure = Figure(figsize=(side + 0.6, side))
-        axes = figure.subplots()
+    names = [_short(name) for name in matrix.people]
+    side = 2.6 + 0.27 * len(names)
+    with _axes((side + 0.6, side)) as (figure, axes):
         counts = np.array(matrix.counts, float)
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        right = np.eye(count, dtype=bool)
-        axes.imshow(_shaded(share, right))
-        axes.set_xticks(range(count), [_short(name) for name in matrix.people], rotation=90)
-        axes.set_yticks(range(count), [_short(name) for name in matrix.people])
+        axes.imshow(_shaded(share, np.eye(len(names), dtype=bool)))
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0)
         axes.grid(visible=False)
-        for row in range(count):
-            for column in range(count):
-                if counts[row, column]:
-                    axes.text(
-                        column,
-                        row,
-                        f"{counts[row, column]:.0f}",
-                        ha="center",
-                        va="center",
-                        fontsize=7.5,
-                        color="white" if share[row, column] > 0.5 else INK,
-                    )
-        axes.set_xlabel("taken for")
-        axes.set_ylabel("really")
-        axes.set_title("Who is taken for whom (faces)")
-        return figure
+        for row, column in zip(*counts.nonzero(), strict=True):
+            colour = "white" if share[row, column] > 0.5 else INK
+            text = f"{counts[row, column]:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
+        axes.set(xlabel="taken for", ylabel="really", title="Who is taken for whom (faces)")
+    return figure
 
 
 def _shaded(share: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -327,9 +300,7 @@ def _shaded(share: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.
 
 def strata(found: Sequence[Stratum]) -> Figure:
     """Rates by quality of the face, with their intervals."""
-    with style():
-        figure = Figure(figsize=(6.6, 1.4 + 0.36 * len(found)))
-        axes = figure.subplots()
+    with _axes((6.6, 1.4 + 0.36 * len(found))) as (figure, axes):
         rows = np.arange(len(found))[::-1]
         for shift, colour, label, rates in (
             (0.14, ACCENT, "right person first", [one.top_1 for one in found]),
@@ -339,24 +310,17 @@ def strata(found: Sequence[Stratum]) -> Figure:
             spread = np.array(
                 [[rate.value - rate.lower_95, rate.upper_95 - rate.value] for rate in rates]
             ).T.clip(0)
-            axes.errorbar(
-                values,
-                rows + shift,
-                xerr=spread,
-                fmt="o",
-                color=colour,
-                markersize=5,
-                elinewidth=1.3,
-                label=label,
-            )
-        names = [f"{one.quality}: {one.label} ({one.top_1.count:,})" for one in found]
-        axes.set_yticks(rows, names)
+            form: Any = {"fmt": "o", "color": colour, "markersize": 5, "elinewidth": 1.3}
+            axes.errorbar(values, rows + shift, xerr=spread, label=label, **form)
+        axes.set_yticks(
+            rows, [f"{one.quality}: {one.label} ({one.top_1.count:,})" for one in found]
+        )
         axes.set_ylim(-0.7, len(found) - 0.3)
         axes.set_xlim(right=1.005)
         axes.grid(visible=False, axis="y")
         _shares(axes.xaxis)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2)
-        return figure
+    return figure
 
 
 def history(columns: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Figure:
@@ -377,14 +341,11 @@ def history(columns: Mapping[str, Sequence[tuple[float, float]]], title: str) ->
             for name, points in sorted(part.items()):
                 training = name.lower().startswith("train")
                 base = name.lower().removeprefix("train").removeprefix("val").strip("_/ ")
-                colour = colours.setdefault(base, SERIES[len(colours) % len(SERIES)])
-                epochs, values = zip(*points, strict=True)
                 axes.plot(
-                    epochs,
-                    values,
-                    marker="o" if len(epochs) < 30 else "",
+                    *zip(*points, strict=True),
+                    marker="o" if len(points) < 30 else "",
                     markersize=3.5,
-                    color=colour,
+                    color=colours.setdefault(base, SERIES[len(colours) % len(SERIES)]),
                     linestyle=(0, (3, 2)) if training else "-",
                     label=name.replace("_", " "),
                 )
@@ -393,7 +354,7 @@ def history(columns: Mapping[str, Sequence[tuple[float, float]]], title: str) ->
         all_axes[0].set_title(title)
         all_axes[-1].set_xlabel("epoch")
         all_axes[-1].xaxis.get_major_locator().set_params(integer=True)
-        return figure
+    return figure
 
 
 def face_map(places: Sequence[Place], pictures: int, title: str) -> Figure:
@@ -405,18 +366,15 @@ def face_map(places: Sequence[Place], pictures: int, title: str) -> Figure:
             are left out as well.
         title: of the picture.
     """
-    with style():
-        everything = np.concatenate([place.points for place in places])
-        low, high = everything.min(axis=0), everything.max(axis=0)
-        width, height = np.maximum(high - low, 1e-6)
-        reach = max(width, height)
-        side = reach * min(0.06, 0.3 / max(1, min(len(places), pictures)) ** 0.5)
-        margin = side * np.array([1.2, 1.0])
-        span = high - low + 2 * margin + np.array([0, side])
-        figure = Figure(figsize=(9.6, 0.5 + 9.6 * float(np.clip(span[1] / span[0], 0.5, 1.4))))
-        axes = figure.subplots()
+    everything = np.concatenate([place.points for place in places])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    reach = max(np.maximum(high - low, 1e-6))
+    side = reach * min(0.06, 0.3 / max(1, min(len(places), pictures)) ** 0.5)
+    margin = side * np.array([1.2, 1.0])
+    span = high - low + 2 * margin + np.array([0, side])
+    size = (9.6, 0.5 + 9.6 * float(np.clip(span[1] / span[0], 0.5, 1.4)))
+    with _axes(size) as (figure, axes):
         axes.set_axis_off()
-        axes.set_aspect("equal")
         colours = [_hue(i) for i in range(len(places))]
         for place, colour in zip(places, colours, strict=True):
             axes.scatter(
@@ -433,77 +391,67 @@ def face_map(places: Sequence[Place], pictures: int, title: str) -> Figure:
             if len(shown) == pictures or any(near):
                 continue
             shown.append(spot)
-            x, y = spot
-            extent = (x - side / 2, x + side / 2, y - side / 2, y + side / 2)
-            axes.imshow(place.picture, extent=extent, zorder=3, interpolation="bilinear")
-            axes.add_patch(
-                mpl.patches.Rectangle(
-                    (extent[0], extent[2]),
-                    side,
-                    side,
-                    fill=False,
-                    edgecolor=colours[i],
-                    linewidth=2,
-                    zorder=4,
-                )
-            )
+            _picture(axes, place.picture, spot - side / 2, side, colours[i], 2)
             axes.annotate(
                 _short(place.name),
-                (x, extent[3]),
+                (spot[0], spot[1] + side / 2),
                 (0, 4),
-                textcoords="offset points",
+                **_OFFSET,
                 ha="center",
                 va="bottom",
                 fontsize=8,
                 zorder=5,
                 bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
             )
-        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
-        axes.set_ylim(low[1] - margin[1], high[1] + margin[1] + side)
-        axes.set_title(title)
-        return figure
+        axes.set(
+            aspect="equal",
+            xlim=(low[0] - margin[0], high[0] + margin[0]),
+            ylim=(low[1] - margin[1], high[1] + margin[1] + side),
+            title=title,
+        )
+    return figure
 
 
 def samples(people: Mapping[str, Sequence[Tile]], columns: int, title: str) -> Figure:
     """A contact sheet: a row of faces a person, what is doubted framed and named."""
-    with style():
-        figure = Figure(figsize=(2.4 + 1.05 * columns, 0.7 + 1.25 * len(people)))
-        axes = figure.subplots()
+    with _axes((2.4 + 1.05 * columns, 0.7 + 1.25 * len(people))) as (figure, axes):
         axes.set_axis_off()
-        axes.set_aspect("equal")
         for row, (name, tiles) in enumerate(people.items()):
             top = -1.2 * row
             axes.text(-0.15, top - 0.5, _short(name), ha="right", va="center", fontsize=9.5)
             for column, tile in enumerate(tiles):
-                axes.imshow(
-                    tile.picture,
-                    extent=(column, column + 0.96, top - 0.96, top),
-                    interpolation="bilinear",
-                )
+                corner = np.array([column, top - 0.96])
+                _picture(axes, tile.picture, corner, 0.96, BAD if tile.mark else None, 2.5)
                 if tile.mark:
-                    axes.add_patch(
-                        mpl.patches.Rectangle(
-                            (column, top - 0.96),
-                            0.96,
-                            0.96,
-                            fill=False,
-                            edgecolor=BAD,
-                            linewidth=2.5,
-                        )
-                    )
-                    axes.text(
-                        column + 0.48,
-                        top - 0.99,
-                        tile.mark.replace("_", " "),
-                        ha="center",
-                        va="top",
-                        fontsize=7,
-                        color=BAD,
-                    )
-        axes.set_xlim(-2.2, columns)
-        axes.set_ylim(-1.2 * len(people), 0.05)
-        axes.set_title(title)
-        return figure
+                    mark, place = tile.mark.replace("_", " "), (column + 0.48, top - 0.99)
+                    axes.text(*place, mark, ha="center", va="top", fontsize=7, color=BAD)
+        axes.set(aspect="equal", xlim=(-2.2, columns), ylim=(-1.2 * len(people), 0.05), title=title)
+    return figure
+
+
+@contextmanager
+def _axes(size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of so many inches with one pair of axes, in the common style."""
+    with style():
+        figure = Figure(figsize=size)
+        yield figure, figure.subplots()
+
+
+def _picture(
+    axes: Axes,
+    picture: NDArray[np.uint8],
+    corner: NDArray[np.float64],
+    side: float,
+    colour: Any,
+    width: float,
+) -> None:
+    """A picture from its lower left corner on, framed where a colour is given."""
+    x, y = corner
+    extent = (x, x + side, y, y + side)
+    axes.imshow(picture, extent=extent, zorder=3, interpolation="bilinear")
+    if colour is not None:
+        frame: Any = {"fill": False, "edgecolor": colour, "linewidth": width, "zorder": 4}
+        axes.add_patch(mpl.patches.Rectangle((x, y), side, side, **frame))
 
 
 def _shares(axis: Axis) -> None:
@@ -511,9 +459,11 @@ def _shares(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(_per_cent))
 
 
-def _rates(axis: Axis) -> None:
+def _rates(axes: Axes, which: Literal["x", "y"]) -> None:
     """Rare errors: a logarithmic axis in per cent, each tick as short as it can be."""
-    axis.set_major_formatter(FuncFormatter(_per_cent))
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    _shares(axis)
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -12,13 +12,13 @@ from engine.bundle import Calibration, Manifest, PairRecord
 from engine.decision import LoginCalibration
 from training.bundles.gallery import CALIBRATED_FOR
 from training.console import Advance
-from training.datasets import facing
-from training.datasets.data import Vectors
+from training.datasets import facing, people
 from training.measure import login, verification
 from training.measure.calibration import assemble
-from training.measure.evaluate import Seen, known_numbers
-from training.measure.metrics import ERRORS_TO_QUOTE, Numbers
+from training.measure.evaluate import EmbeddedProbes, known_numbers
+from training.measure.metrics import ERRORS_TO_QUOTE
 from training.measure.sight import Sight
+from training.vectors import Numbers, Vectors, numbered, thinned
 
 FEWEST_STRANGERS = 10
 """People: the similarities of fewer are those people's, not strangers'."""
@@ -52,10 +52,10 @@ class Recalibration:
 
 def recalibrate(
     sight: Sight,
-    data: Seen,
+    data: EmbeddedProbes,
     *,
     created: str,
-    strangers: Seen | None = None,
+    strangers: EmbeddedProbes | None = None,
     fmr: float = 1e-3,
     seed: int = 0,
 ) -> Recalibration:
@@ -88,7 +88,7 @@ def recalibrate(
     for seen, right in zip(groups, truths, strict=True):
         fresh = np.array([row.id not in seen_ids for row in seen.probes.faces.rows], bool)
         seen_ids |= {row.id for row in seen.probes.faces.rows}
-        known = _thinned(
+        known = thinned(
             np.flatnonzero(fresh & (right >= 0)), _MOST_SCORES // len(bundle.manifest.people)
         )
         unknown = np.flatnonzero(fresh & (right < 0))
@@ -101,18 +101,18 @@ def recalibrate(
         nobody = np.full(len(unknown), -1)
         best.append(sight.answers(stranger.probes.faces, stranger.vectors, nobody).best)
     numbers = np.concatenate(truth)
-    _, person = np.unique(names, return_inverse=True)
+    person = numbered(names)
     outside = person[numbers < 0]
     known_people = len(np.unique(numbers[numbers >= 0]))
     known_faces, stranger_faces = int((numbers >= 0).sum()), len(outside)
     stranger_people = len(np.unique(outside))
     _require(known_faces, known_people, stranger_faces, stranger_people, fmr)
-    records = _pairs(sight, np.concatenate(vectors), person.astype(np.int64), seed)
+    records = _pairs(sight, np.concatenate(vectors), person, seed)
     calibration, _ = assemble(
         np.concatenate(similar),
         numbers[numbers >= 0],
         np.concatenate(best).astype(np.float64),
-        np.unique(outside, return_inverse=True)[1].astype(np.int64),
+        numbered(outside),
         records or list(bundle.calibration.pairs),
         fmr,
     )
@@ -132,18 +132,18 @@ def recalibrate(
     )
 
 
-def login_people(data: Seen, strangers: Seen | None = None) -> int:
+def login_people(data: EmbeddedProbes, strangers: EmbeddedProbes | None = None) -> int:
     """How many people the faces are of that `recalibrate_login` measures on."""
-    parts = [_usable(seen) for seen in (data, strangers) if seen is not None]
-    return len({seen.probes.faces.people[i] for seen in parts for i in np.unique(seen.owner)})
+    parts = [_usable(seen).probes.faces for seen in (data, strangers) if seen is not None]
+    return len(np.unique(people.merged(parts).owner))
 
 
 def recalibrate_login(
     sight: Sight,
-    data: Seen,
+    data: EmbeddedProbes,
     *,
     created: str,
-    strangers: Seen | None = None,
+    strangers: EmbeddedProbes | None = None,
     seed: int = 0,
     advance: Advance | None = None,
 ) -> LoginCalibration:
@@ -170,28 +170,11 @@ def recalibrate_login(
             f"{form.id} was trained on data of this name: it tells those people apart better than "
             "anybody who will log in. Give other people's photos."
         )
-    seen_ids: set[str] = set()
-    names: list[str] = []
-    crowds: list[login.Crowd] = []
-    twins = 0
-    for seen in parts:
-        faces = seen.probes.faces
-        fresh = np.flatnonzero([row.id not in seen_ids for row in faces.rows])
-        seen_ids |= {row.id for row in faces.rows}
-        chosen = faces.part(fresh)
-        poses = facing.poses(chosen, sight.tools.detector)
-        own = login.crowd(chosen, seen.vectors[fresh], poses)
-        crowds.append(replace(own, group=own.group - own.group.min(initial=0) + twins))
-        twins = int(crowds[-1].group.max(initial=twins)) + 1
-        names += [faces.people[i] for i in own.owner]
-    _, owner = np.unique(names, return_inverse=True)
-    everybody = login.Crowd(
-        vectors=np.concatenate([part.vectors for part in crowds]),
-        owner=owner.astype(np.int64),
-        group=np.concatenate([part.group for part in crowds]),
-        frontal=np.concatenate([part.frontal for part in crowds]),
-        turned=np.concatenate([part.turned for part in crowds]),
-    )
+    faces = people.merged([seen.probes.faces for seen in parts])
+    poses = facing.poses(faces, sight.tools.detector)
+    # Of whom no photo is left is nobody.
+    owner = numbered(faces.owner)
+    everybody = replace(login.login_faces(faces, sight.vectors(faces), poses), owner=owner)
     found = login.measure(everybody, form, seed=seed, advance=advance)
     if found is None:
         photos = np.bincount(everybody.owner[everybody.frontal], minlength=everybody.people)
@@ -212,16 +195,11 @@ def renewed(manifest: Manifest, calibration: Calibration) -> Manifest:
     return manifest.model_copy(update={"calibration": calibration, "architecture": architecture})
 
 
-def _usable(seen: Seen) -> Seen:
+def _usable(seen: EmbeddedProbes) -> EmbeddedProbes:
     return seen.part(np.flatnonzero(~seen.probes.doubted & ~seen.probes.copy))
 
 
-def _thinned(members: Numbers, most: int) -> Numbers:
-    chosen = np.linspace(0, len(members) - 1, min(len(members), max(1, most))).astype(int)
-    return np.asarray(members[chosen])
-
-
-def _similarities(sight: Sight, seen: Seen) -> Vectors:
+def _similarities(sight: Sight, seen: EmbeddedProbes) -> Vectors:
     parts = sight.similarities(seen.probes.faces, seen.vectors)
     return np.concatenate([part.cpu().numpy() for part in parts])
 

@@ -19,14 +19,15 @@ from engine.media import image
 from engine.people import recogniser
 from engine.people.gallery import Gallery
 from engine.people.recogniser import Recogniser
-from engine.vision import align, embed
-from engine.vision.detect import whole_crop
+from engine.vision import embed
+from engine.vision.faces import cut_faces
 from training import tools
 from training.console import Advance
 from training.datasets import data
-from training.datasets.data import Faces, Vectors
-from training.measure.metrics import Flags, Numbers, Scores
+from training.datasets.data import Faces
+from training.measure.metrics import Scores
 from training.tools import Tools
+from training.vectors import Flags, Numbers, Vectors
 
 _BATCH = 64
 _PHOTOS = 8
@@ -134,7 +135,7 @@ class Sight:
         done = 0
         for similarity in self.similarities(faces, vectors):
             assert self._recogniser is not None
-            probability = self._recogniser.judge.probabilities(similarity)
+            probability = self._recogniser.scorer.probabilities(similarity)
             parts.append(_answers(similarity, probability, truth[done : done + len(similarity)]))
             done += len(similarity)
         return Answers(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -154,13 +155,9 @@ class Sight:
         found = np.zeros(len(paths), bool)
         vectors: list[Vectors] = []
         for start, photos in self._photos(paths):
-            detections = (
-                [whole_crop(photo.size) for photo in photos]
-                if aligned
-                else self.tools.detector.detect(photos)
-            )
+            detections = self.tools.find(photos, aligned=aligned)
             crops = [
-                align.cut(photo, detected.landmarks[0], template)
+                cut_faces(photo, detected.part([0]), photo.size, template)[0].crop
                 for photo, detected in zip(photos, detections, strict=True)
                 if len(detected)
             ]

@@ -13,18 +13,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import auc, roc_curve
 
-from training.datasets.audit import mean_of_means, unit
-from training.measure.metrics import (
-    ERRORS_TO_MENTION,
-    RESAMPLES,
-    Flags,
-    Numbers,
-    Scores,
-    multiplicities,
-    support,
-)
-
-Vectors = NDArray[np.float32]
+from training.measure.metrics import ERRORS_TO_MENTION, RESAMPLES, Scores, multiplicities, support
+from training.vectors import Flags, Numbers, Vectors, numbered, person_means, unit
 
 FMRS = (1e-2, 1e-3, 1e-4)
 MOST_PAIRS = 5_000_000
@@ -152,8 +142,7 @@ def all_pairs(vectors: Vectors, owner: Numbers, centre: Vectors | None) -> Pairs
     Raises:
         ValueError: the centre is to be made of too few people.
     """
-    _, people = np.unique(owner, return_inverse=True)
-    people = people.astype(np.int64)
+    people = numbered(owner)
     first, second = np.triu_indices(len(owner), 1)
     if centre is not None:
         own = unit(vectors - centre)
@@ -176,7 +165,7 @@ def _without_either(vectors: Vectors, owner: Numbers) -> Vectors:
             f"It takes at least three people to compare faces with a vectorizer, which has no "
             f"mean face of its own; there {'is' if people == 1 else 'are'} {people}."
         )
-    means = mean_of_means(vectors, owner, people)
+    means = person_means(vectors, owner, people)
     blocks = min(people, _CENTRE_BLOCKS)
     block_of = np.arange(people) % blocks
     sums = np.zeros((blocks, vectors.shape[1]))

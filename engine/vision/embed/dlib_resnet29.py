@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, normalize, pad
+from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
 from engine.errors import WeightsError
+from engine.vision import networks
 from engine.vision.embed import Specification
 from engine.vision.embed.dlib_dat import Layer, read_layers
+from engine.vision.networks import Network
 
 _REFERENCE = np.array(
     [(49.1, 45.5), (102.7, 45.3), (74.8, 77.2), (52.1, 104.6), (99.5, 104.2)], np.float64
@@ -109,18 +111,21 @@ class DlibResNet29:
     specification = SPECIFICATION
 
     def __init__(self, device: torch.device, path: Path | None = None) -> None:
+        network = trained_network(path)
+        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._device = device
-        network = ResNet29().read(read_layers(read_weights(path)))
-        self.network = network.eval().to(device).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
 
-    @torch.inference_mode()
     def embed(self, crops: NDArray[np.uint8]) -> Tensor:
         """See `Embedder`; a vector is the mean of the crop's and its mirror's."""
-        pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
-        pixels = (pixels.permute(0, 3, 1, 2).float() - self._mean) / SCALE
-        vectors = self.network(torch.cat([pixels, pixels.flip(3)]))
-        return normalize(vectors[: len(crops)] + vectors[len(crops) :], dim=1)
+        return networks.features(self._network, crops, self._device)
+
+
+def trained_network(path: Path | None = None) -> Network:
+    """The network with dlib's weights; see `read_weights`."""
+    network = networks.build(SPECIFICATION.id)
+    assert isinstance(network.body, ResNet29)
+    network.body.read(read_layers(read_weights(path)))
+    return network
 
 
 def read_weights(path: Path | None = None) -> bytes:

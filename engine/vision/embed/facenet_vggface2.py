@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from facenet_pytorch import InceptionResnetV1
 from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import WeightsError
-from engine.vision import weights
+from engine.vision import networks, weights
 from engine.vision.align import Template
 from engine.vision.embed import Specification
+from engine.vision.networks import Network
 
 WEIGHTS = weights.WeightsFile(
     name="20180402-114759-vggface2.pt",
@@ -62,24 +62,21 @@ class FacenetVggface2:
             licence=file.licence,
         )
         self._device = device
-        path = weights.fetch(file, folder)
-        network = InceptionResnetV1(classify=False)
-        network.load_state_dict(read_state(path))
+        network = trained_network(weights.fetch(file, folder))
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
     def embed(self, crops: NDArray[np.uint8]) -> Tensor:
         """See `Embedder`; a vector is the mean of the crop's and its mirror's."""
-        pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
-        pixels = (pixels.permute(0, 3, 1, 2).float() - MEAN) / SCALE
-        if not len(crops):
-            return pixels.new_zeros(0, self.specification.dimension)
-        vectors = self._network(torch.cat([pixels, pixels.flip(3)]))
-        return torch.nn.functional.normalize(vectors[: len(crops)] + vectors[len(crops) :], dim=1)
+        return networks.features(self._network, crops, self._device)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The network's tensors out of the release file."""
+def trained_network(path: Path) -> Network:
+    """The network with the release file's weights.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    network = networks.build("facenet-vggface2")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -88,4 +85,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
             code="weights_corrupt",
         ) from error
     # The release file carries the classifier that the network was trained with.
-    return {name: value for name, value in state.items() if not name.startswith("logits.")}
+    own = {name: value for name, value in state.items() if not name.startswith("logits.")}
+    network.body.load_state_dict(own)
+    return network

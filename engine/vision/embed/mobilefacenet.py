@@ -21,6 +21,9 @@ from engine.vision.embed.onnx import OnnxNetwork, Sidecar, read
 
 ID = "mobilefacenet"
 PACKAGE = "faceplugin-face-recognition-js@0.0.1"
+ARCHIVE_SHA256 = "7ea06031d9a3f83753254fcff60506a07b81b46fc84d4ee024cd041f260ec1ba"
+"""Of the package's archive, as npm packs it."""
+
 MEMBER = "model/fr_feature.onnx"
 """The file's name in the package."""
 

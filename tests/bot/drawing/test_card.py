@@ -598,7 +598,8 @@ def test_no_name_leaves_its_place(
         texts, bars = of(layout, Text), of(layout, Bar)
         assert all(within(item.spot, page) for item in layout.items)
         assert all(text.spot.right <= page.right - card.MARGIN for text in texts)
-        solid = [item.spot for item in (*texts, *bars, *of(layout, Likeness))]
+        solid = [text.spot for text in texts] + [bar.spot for bar in bars]
+        solid += [likeness.spot for likeness in of(layout, Likeness)]
         assert not any(a.overlaps(b) for a, b in itertools.combinations(solid, 2))
         for panel in of(layout, Panel):
             touching = [spot for spot in solid if spot.overlaps(panel.spot)]

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bot.login.capture_quality import GATES, gate
+from bot.login.capture_quality import gate
 from bot.telegram.incoming import Reason, Refusal
+from engine.login_gates import GATES
 from engine.types import Pose, Quality
 from tests.bot import fakes
 from tests.bot.logins import good_face

@@ -67,7 +67,6 @@ class Home:
 
     def settings(self, **changes: Any) -> Settings:
         return Settings(
-            _env_file=None,  # type: ignore[call-arg]
             bot_token="1:x",  # type: ignore[arg-type]
             database=self.folder / "bot.db",
             ids_key=self.folder / "ids.key",

@@ -367,7 +367,7 @@ def test_films_that_are_joined_where_the_head_rests_fail(
     joint = next(k for k, pose in enumerate(path(SUDO.steps)) if k > 10 and pose == (0.0, 0.0)) + 2
     angle = math.radians(roll_deg)
     c, s = growth * math.cos(angle), growth * math.sin(angle)
-    points = tuple((c * x - s * y, s * x + c * y) for x, y in LANDMARKS)
+    points: Any = tuple((c * x - s * y, s * x + c * y) for x, y in LANDMARKS)
     changes = {
         k: {"face": replace(one.face, landmarks=points)}
         for k, one in enumerate(filmed.frames)

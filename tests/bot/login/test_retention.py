@@ -101,26 +101,7 @@ async def idle(store: Store, *people: int) -> None:
 
 
 @pytest.mark.parametrize(("due", "days"), [(announced, 0.0), (idle, 340.0)])
-async def test_of_two_replicas_with_one_database_one_sends_a_notice(
-    place: Place, due: Callable[..., Awaitable[None]], days: float
-) -> None:
-    telegram = Telegram()
-    telegram.gate = asyncio.Event()
-    bot = cast("Bot", telegram)
-    async with place.store() as one, place.store() as other:
-        await due(one, ANA, BEN)
-        place.clock.advance(days=days)
-        await one.confirm_clock()
-        rounds = [asyncio.create_task(tidy(store, bot)) for store in (one, other)]
-        for _ in rounds:
-            await telegram.begun.acquire()
-        telegram.gate.set()
-        await asyncio.gather(*rounds)
-    assert sorted(person for person, _ in telegram.sent) == [ANA, BEN]
-
-
-@pytest.mark.parametrize(("due", "days"), [(announced, 0.0), (idle, 340.0)])
-async def test_the_notice_of_a_replica_that_ended_before_it_was_sent_is_sent_by_another(
+async def test_the_notice_of_a_bot_that_ended_before_it_was_sent_is_sent_by_the_next_one(
     place: Place, due: Callable[..., Awaitable[None]], days: float
 ) -> None:
     telegram = Telegram()
@@ -135,9 +116,6 @@ async def test_the_notice_of_a_replica_that_ended_before_it_was_sent_is_sent_by_
         ending.cancel()
         await asyncio.wait([ending])
         telegram.gate.set()
-        await tidy(other, bot)
-        assert telegram.sent == []
-        place.clock.advance(seconds=EVERY_S)
         await tidy(other, bot)
         assert [person for person, _ in telegram.sent] == [ANA]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from telegram import Update
+from telegram import Message, Update
 
 from bot.login.captures import Captures
 from bot.login.liveness import Challenge, Failure, FailureReason, draw
-from bot.login.verify import Alarm, Remind, Terms, Verifying
+from bot.login.verify import Alarm, Remind, Terms, Verifying, _Answer
 from bot.sandbox import Fault, FaultKind, Sandbox
-from bot.store import Attempt, Store
+from bot.store import Attempt, Flow, FlowKind, Store
 from bot.telegram.replies import Language
 from bot.telegram.request import Request
 from bot.texts import say
@@ -191,12 +191,20 @@ async def test_taking_an_attempt_back_keeps_nobody_waiting_whose_time_is_over() 
         chance=random.Random(1),
         clock=lambda: datetime.now(UTC),
     )
+    state = {"level": "photo", "subject": 2, "nonce": ""}
+    flow = Flow(1, FlowKind.VERIFY, state, 0, datetime.now(UTC), 2)
     request = Request(Update(1), person=2, kind="photo")
+    answer = _Answer(request, cast("Message", None), flow, "en", {})
+
+    async def no_templates() -> None:
+        return None
 
     def failure() -> Failure:
         return Failure(FailureReason.TOO_SHORT)
 
-    judging = asyncio.create_task(verifying._judge(request, attempt, "en", CALIBRATION, failure))
+    judging = asyncio.create_task(
+        verifying._judge(answer, CALIBRATION, attempt, no_templates, failure)
+    )
     await store.finishing.wait()
     judging.cancel()
     await store.voiding.wait()

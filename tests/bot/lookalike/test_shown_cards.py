@@ -19,11 +19,13 @@ class Clock:
 
 def answers(clock: Clock, limit: int = 3) -> Answers:
     numbers = count()
-    return Answers(lifetime_s=60, limit=limit, clock=clock, key=lambda: f"key{next(numbers)}")
+    return Answers(
+        lifetime_s=60, limit=limit, pictures=5, clock=clock, key=lambda: f"key{next(numbers)}"
+    )
 
 
 def answer(owner: int = 1) -> Answer:
-    return Answer(owner, "file", analysis(face()), LeftOut(), "es", analysis(face()))
+    return Answer(owner, "file", analysis(face()), LeftOut(), "es", (face(),))
 
 
 def test_an_answer_is_found_until_its_time_is_over() -> None:
@@ -57,11 +59,11 @@ def pictured(number: int, faces: int = 6, size: int = 6400) -> Answer:
         )
         for place in range(faces)
     ]
-    return Answer(number, "file", analysis(*seen), LeftOut(), "es", analysis(*seen))
+    return Answer(number, "file", analysis(*seen), LeftOut(), "es", tuple(seen))
 
 
 def test_what_is_kept_is_bounded_in_bytes_and_the_oldest_make_room() -> None:
-    kept = Answers(lifetime_s=60, limit=500)
+    kept = Answers(lifetime_s=60, limit=500, pictures=5)
     tracemalloc.start()
     try:
         keys = [kept.keep(pictured(number)) for number in range(256)]
@@ -75,14 +77,14 @@ def test_what_is_kept_is_bounded_in_bytes_and_the_oldest_make_room() -> None:
 
 
 def test_an_answer_that_is_larger_than_all_that_may_be_kept_is_not() -> None:
-    kept = Answers(lifetime_s=60, limit=500, bytes_max=50_000)
+    kept = Answers(lifetime_s=60, limit=500, pictures=5, bytes_max=50_000)
     small = kept.keep(pictured(1, faces=1))
     assert kept.find(kept.keep(pictured(2, faces=2))) is None
     assert kept.find(small) is None
 
 
 def test_the_same_person_s_picture_is_kept_once() -> None:
-    kept = Answers(lifetime_s=60, limit=500, bytes_max=100_000)
+    kept = Answers(lifetime_s=60, limit=500, pictures=5, bytes_max=100_000)
     keys = [kept.keep(replace(pictured(1, faces=1), owner=owner)) for owner in range(9)]
     answers = [kept.find(key) for key in keys]
     assert None not in answers, "nine times 32 kB do not fit, once does"
@@ -90,8 +92,8 @@ def test_the_same_person_s_picture_is_kept_once() -> None:
         id(match.thumbnail)
         for answer in answers
         if answer is not None
-        for each in (answer.analysis, answer.compared)
-        for match in each.faces[0].matches
+        for each in (*answer.analysis.faces, *answer.compared)
+        for match in each.matches
     }
     assert len(pictures) == len(matches())
     for key in keys:
@@ -100,7 +102,7 @@ def test_the_same_person_s_picture_is_kept_once() -> None:
 
 
 def test_keys_cannot_be_guessed() -> None:
-    kept = Answers(lifetime_s=60, limit=1000)
+    kept = Answers(lifetime_s=60, limit=1000, pictures=5)
     keys = {kept.keep(answer()) for _ in range(100)}
     assert len(keys) == 100
     assert all(len(key) >= 16 for key in keys)
@@ -114,9 +116,22 @@ def test_a_caption_is_cut_where_telegram_counts() -> None:
         assert cut.endswith("…")
 
 
-def test_a_persons_answers_come_newest_first_and_nobody_elses() -> None:
-    kept = answers(Clock())
-    kept.keep(answer(1))
-    kept.keep(replace(answer(2), file_id="theirs"))
-    kept.keep(replace(answer(1), file_id="newest"))
-    assert [found.file_id for found in kept.of(1)] == ["newest", "file"]
+def test_of_a_face_only_so_many_pictures_are_kept() -> None:
+    kept = Answers(lifetime_s=60, limit=500, pictures=2)
+    found = kept.find(kept.keep(pictured(1, faces=1)))
+    assert found is not None
+    for each in (*found.analysis.faces, *found.compared):
+        assert [match.thumbnail is not None for match in each.matches] == [True] * 2 + [False] * 3
+
+
+def test_a_persons_faces_come_newest_first_and_nobody_elses_or_another_bundles() -> None:
+    kept = answers(Clock(), limit=9)
+    boxes = [(float(place), 0.0, 9.0, 9.0) for place in range(4)]
+    old, theirs, other, new = (
+        replace(answer(), compared=(replace(face(), box=box),)) for box in boxes
+    )
+    kept.keep(old)
+    kept.keep(replace(theirs, owner=2))
+    kept.keep(replace(other, analysis=replace(other.analysis, bundle="others@2")))
+    kept.keep(new)
+    assert [seen.box for seen in kept.compared(1, old.analysis.bundle)] == [boxes[3], boxes[0]]

@@ -16,6 +16,7 @@ def clip(
     with av.open(buffer, "w", format=form) as container:
         codec = {"mp4": "libx264", "webm": "libvpx"}[form]
         stream = container.add_stream(codec, rate=Fraction(rate))
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
             shade = np.full((height, width, 3), 255 * number // max(1, frames - 1), np.uint8)

@@ -3,7 +3,13 @@ from typing import Any
 
 import httpx
 import pytest
-from telegram import Bot, Message, MessageOriginChannel
+from telegram import (
+    Bot,
+    Message,
+    MessageOriginChannel,
+    MessageOriginHiddenUser,
+    MessageOriginUser,
+)
 
 from bot.sandbox import Person, Sandbox
 from bot.sandbox.envelope import HONEST, MOST_AGE_S, Envelope, Origin, envelope_from
@@ -112,10 +118,13 @@ async def test_what_another_person_had_can_be_forwarded(bot: Bot, ana: Person, s
     await ana.forward(theirs)
     message = await received(bot)
     assert message.from_user.id == message.chat.id == 7001
+    assert isinstance(message.forward_origin, MessageOriginUser)
     assert message.forward_origin.sender_user.id == 7002
     assert message.video_note.file_unique_id == unique
     await ana.forward(theirs, hidden=True)
-    assert (await received(bot)).forward_origin.sender_user_name == "Ben"
+    origin = (await received(bot)).forward_origin
+    assert isinstance(origin, MessageOriginHiddenUser)
+    assert origin.sender_user_name == "Ben"
     await ana.forward(theirs, origin="channel")
     assert isinstance((await received(bot)).forward_origin, MessageOriginChannel)
 

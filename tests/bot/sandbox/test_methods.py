@@ -14,6 +14,7 @@ from telegram import (
     InlineKeyboardMarkup,
     InputMediaDocument,
     InputMediaPhoto,
+    Message,
     ReplyParameters,
 )
 from telegram.error import BadRequest, Forbidden, InvalidToken, TelegramError
@@ -233,6 +234,7 @@ async def test_buttons_and_answers(bot: Bot, ana: Person, chat_id: int):
     while update.callback_query is None:
         update = (await bot.get_updates(offset=update.update_id + 1, timeout=10))[-1]
     assert update.callback_query.data == "b"
+    assert isinstance(update.callback_query.message, Message)
     assert update.callback_query.message.text == "choose"
     with refused("MESSAGE_TOO_LONG"):
         await update.callback_query.answer("x" * 201)
@@ -408,11 +410,18 @@ async def test_asking_for_a_reply(bot: Bot, ana: Person, chat_id: int):
         await bot.send_message(
             chat_id,
             "x",
-            reply_markup=json.dumps({"force_reply": True, "input_field_placeholder": "x" * 65}),
+            reply_markup=json.dumps(  # type: ignore[arg-type]
+                {"force_reply": True, "input_field_placeholder": "x" * 65}
+            ),
         )
     plain = await bot.send_message(chat_id, "plain")
     with refused("inline keyboard expected"):
-        await bot.edit_message_text("x", chat_id, plain.message_id, reply_markup=markup)
+        await bot.edit_message_text(
+            "x",
+            chat_id,
+            plain.message_id,
+            reply_markup=markup,  # type: ignore[arg-type]
+        )
 
 
 async def test_files_for_a_person(bot: Bot, ana: Person, chat_id: int):

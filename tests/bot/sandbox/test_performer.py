@@ -34,7 +34,8 @@ def somebody_else(astronaut: Portrait) -> Portrait:
 
 def frames_of(clip: bytes) -> list[NDArray[np.uint8]]:
     with av.open(io.BytesIO(clip), "r") as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = container.decode(video=0)
+        return [frame.to_ndarray(format="rgb24").astype(np.uint8) for frame in frames]
 
 
 def act(who: Portrait, attack: Attack | None = None, seed: int = 3, **options: object) -> bytes:

@@ -8,7 +8,15 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, Message, Update
+from telegram import (
+    Bot,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    Message,
+    MessageOriginHiddenUser,
+    MessageOriginUser,
+    Update,
+)
 from telegram.error import BadRequest, Conflict
 from telegram.ext import Application, CommandHandler, ContextTypes, MessageHandler, filters
 
@@ -75,7 +83,7 @@ async def test_known_kinds_beside_unknown_ones(bot: Bot, ana: Person):
 
 async def test_kinds_that_are_no_names_change_nothing(bot: Bot, ana: Person):
     await bot.get_updates(allowed_updates=["edited_message"])
-    await bot.get_updates(allowed_updates=[7])
+    await bot.get_updates(allowed_updates=[7])  # type: ignore[list-item]
     assert (await bot.get_webhook_info()).allowed_updates == ("edited_message",)
 
 
@@ -212,15 +220,14 @@ async def test_forwards_say_where_they_come_from(bot: Bot, ana: Person, photo: b
     unique = (await received()).photo[-1].file_unique_id
     again = await ana.forward(sent)
     message = await received()
+    assert isinstance(message.forward_origin, MessageOriginUser)
     assert message.forward_origin.sender_user.id == 7001
     assert message.photo[-1].file_unique_id == unique
     assert message.caption == "me"
     await ana.forward(sent, hidden=True)
     message = await received()
-    assert (message.forward_origin.type, message.forward_origin.sender_user_name) == (
-        "hidden_user",
-        "Ana",
-    )
+    assert isinstance(message.forward_origin, MessageOriginHiddenUser)
+    assert message.forward_origin.sender_user_name == "Ana"
     await ana.forward(again, hidden=True)
     assert (await received()).forward_origin.type == "user"
 

@@ -1,18 +1,20 @@
 """Photos and clips that came before are known again; by whom depends."""
 
 import asyncio
+from threading import Event
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from bot.store import Store
+from bot.store import FlowKind, Store, fingerprints
 from bot.store.fingerprints import (
     CLIP_DISTANCE,
-    FINGERPRINT_BYTES,
     PHOTO_DISTANCE,
+    Signs,
     distances,
     fingerprint,
-    is_copy,
+    likeness,
     signs,
 )
 from engine.vision.fingerprint import SIDE_PX
@@ -82,13 +84,29 @@ async def test_of_two_copies_at_once_one_is_new(place: Place) -> None:
         assert sorted(claimed) == [False, True]
 
 
-async def test_patterns_may_come_later(store: Store) -> None:
-    assert await store.claim_capture(ANA, "1", b"1")
-    assert await store.claim_capture(ANA, "2", b"2")
-    assert await store.add_fingerprints(ANA, "1", [PATTERN])
-    assert not await store.add_fingerprints(ANA, "2", [PATTERN])
-    assert not await store.add_fingerprints(ANA, "never claimed", [pattern(1)])
-    assert not await store.add_fingerprints(BEN, "1", [pattern(1)])
+async def test_a_clip_is_compared_while_others_write(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, begun, go_on = [pattern(1, frame) for frame in range(8)], Event(), Event()
+
+    def distances_later(shot: bytes, kept: Signs) -> NDArray[np.float32]:
+        begun.set()
+        assert go_on.wait(60)
+        return distances(shot, kept)
+
+    async with place.store() as store, place.store() as other:
+        assert await store.claim_capture(ANA, "1", b"1", [PATTERN])
+        with monkeypatch.context() as patch:
+            patch.setattr(fingerprints, "distances", distances_later)
+            comparing = asyncio.create_task(store.claim_capture(ANA, "2", b"2", clip))
+            assert await asyncio.to_thread(begun.wait, 60)
+        # Each would wait for the comparison's end, were it in a transaction that writes.
+        await other.choose_language(BEN, "en")
+        await other.begin_flow(ANA, FlowKind.VERIFY, {}, lifetime_s=60)
+        assert await other.claim_capture(ANA, "3", b"3", clip)
+        assert not comparing.done()
+        go_on.set()
+        assert not await comparing, "what was added meanwhile is compared too"
 
 
 async def test_a_refused_capture_leaves_no_fingerprints(place: Place) -> None:
@@ -100,6 +118,10 @@ async def test_a_refused_capture_leaves_no_fingerprints(place: Place) -> None:
 
 def kept(*captures: list[bytes]) -> list[list[bytes]]:
     return [[fingerprint(each) for each in patterns] for patterns in captures]
+
+
+def is_copy(patterns: list[bytes], earlier: list[list[bytes]]) -> bool:
+    return fingerprints.is_copy(likeness(patterns, earlier))
 
 
 def test_a_photo_is_compared_with_every_photo_and_every_frame() -> None:
@@ -142,4 +164,4 @@ async def test_pads_differ_so_that_people_cannot_be_compared(place: Place) -> No
         rows = await place.sql("SELECT masked FROM fingerprints")
     found = {bytes(masked) for (masked,) in rows}
     assert len(found | {fingerprint(PATTERN)}) == 3
-    assert {len(each) for each in found} == {FINGERPRINT_BYTES}
+    assert {len(each) for each in found} == {32}

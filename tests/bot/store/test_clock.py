@@ -116,18 +116,6 @@ async def test_the_wait_for_an_embedder_is_never_longer_than_itself(
     assert planned.left == timedelta(days=13)
 
 
-async def test_a_claim_of_a_clock_that_was_ahead_keeps_nobody_from_a_notice(
-    place: Place, store: Store
-) -> None:
-    await enroll(store)
-    planned = await store.plan_takeover("better", "dlib-resnet29", notice_days=14)
-    place.clock.advance(days=3)
-    assert await store.claim_announcement(ANA, planned.due, lease_s=600)
-    place.clock.advance(days=-3)
-    assert await store.claim_announcement(ANA, planned.due, lease_s=600)
-    assert not await store.claim_announcement(ANA, planned.due, lease_s=600)
-
-
 # What is erased
 
 

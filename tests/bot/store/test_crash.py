@@ -1,15 +1,15 @@
 """A process that is killed at any await leaves no half state, no free try, and nobody's rest.
 
 Every 29th await is tried, which with three awaits a statement comes to all kinds of them;
-CRASH_STRIDE=1 tries every one, and takes 29 times as long.
+with `--whole` every one is, which takes 29 times as long.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 
 import numpy as np
+import pytest
 
 from bot.store import Attempt, Barred, FlowKind, Keyring, Right, Store
 from tests.bot import fakes
@@ -27,21 +27,29 @@ from tests.bot.store.places import (
     vectors,
 )
 
-STRIDE = int(os.environ.get("CRASH_STRIDE", "29"))
 FIRST = 6_000_000_000
 Prepare = Callable[[Store, int], Awaitable[None]]
 
 
-async def kills(store: Store, place: Place, verb: Verb, prepare: Prepare) -> AsyncIterator[int]:
-    """People for each of whom a verb was killed, at the first await, the second, to the last.
+@pytest.fixture
+def stride(one_in: Callable[[int], int]) -> int:
+    """From one await at which a verb is killed to the next."""
+    return one_in(29)
+
+
+async def kills(
+    store: Store, place: Place, verb: Verb, prepare: Prepare, stride: int
+) -> AsyncIterator[int]:
+    """People for each of whom a verb was killed, at the first await, in strides to the last.
 
     Args:
         store: stays open meanwhile, as another replica's would.
         place: its database.
         verb: what is killed.
         prepare: what comes before, for each person.
+        stride: from one await to the next.
     """
-    for at in count(1, STRIDE):
+    for at in count(1, stride):
         person = FIRST + at
         await prepare(store, person)
         died = await killed(verb, place, person, at)
@@ -75,16 +83,16 @@ async def enrolls(store: Store, _place: Place, person: int) -> None:
     assert await store.enroll(flow, enrolment(vectors(seed=1)))
 
 
-async def test_enrolling_is_whole_or_nothing(place: Place) -> None:
+async def test_enrolling_is_whole_or_nothing(place: Place, stride: int) -> None:
     outcomes = set()
     async with place.store() as store:
-        async for person in kills(store, place, enrolls, begun_enrolment):
+        async for person in kills(store, place, enrolls, begun_enrolment, stride):
             member = await store.membership(person)
             flow = await store.flow(person)
             enrolled = member is not None
             outcomes.add(enrolled)
             assert (flow is None) == enrolled
-            assert await rows(place, "templates", person) == 4 * enrolled
+            assert await rows(place, "templates", person) == 3 * enrolled
             assert await rows(place, "consents", person) == enrolled
             if flow is not None:
                 assert await store.enroll(flow, enrolment()), "and it can go on"
@@ -97,9 +105,9 @@ async def enrolled_and_enrolling(store: Store, person: int) -> None:
     await begun_enrolment(store, person)
 
 
-async def test_enrolling_anew_leaves_the_old_face_or_the_new_one(place: Place) -> None:
+async def test_enrolling_anew_leaves_the_old_face_or_the_new_one(place: Place, stride: int) -> None:
     async with place.store() as store:
-        async for person in kills(store, place, enrolls, enrolled_and_enrolling):
+        async for person in kills(store, place, enrolls, enrolled_and_enrolling, stride):
             found = await store.templates(person)
             assert found is not None
             seed = int(await store.flow(person) is None)
@@ -121,10 +129,12 @@ async def verifies(store: Store, _place: Place, person: int) -> None:
     await store.finish_attempt(attempt, passed=True, reason="match", version="v1", bucket=9)
 
 
-async def test_no_challenge_is_met_twice_and_no_attempt_uncounted(place: Place) -> None:
+async def test_no_challenge_is_met_twice_and_no_attempt_uncounted(
+    place: Place, stride: int
+) -> None:
     outcomes = set()
     async with place.store() as store:
-        async for person in kills(store, place, verifies, about_to_verify):
+        async for person in kills(store, place, verifies, about_to_verify, stride):
             attempts = (await store.export(person))["attempts"][4:]
             outcome = attempts[0]["outcome"] if attempts else None
             outcomes.add(outcome)
@@ -169,10 +179,12 @@ async def draws(store: Store, _place: Place, person: int) -> None:
     await challenged(store, person)
 
 
-async def test_a_draw_that_is_killed_is_counted_once_or_not_at_all(place: Place) -> None:
+async def test_a_draw_that_is_killed_is_counted_once_or_not_at_all(
+    place: Place, stride: int
+) -> None:
     outcomes = set()
     async with place.store() as store:
-        async for person in kills(store, place, draws, unmet):
+        async for person in kills(store, place, draws, unmet, stride):
             failed, voided, locked, alarm = await counts(place, person)
             outcomes.add(failed)
             assert (voided, locked) == (0, False)
@@ -197,10 +209,10 @@ async def tidies(store: Store, place: Place, person: int) -> None:
     await store.tidy()
 
 
-async def test_lapses_that_tidying_counts_are_counted_once(place: Place) -> None:
+async def test_lapses_that_tidying_counts_are_counted_once(place: Place, stride: int) -> None:
     outcomes = set()
     async with place.store() as store:
-        async for person in kills(store, place, tidies, excused):
+        async for person in kills(store, place, tidies, excused, stride):
             failed, voided, *_ = await counts(place, person)
             outcomes.add(voided)
             assert failed == 0
@@ -224,10 +236,10 @@ async def failed_now_and_then(store: Store, person: int) -> None:
     await fail(store, person)
 
 
-async def test_a_fault_that_is_killed_too_is_a_failure_or_a_draw(place: Place) -> None:
+async def test_a_fault_that_is_killed_too_is_a_failure_or_a_draw(place: Place, stride: int) -> None:
     outcomes = set()
     async with place.store() as store:
-        async for person in kills(store, place, voids, failed_now_and_then):
+        async for person in kills(store, place, voids, failed_now_and_then, stride):
             failed, voided, *_ = await counts(place, person)
             outcomes.add((failed, voided))
         assert await store.check_audit() is None
@@ -246,10 +258,10 @@ async def tells(store: Store, _place: Place, person: int) -> None:
     await store.mark_alarmed(person, alarm)
 
 
-async def test_an_alarm_is_told_or_stays(place: Place) -> None:
+async def test_an_alarm_is_told_or_stays(place: Place, stride: int) -> None:
     outcomes = set()
     async with place.store() as store:
-        async for person in kills(store, place, tells, alarmed):
+        async for person in kills(store, place, tells, alarmed, stride):
             *_, alarm = await counts(place, person)
             outcomes.add(alarm)
             place.clock.advance(seconds=61)
@@ -283,10 +295,10 @@ KEPT = (
 )
 
 
-async def test_forgetting_is_whole_or_nothing_and_stays(place: Place) -> None:
+async def test_forgetting_is_whole_or_nothing_and_stays(place: Place, stride: int) -> None:
     outcomes = set()
     async with place.store() as store:
-        async for person in kills(store, place, forgets, everything_kept):
+        async for person in kills(store, place, forgets, everything_kept, stride):
             kept = {table: await rows(place, table, person) for table in KEPT}
             gone = not any(kept.values())
             assert gone or all(kept.values()), kept
@@ -308,14 +320,14 @@ async def rotates(store: Store, place: Place, person: int) -> None:
     await store.rotate_keys()
 
 
-async def test_a_rotation_goes_on_where_it_was_killed(place: Place) -> None:
+async def test_a_rotation_goes_on_where_it_was_killed(place: Place, stride: int) -> None:
     people = range(FIRST - 3, FIRST)
     async with place.store() as store:
         for person in people:
             await enroll(store, person, enrolment(vectors(seed=person)))
     keys = {"first": b"1" * 32}
     left = set()
-    for at in count(1, STRIDE):
+    for at in count(1, stride):
         newest = f"key{at}"
         keys = {**keys, newest: at.to_bytes(32, "big")}
         place.keyring = Keyring(keys)
@@ -348,10 +360,12 @@ async def failed_often(store: Store, person: int) -> None:
     await fail(store, person, times=5)
 
 
-async def test_a_recovery_code_is_used_up_with_the_face_or_not_at_all(place: Place) -> None:
+async def test_a_recovery_code_is_used_up_with_the_face_or_not_at_all(
+    place: Place, stride: int
+) -> None:
     outcomes = set()
     async with place.store() as store:
-        async for person in kills(store, place, recovers, failed_often):
+        async for person in kills(store, place, recovers, failed_often, stride):
             spent = not (await store.export(person))["recovery_code"]
             outcomes.add(spent)
             assert (await store.barred(person) is None) == spent

@@ -6,8 +6,10 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from bot.store import FlowKind, Keyring, Store, StoreError
+from bot.store import FlowKind, Keyring, Store, StoreError, people
 from bot.store.rotation import rotation
+from bot.store.schema import templates
+from bot.store.work import Work
 from tests.bot.store.places import (
     ANA,
     BEN,
@@ -35,9 +37,8 @@ async def test_templates_come_back_as_they_were_enrolled(
         found = await store.templates(ANA)
     assert found is not None
     assert found.embedder == EMBEDDER
-    assert found.vectors.dtype == found.mean.dtype == np.float32
+    assert found.vectors.dtype == np.float32
     np.testing.assert_allclose(found.vectors, given, atol=1e-7)
-    np.testing.assert_allclose(found.mean, given.mean(axis=0), atol=1e-7)
     np.testing.assert_allclose(found.vectors @ found.vectors.T, given @ given.T, atol=1e-6)
 
 
@@ -113,15 +114,33 @@ async def test_vectors_that_are_none_are_refused(store: Store, bad: np.ndarray) 
     assert await store.flow(ANA) == flow
 
 
+async def test_a_mean_that_an_older_version_kept_is_passed_over(store: Store) -> None:
+    given = vectors()
+
+    async def keep_mean(work: Work) -> None:
+        person = await people.find(work, ANA)
+        assert person is not None
+        sealed = person.key.seal(given[0].astype("<f8").tobytes(), "templates", "mean", EMBEDDER)
+        values = {"person": person.code, "slot": len(given), "is_mean": True, "vector": sealed}
+        await work.connection.execute(templates.insert().values(values))
+
+    await enroll(store, given=enrolment(given))
+    await store._write(keep_mean)
+    found = await store.templates(ANA)
+    assert found is not None
+    np.testing.assert_allclose(found.vectors, given, atol=1e-7)
+
+
 # What an intruder who can write to the database might do.
 SWAPS = {
     "two templates of one person": (
         "UPDATE templates SET vector = (SELECT vector FROM templates AS other WHERE "
         "other.person = templates.person AND other.slot = 1 - templates.slot) WHERE slot < 2"
     ),
-    "the mean and a template": (
-        "UPDATE templates SET vector = (SELECT vector FROM templates AS other WHERE "
-        "other.person = templates.person AND other.slot = 3) WHERE slot = 0"
+    "a template that was taken away": "DELETE FROM templates WHERE slot = 0",
+    "a template twice": (
+        "INSERT INTO templates (person, slot, is_mean, vector) SELECT person, 9, is_mean, vector "
+        "FROM templates WHERE slot = 0"
     ),
     "templates of two people": (
         "UPDATE templates SET vector = (SELECT vector FROM templates AS other WHERE "
@@ -132,7 +151,7 @@ SWAPS = {
         "other.person <> people.person)"
     ),
     "the embedder": "UPDATE enrolments SET embedder = 'facenet-vggface2'",
-    "the mean's mark": "UPDATE templates SET is_mean = NOT is_mean",
+    "whether they are a mean": "UPDATE templates SET is_mean = NOT is_mean",
     "the seeds of two people": (
         "UPDATE enrolments SET seed = (SELECT seed FROM enrolments AS other WHERE "
         "other.person <> enrolments.person)"
@@ -172,7 +191,7 @@ async def test_who_is_to_be_forgotten_is_forgotten_without_their_key(place: Plac
     place.keyring = None
     async with place.store() as store:
         receipt = await store.forget(ANA)
-        assert receipt.counts["templates"] == 4
+        assert receipt.counts["templates"] == 3
         assert await place.sql("SELECT * FROM people") == []
 
 

@@ -41,8 +41,8 @@ async def live(store: Store, person: int) -> None:
     flow = await store.begin_flow(person, FlowKind.ENROLL, {"name": NAME}, lifetime_s=60)
     packed = vectors(seed=person).tobytes().hex()
     flow = await store.advance_flow(flow, {"name": NAME, "vectors": packed}) or flow
-    assert await store.claim_capture(person, f"{FILE}{person}", CONTENT + bytes([person % 256]))
-    assert await store.add_fingerprints(person, f"{FILE}{person}", [PATTERN])
+    content = CONTENT + bytes([person % 256])
+    assert await store.claim_capture(person, f"{FILE}{person}", content, [PATTERN])
     code = CODE if person == ANA else CODE[::-1]
     assert await store.enroll(flow, enrolment(vectors(seed=person), recovery_code=code))
     link = await store.invite_contact(person)
@@ -135,7 +135,7 @@ async def test_nothing_of_a_person_is_left_in_any_file(
         assert set(of_person(sqlite, ANA, rows)) == set(there), "the test finds what is there"
         receipt = await store.forget(ANA)
         assert found(everything(sqlite.folder), wanted) == []
-        assert receipt.counts["templates"] == 4
+        assert receipt.counts["templates"] == 3
         assert receipt.counts["captures"] == receipt.counts["preferences"] == 1
         assert await store.membership(ANA) is await store.templates(ANA) is None
         assert await store.flow(ANA) is await store.language(ANA) is None
@@ -153,7 +153,7 @@ async def test_forgetting_on_either_database(place: Place) -> None:
         assert counts == {
             "fingerprints": 1,
             "captures": 1,
-            "templates": 4,
+            "templates": 3,
             "enrolments": 1,
             "consents": 1,
             "flows": 1,

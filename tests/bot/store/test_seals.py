@@ -126,7 +126,7 @@ async def test_seen_captures_cannot_be_taken_away(place: Place) -> None:
         with pytest.raises(Tampered):
             await store.claim_capture(ANA, "file", b"bytes")
         with pytest.raises(Tampered):
-            await store.add_fingerprints(ANA, "file", [])
+            await store.claim_capture(ANA, "another", b"another")
         assert [each.split(":")[0] for each in await store.check_seals()] == ["captures"]
 
 

@@ -6,8 +6,7 @@ from telegram import Update
 
 from bot.sandbox import Fault, FaultKind
 from bot.telegram.client import Telegram, parse_update
-from bot.telegram.edits import Edits
-from bot.telegram.incoming import route
+from bot.telegram.incoming import Router
 from bot.texts import say
 from tests.bot import fakes
 from tests.bot.fakes import picture
@@ -53,7 +52,7 @@ def update(number: int, kind: str, unique_id: str) -> Update:
 
 
 def test_only_the_newest_messages_pictures_are_known() -> None:
-    edits = Edits(route, kept=2)
+    edits = Router(kept=2)
     for number in (1, 2, 3):
         assert edits(update(number, "message", "a"))
     assert edits(update(3, "edited_message", "a")) is None

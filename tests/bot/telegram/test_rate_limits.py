@@ -82,7 +82,7 @@ class Scene:
 
     async def serving(self, seconds: float, endpoint: str, chat: int, *faults: Exception) -> Any:
         """A call that serves a request with so much time."""
-        served = Request(Update(1), chat, "photo", cut_off_s=self.clock.now + seconds)
+        served = Request(Update(1), chat, "photo", deadline_s=self.clock.now + seconds)
         current.set(served)  # of this task alone
         return await self.call(endpoint, chat, faults)
 
@@ -288,7 +288,7 @@ class Held:
 
     async def cut_off(self, endpoint: str, *, answered: bool) -> Request:
         """The request that the call served, which was cut off while it was under way."""
-        served = Request(Update(1), ANA, "photo", cut_off_s=asyncio.get_running_loop().time() + 60)
+        served = Request(Update(1), ANA, "photo", deadline_s=asyncio.get_running_loop().time() + 60)
         current.set(served)
         limiter = Limiter(rate=30, patience_s=30)
         work = limiter.process_request(self, (), {}, endpoint, {"chat_id": ANA}, None)

@@ -68,7 +68,7 @@ async def test_an_update_with_the_secret_gets_in() -> None:
 @pytest.mark.parametrize("secret", [None, "", "wrong", SECRET + "x", SECRET[:-1], "\u00e9"])
 async def test_without_the_secret_nothing_gets_in(secret: str | None) -> None:
     receiver = Receiver()
-    headers = {} if secret is None else {HEADER: secret.encode("latin-1")}
+    headers = {} if secret is None else {HEADER.encode(): secret.encode("latin-1")}
     answer = await receiver.client.post(webhook.PATH, json=TEXT, headers=headers)
     assert answer.status_code == 403
     assert receiver.taken == []
@@ -282,7 +282,11 @@ async def test_malformed_updates_end_nothing_and_others_are_served(
     loop = asyncio.get_running_loop()
     numbers = itertools.count(10**6)
     statuses: Counter[int] = Counter()
-    changes = {"webhook_url": receiver, "webhook_port": port, "webhook_secret": SECRET}
+    changes: dict[str, Any] = {
+        "webhook_url": receiver,
+        "webhook_port": port,
+        "webhook_secret": SECRET,
+    }
     client = httpx.AsyncClient(base_url=receiver, headers={HEADER: SECRET}, trust_env=False)
     async with client, fakes.bot(tmp_path, **changes) as sandbox:
         ana, ben = sandbox.person("ana"), sandbox.person("ben")
@@ -370,7 +374,7 @@ async def test_a_webhook_that_another_program_removed_is_set_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = fakes.free_port()
-    changes = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port}
+    changes: dict[str, Any] = {"webhook_url": f"http://127.0.0.1:{port}", "webhook_port": port}
     async with fakes.bot(tmp_path, webhook_check_s=1, **changes) as sandbox:
         ana = sandbox.person("ana")
         await ana.send_text("hello")
@@ -387,7 +391,7 @@ async def test_an_address_that_leads_nowhere_is_told(
 ) -> None:
     port, nowhere = fakes.free_port(), fakes.free_port()
     receiver = f"http://127.0.0.1:{port}"
-    changes = {"webhook_url": f"http://127.0.0.1:{nowhere}", "webhook_port": port}
+    changes: dict[str, Any] = {"webhook_url": f"http://127.0.0.1:{nowhere}", "webhook_port": port}
     async with fakes.bot(tmp_path, webhook_check_s=1, **changes) as sandbox:
         await sandbox.person("ana").send_text("hello")
         async with asyncio.timeout(60):

@@ -65,7 +65,7 @@ class Scene:
 def info(
     url: str = URL, pending: int = 0, ago: timedelta | None = None, **more: Any
 ) -> WebhookInfo:
-    failed = (
+    failed: dict[str, Any] = (
         {"last_error_date": NOW - ago, "last_error_message": "Connection refused"} if ago else {}
     )
     return WebhookInfo(url, False, pending, **failed, **more)

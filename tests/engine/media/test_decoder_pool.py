@@ -273,7 +273,7 @@ def test_it_is_told_for_how_long_nothing_was_decoded() -> None:
         waiting = threading.Thread(target=lambda: (begun.set(), outcome(decoders, OTHER)))
         waiting.start()
         assert begun.wait(PATIENCE_S)
-        until(lambda: decoders.places_free == 0)
+        until(lambda: decoders._places.free == 0)
         now[0] = 25.0
         assert decoders.stalled_s == 25
         decoders.close()

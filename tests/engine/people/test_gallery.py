@@ -140,6 +140,6 @@ def test_two_people_of_one_name_are_refused(tmp_path):
 
 def test_what_is_no_number_is_no_resemblance(tmp_path):
     broken = torch.tensor([[float("nan"), float("inf"), 0.1]])
-    first, *others = gallery(tmp_path).judge.matches([(torch.arange(3), broken.T)], 3)[0]
+    first, *others = gallery(tmp_path).scorer.matches([(torch.arange(3), broken.T)], 3)[0]
     assert first.name == "Carla"
     assert {match.verdict for match in others} == {Verdict.FAINT}

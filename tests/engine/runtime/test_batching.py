@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.runtime.batching import Answer, Batch, Batcher
+from tests.engine.seers import after
 
 PATIENCE_S = 60.0
 ODD = 1313
@@ -87,7 +89,7 @@ class Works:
 
 @asynccontextmanager
 async def batching(
-    works: Works, clock: Clock | None = None, **options: object
+    works: Works, clock: Clock | None = None, **options: Any
 ) -> AsyncIterator[Batcher[int, int, int]]:
     if clock is not None:
         options["clock"] = clock
@@ -379,20 +381,18 @@ async def test_what_is_cancelled_while_computing_disturbs_nobody() -> None:
 
 
 async def test_what_expired_in_the_queue_is_never_computed() -> None:
-    clock = Clock()
     works = Works(before_compute=Gate(shut=True))
-    async with batching(works, clock, max_wait_s=0, max_ready=3) as batcher:
+    async with batching(works, max_wait_s=0, max_ready=3) as batcher:
         first = asyncio.create_task(batcher.submit(0))
         await works.before_compute.arrival()
-        late = asyncio.create_task(batcher.submit(1, timeout_s=PATIENCE_S))
-        in_time = asyncio.create_task(batcher.submit(2, timeout_s=2 * PATIENCE_S))
+        late = asyncio.create_task(batcher.submit(1, deadline_s=after(0.2)))
+        in_time = asyncio.create_task(batcher.submit(2, deadline_s=after(PATIENCE_S)))
         await settled(lambda: batcher.ready == 2)
-        clock.now += PATIENCE_S + 1
+        with pytest.raises(DeadlineExceeded):
+            await late
         works.before_compute.open()
         await first
         assert (await in_time).result == 4
-        with pytest.raises(DeadlineExceeded):
-            await late
         # The place of what expired is free again.
         more = await asyncio.gather(*(batcher.submit(n) for n in (3, 4, 5, 6)))
         assert len(more) == 4
@@ -405,9 +405,9 @@ async def test_a_caller_is_told_of_its_deadline_while_the_device_is_busy() -> No
         first = asyncio.create_task(batcher.submit(0))
         await works.before_compute.arrival()
         with pytest.raises(DeadlineExceeded):
-            await batcher.submit(1, timeout_s=0.001)
+            await batcher.submit(1, deadline_s=after(0.001))
         with pytest.raises(DeadlineExceeded):
-            await batcher.submit(2, timeout_s=-1)
+            await batcher.submit(2, deadline_s=after(-1))
         works.before_compute.open()
         await first
     assert works.batches == [[0]]
@@ -467,7 +467,9 @@ async def test_closing_finishes_what_was_accepted() -> None:
 async def test_closing_gives_up_after_its_limit() -> None:
     works = Works(before_compute=Gate(shut=True))
     async with batching(works, max_batch=1, max_ready=2, queue_size=9) as batcher:
-        tasks = [asyncio.create_task(batcher.submit(n, timeout_s=PATIENCE_S)) for n in range(5)]
+        tasks = [
+            asyncio.create_task(batcher.submit(n, deadline_s=after(PATIENCE_S))) for n in range(5)
+        ]
         await works.before_compute.arrival()
         async with asyncio.timeout(PATIENCE_S):
             await batcher.close(limit_s=0)
@@ -548,7 +550,7 @@ async def test_an_observer_that_fails_is_logged_and_costs_nothing(
         batcher.observe(fail)
         batcher.observe(told.append)
         for n in range(3):
-            assert (await batcher.submit(n, timeout_s=PATIENCE_S)).result == 2 * n
+            assert (await batcher.submit(n, deadline_s=after(PATIENCE_S))).result == 2 * n
     assert len(told) == 3
     assert "no such label" in caplog.text
     assert len(caplog.records) == 3
@@ -559,7 +561,7 @@ class Refusing(ThreadPoolExecutor):
 
     refusals = 1
 
-    def submit(self, *args, **options):  # type: ignore[no-untyped-def]
+    def submit(self, *args, **options):
         if self.refusals:
             self.refusals -= 1
             raise RuntimeError("can't start new thread")
@@ -571,9 +573,9 @@ async def test_a_lane_goes_on_after_a_batch_that_could_not_be_begun(
 ) -> None:
     async with batching(Works(), thread=Refusing(1), max_ready=1) as batcher:
         with pytest.raises(InternalError):
-            await batcher.submit(1, timeout_s=PATIENCE_S)
+            await batcher.submit(1, deadline_s=after(PATIENCE_S))
         for n in range(3):  # its place is free again
-            assert (await batcher.submit(n, timeout_s=PATIENCE_S)).result == 2 * n
+            assert (await batcher.submit(n, deadline_s=after(PATIENCE_S))).result == 2 * n
     assert "can't start new thread" in caplog.text
 
 
@@ -597,9 +599,10 @@ async def test_a_lane_that_ended_is_begun_anew_and_told_of(
     clock = FailingClock()
     async with batching(Works(), clock) as batcher:
         clock.fails = True
-        assert (await batcher.submit(1, timeout_s=PATIENCE_S)).result == 2
+        with pytest.raises(InternalError):
+            await batcher.submit(1, deadline_s=after(PATIENCE_S))
         assert not clock.fails
-        assert (await batcher.submit(2, timeout_s=PATIENCE_S)).result == 4
+        assert (await batcher.submit(2, deadline_s=after(PATIENCE_S))).result == 4
     assert "no clock" in caplog.text
 
 
@@ -630,8 +633,8 @@ async def test_whatever_preparing_raises_gives_back_its_place(
     works.prepare = prepare  # type: ignore[method-assign]
     async with batching(works, max_ready=1) as batcher:
         with pytest.raises(InternalError):
-            await batcher.submit(-1, timeout_s=PATIENCE_S)
-        assert (await batcher.submit(1, timeout_s=PATIENCE_S)).result == 2
+            await batcher.submit(-1, deadline_s=after(PATIENCE_S))
+        assert (await batcher.submit(1, deadline_s=after(PATIENCE_S))).result == 2
 
 
 async def test_tells_for_how_long_the_device_has_come_to_nothing() -> None:
@@ -794,20 +797,17 @@ async def test_closing_gives_up_an_errand_after_its_limit() -> None:
 
 
 async def test_an_errand_has_one_deadline_for_all_of_its_items() -> None:
-    works, clock = Works(before_compute=Gate(shut=True)), Clock()
-    async with batching(works, clock, max_batch=1) as batcher:
+    works = Works(before_compute=Gate(shut=True))
+    async with batching(works, max_batch=1) as batcher:
         held = asyncio.create_task(batcher.submit(0))
         await works.before_compute.arrival()
-        async with batcher.errand(timeout_s=3600) as errand:
-            late = asyncio.create_task(errand.submit(1))
-            await settled(lambda: batcher.ready == 1)
-            clock.now += 3600
-            works.before_compute.open()
-            with pytest.raises(DeadlineExceeded):
-                await late
+        with pytest.raises(DeadlineExceeded):
+            async with batcher.errand(deadline_s=after(0.2)) as errand:
+                await asyncio.gather(errand.submit(1), errand.submit(2))
+        works.before_compute.open()
         await held
         with pytest.raises(DeadlineExceeded):
-            async with batcher.errand(timeout_s=0):
+            async with batcher.errand(deadline_s=after(0)):
                 await asyncio.Event().wait()
     assert works.batches == [[0]]
 
@@ -815,5 +815,5 @@ async def test_an_errand_has_one_deadline_for_all_of_its_items() -> None:
 async def test_a_timeout_within_an_errand_is_its_own() -> None:
     async with batching(Works()) as batcher:
         with pytest.raises(TimeoutError):
-            async with batcher.errand(timeout_s=3600):
+            async with batcher.errand(deadline_s=after(3600)):
                 raise TimeoutError

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ from engine.errors import (
     VideoTooLong,
 )
 from engine.media.clip import LIMITS
-from engine.request import PhotoRequest
+from engine.request import Analyzer, PhotoRequest
 from engine.types import Analysis, Track
 from tests.engine import seers
 from tests.engine.clips import children, encode, endless, pictures, turned
-from tests.engine.seers import INFO, PATIENCE_S, Seer, photo, until
+from tests.engine.seers import INFO, PATIENCE_S, Seer, after, photo, until
 
 
 @pytest.fixture(name="seer")
@@ -45,7 +46,7 @@ def clip() -> bytes:
     return encode(pictures(60))
 
 
-def an_engine(seer: Seer, **options: int) -> Engine:
+def an_engine(seer: Analyzer, **options: Any) -> Engine:
     return EmbeddedEngine(seer, **options)
 
 
@@ -171,7 +172,7 @@ async def test_photos_come_in_between(seer: Seer) -> None:
         assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
         looking = asyncio.create_task(engine.analyze(photo()))
         queue = engine._batcher._queue
-        await asyncio.to_thread(until, lambda: any(entry.item.request.top_k for entry in [*queue]))
+        await asyncio.to_thread(until, lambda: any(entry.item.top_k for entry in [*queue]))
         seer.go_on.set()
         await asyncio.gather(watching, looking)
     places = [k for k, batch in enumerate(seer.seen) for r in batch if r.top_k]
@@ -233,10 +234,10 @@ async def test_one_that_turns_out_too_long_is_refused_all_the_same(seer: Seer) -
 async def test_a_late_track_is_none_and_its_decoder_ends(seer: Seer) -> None:
     async with an_engine(seer) as engine:
         with pytest.raises(DeadlineExceeded):
-            await engine.track(endless(), timeout_s=0.5)
+            await engine.track(endless(), deadline_s=after(0.5))
         assert children() == []
         with pytest.raises(DeadlineExceeded):
-            await engine.track(clip(), timeout_s=0)
+            await engine.track(clip(), deadline_s=after(0))
         assert len((await engine.track(clip())).frames) == 20
 
 
@@ -319,7 +320,7 @@ def test_decoders_are_started_from_any_thread_and_loop(seer: Seer, kind: str) ->
         async with EmbeddedEngine(seer) as engine:
             outcomes.append(await engine.track(clip()))
             late = await asyncio.gather(
-                engine.track(endless(), timeout_s=0.5), return_exceptions=True
+                engine.track(endless(), deadline_s=after(0.5)), return_exceptions=True
             )
             outcomes.extend(late)
 

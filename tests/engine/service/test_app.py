@@ -5,7 +5,7 @@ import base64
 import gzip
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 
@@ -14,6 +14,7 @@ import psutil
 import pytest
 from fastapi import FastAPI, HTTPException
 
+from engine import wire
 from engine.client import EmbeddedEngine
 from engine.errors import BundleError
 from engine.media.clip import LIMITS as CLIP_LIMITS
@@ -21,13 +22,13 @@ from engine.media.clip import MAX_WAITING
 from engine.media.image import LIMITS
 from engine.runtime.health import MAX_STALL_S, Health
 from engine.runtime.reload import Reloader
+from engine.service import app as app_module
 from engine.service import body, problem_json
-from engine.service import responses as answers
 from engine.service.app import application
 from engine.service.serving import Served
 from engine.settings import Settings
 from engine.types import Person
-from engine.wire import PROBLEM_PREFIX, PROBLEMS, analysis_from_json, track_from_json
+from engine.wire import PROBLEM_PREFIX, PROBLEMS, read_analysis, read_track
 from tests.engine import clips, seers
 from tests.engine.seers import PATIENCE_S, THUMBNAIL, Seer, photo
 
@@ -105,7 +106,7 @@ async def test_analyze(seer):
     assert [match["name"] for match in face["matches"]] == ["Ana"]
     assert "thumbnail" not in face["matches"][0]
     assert "embedding" not in face
-    assert analysis_from_json(record).faces[0].matches[0].similarity == 0.8
+    assert read_analysis(response.content).faces[0].matches[0].similarity == 0.8
 
 
 async def test_what_is_asked_for_comes(seer):
@@ -120,30 +121,6 @@ async def test_what_is_asked_for_comes(seer):
     assert face["pose"]["yaw"] is None
     ((request,),) = seer.seen
     assert (request.embed, request.aligned, request.top_k) == (True, True, 5)
-
-
-async def test_a_form_has_a_result_for_each_photo_in_order(seer):
-    files = [
-        ("photos", ("a.jpg", photo(60, 40))),
-        ("photos", ("b.txt", b"hello")),
-        ("photos", ("c.jpg", photo(80, 40))),
-        ("photos", ("d.jpg", b"")),
-    ]
-    async with calling(seer) as client:
-        response = await client.post("/v1/analyze:batch?top_k=1", files=files)
-    assert response.status_code == 200
-    first, second, third, fourth = response.json()["results"]
-    assert (first["width_px"], third["width_px"]) == (60, 80)
-    assert (second["error"]["code"], fourth["error"]["code"]) == ("not_an_image", "empty_image")
-
-
-async def test_a_form_of_many_does_not_fill_the_queue(seer):
-    files = [("photos", ("a.jpg", photo()))] * body.MAX_PHOTOS
-    settings = Settings(engine_max_batch=2)
-    async with calling(seer, settings, queue_size=5, max_batch=2) as client:
-        response = await client.post("/v1/analyze:batch", files=files)
-    assert all("faces" in result for result in response.json()["results"])
-    assert len(response.json()["results"]) == body.MAX_PHOTOS
 
 
 async def test_track(seer):
@@ -161,7 +138,7 @@ async def test_track(seer):
         assert frame["face"]["matches"] == []
         assert ("embedding" in frame["face"]) == (k % 2 == 0)
         assert frame["others"] == 0
-    assert len(track_from_json(record).frames) == 10
+    assert len(read_track(response.content).frames) == 10
 
 
 async def test_answers_are_written_beside_the_event_loop(seer, monkeypatch):
@@ -174,46 +151,44 @@ async def test_answers_are_written_beside_the_event_loop(seer, monkeypatch):
 
         return written
 
-    monkeypatch.setattr(answers, "_json", noting(answers._json))
+    for name in ("write_analysis", "write_track", "write_people"):
+        monkeypatch.setattr(app_module, name, noting(getattr(wire, name)))
     async with calling(seer) as client:
         await client.post("/v1/analyze", content=photo())
-        await client.post("/v1/analyze:batch", files=[("photos", ("a.jpg", photo()))])
-    assert threads
+        await client.post("/v1/track", content=clip())
+        await client.get("/v1/people")
+    assert len(threads) == 3
     assert threading.main_thread() not in threads
 
 
 async def test_an_answer_too_large_is_refused_and_counted(seer, monkeypatch):
-    monkeypatch.setitem(answers.encode.__kwdefaults__, "room_bytes", 100)
-    monkeypatch.setitem(answers.encode_each.__kwdefaults__, "room_bytes", 100)
+    monkeypatch.setattr(wire, "ANSWER_MAX_BYTES", 100)
     async with calling(seer) as client:
         assert code_of(await client.post("/v1/analyze", content=photo())) == "invalid_request"
-        response = await client.post("/v1/analyze:batch", files=[("photos", ("a.jpg", photo()))])
-        (result,) = response.json()["results"]
         metrics = (await client.get("/metrics")).text
-    assert result["error"]["code"] == "invalid_request"
-    assert 'engine_photos_total{code="invalid_request"} 2.0' in metrics
+    line = 'engine_requests_total{code="invalid_request",path="/v1/analyze",status="400"} 1.0'
+    assert line in metrics.splitlines()
 
 
 async def test_the_description_says_how_many_people_may_be_asked_for(seer):
     async with calling(seer) as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
-    for path in ("/v1/analyze", "/v1/analyze:batch"):
-        (top_k,) = [p for p in paths[path]["post"]["parameters"] if p["name"] == "top_k"]
-        assert (top_k["schema"]["minimum"], top_k["schema"]["maximum"]) == (1, 100)
+    (top_k,) = [p for p in paths["/v1/analyze"]["post"]["parameters"] if p["name"] == "top_k"]
+    assert (top_k["schema"]["minimum"], top_k["schema"]["maximum"]) == (1, 100)
 
 
 async def test_the_description_tells_nothing_of_the_framework(seer):
     async with calling(seer) as client:
         response = await client.get("/openapi.json")
     assert "ValidationError" not in response.text
-    responses = response.json()["paths"]["/v1/analyze:batch"]["post"]["responses"]
-    assert sorted(responses) == ["200", "400", "403", "413", "415", "500", "503", "504"]
+    responses = response.json()["paths"]["/v1/analyze"]["post"]["responses"]
+    assert sorted(responses) == ["200", "400", "403", "413", "415", "422", "500", "503", "504"]
 
 
 async def test_the_description_says_which_deadlines_there_are(seer):
     async with calling(seer) as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
-    for path in ("/v1/analyze", "/v1/analyze:batch", "/v1/track"):
+    for path in ("/v1/analyze", "/v1/track"):
         (header,) = [p for p in paths[path]["post"]["parameters"] if p["in"] == "header"]
         limits = {key: header["schema"][key] for key in ("type", "minimum", "maximum")}
         assert limits == {"type": "integer", "minimum": 0, "maximum": 2**53}
@@ -296,7 +271,7 @@ async def test_a_wrong_query_is_named_before_the_photo_is_looked_at(seer, query)
     assert not seer.seen
 
 
-@pytest.mark.parametrize("path", ["/v1/analyze", "/v1/analyze:batch", "/v1/track"])
+@pytest.mark.parametrize("path", ["/v1/analyze", "/v1/track"])
 async def test_a_wrong_deadline_is_told_in_plain_words(seer, path):
     async with calling(seer) as client:
         for value in ("-5", "abc", "1e9", "", "1.5", " 5", "1_0", "9" * 17, "9" * 5000):
@@ -382,7 +357,7 @@ WRAPPED = {
         "application/json",
     ),
 }
-FILES = {
+FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "/v1/analyze": (photo, "curl --data-binary @photo.jpg"),
     "/v1/track": (clip, "curl --data-binary @clip.mp4"),
 }
@@ -416,13 +391,10 @@ async def test_a_file_that_is_no_picture_is_not_called_a_form(seer):
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, deflate"])
-@pytest.mark.parametrize("path", [*FILES, "/v1/analyze:batch"])
+@pytest.mark.parametrize("path", FILES)
 async def test_a_compressed_body_is_refused_unread(seer, path, coding):
-    headers = [("Content-Encoding", coding)]
-    if path not in FILES:
-        headers.append(("Content-Type", "multipart/form-data; boundary=x"))
     async with serving(seer) as app:
-        talk = Conversation(app, path, headers)
+        talk = Conversation(app, path, [("Content-Encoding", coding)])
         talk.say(gzip.compress(photo()))
         status, sent, record = await talk.answer()
     assert (status, record["code"], talk.taken) == (415, "unsupported_body", 0)
@@ -448,28 +420,6 @@ async def test_a_file_as_it_is_needs_no_type(seer, kind):
         assert response.status_code == 200
 
 
-async def test_an_encoded_photo_of_a_form_has_its_own_error(seer):
-    files = [
-        ("photos", ("a.jpg", base64.b64encode(photo()))),
-        ("photos", ("b.jpg", gzip.compress(photo()))),
-        ("photos", ("c.jpg", photo())),
-    ]
-    async with calling(seer) as client:
-        response = await client.post("/v1/analyze:batch", files=files)
-    first, second, third = response.json()["results"]
-    assert first["error"]["code"] == second["error"]["code"] == "unsupported_body"
-    assert "-F 'photos=@photo.jpg'" in first["error"]["detail"]
-    assert third["faces"]
-
-
-@pytest.mark.parametrize("kind", [None, "image/jpeg", URLENCODED, "multipart/form-data"])
-async def test_photos_that_are_no_form_are_told_how_to_send_them(seer, kind):
-    headers = {} if kind is None else {"Content-Type": kind}
-    async with calling(seer) as client:
-        response = await client.post("/v1/analyze:batch", content=photo(), headers=headers)
-    assert is_told(response, "curl -F 'photos=@photo.jpg'")
-
-
 async def test_a_bug_is_told_without_its_insides(seer, caplog):
     seer.fault = KeyError("a secret")
     async with calling(seer) as client:
@@ -485,38 +435,11 @@ async def test_a_bug_of_the_service_itself_is_a_problem_too(seer):
         assert code_of(await client.get("/v1/info")) == "internal"
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        b"hello",
-        b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n1\r\n',
-        b'--x\r\nContent-Disposition: form-data; name="photos"\r\n\r\n1\r\n--x--\r\n',
-        b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\n1\r\n--x--\r\n',
-        b"--x\r\n\r\n1\r\n--x--\r\n",
-        b"--x--\r\n",
-    ],
-    ids=["no form", "cut short", "no file", "other field", "no name", "empty"],
-)
-async def test_a_wrong_form(seer, form):
-    headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    async with calling(seer) as client:
-        response = await client.post("/v1/analyze:batch", content=form, headers=headers)
-    assert code_of(response) == "invalid_request"
-
-
-async def test_a_form_of_too_many(seer):
-    async with calling(seer) as client:
-        too_many = [("photos", ("a.jpg", b"1"))] * (body.MAX_PHOTOS + 1)
-        response = await client.post("/v1/analyze:batch", files=too_many)
-        assert code_of(response) == "invalid_request"
-
-
 # --- Who may ask ---
 
 
 WAYS_IN = [
     ("POST", "/v1/analyze"),
-    ("POST", "/v1/analyze:batch"),
     ("POST", "/v1/track"),
     ("GET", "/v1/info"),
     ("GET", "/v1/people"),
@@ -653,31 +576,6 @@ async def test_a_clip_is_bounded_declared_or_sent(seer):
     assert chunked.taken <= CLIP_LIMITS.clip_bytes + 2**20
 
 
-async def test_a_form_is_bounded_in_all_and_for_each_photo(seer, monkeypatch):
-    monkeypatch.setattr(body, "MAX_FORM_BYTES", 25 * 2**20)
-    kind = ("Content-Type", "multipart/form-data; boundary=x")
-    part = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
-    async with serving(seer) as app:
-        sized = Conversation(app, "/v1/analyze:batch", [kind, ("Content-Length", str(26 * 2**20))])
-        status, _, record = await sized.answer()
-        assert (status, record["code"], sized.taken) == (413, "file_too_large", 0)
-        chunked = Conversation(app, "/v1/analyze:batch", [kind])
-        for _ in range(9):
-            chunked.say(part + bytes(3 * 2**20) + b"\r\n")
-        status, _, record = await chunked.answer()
-        assert (status, record["code"]) == (413, "file_too_large")
-        one = Conversation(app, "/v1/analyze:batch", [kind])
-        one.say(part)
-        for _ in range(21):
-            one.say(bytes(2**20))
-        one.say(b"\r\n" + part + photo() + b"\r\n--x--\r\n", more=False)
-        status, _, record = await one.answer()
-    assert status == 200
-    large, small = record["results"]
-    assert large["error"]["code"] == "file_too_large"
-    assert small["faces"]
-
-
 async def test_all_bodies_together_are_bounded_and_room_is_given_back(seer, monkeypatch):
     monkeypatch.setattr(body.Allowance.__init__, "__defaults__", (3 * 2**20,))
     async with serving(seer) as app:
@@ -717,7 +615,7 @@ async def test_the_deadline_holds_for_the_answer_too(seer):
 
 async def test_the_service_has_a_deadline_of_its_own(seer):
     seer.go_on.clear()
-    settings = Settings(engine_timeout_s=0.05, engine_max_timeout_s=0.1)
+    settings = Settings(engine_max_timeout_s=0.05)
     async with calling(seer, settings) as client:
         assert code_of(await client.post("/v1/analyze", content=photo())) == "deadline_exceeded"
         patient = {"X-Timeout-Ms": "3600000"}
@@ -767,7 +665,7 @@ async def overloaded(seer, settings, headers=()):
         assert [(await talk.answer())[0] for talk in taken] == [200, 200]
 
 
-PICTURES = ("/v1/analyze", "/v1/analyze:batch", "/v1/track")
+PICTURES = ("/v1/analyze", "/v1/track")
 
 
 async def test_under_overload_too_the_key_is_wanted_first(seer):
@@ -795,18 +693,6 @@ async def test_under_overload_too_web_pages_are_kept_out(seer):
                 assert code_of(await client.post(path)) == "busy"
 
 
-async def test_what_is_refused_unread_is_counted(seer):
-    async with overloaded(seer, Settings()) as app:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
-            for path in PICTURES:
-                assert code_of(await client.post(path)) == "busy"
-            counted = (await client.get("/metrics")).text.splitlines()
-    # Nobody knows how many photos an unread form has: it is one.
-    assert 'engine_photos_total{code="busy"} 2.0' in counted
-    assert 'engine_clips_total{code="busy"} 1.0' in counted
-
-
 async def test_a_stranger_who_is_refused_under_overload_is_no_photo(seer):
     key = [("Authorization", "Bearer the-key")]
     async with overloaded(seer, Settings(engine_api_key="the-key"), key) as app:
@@ -814,18 +700,9 @@ async def test_a_stranger_who_is_refused_under_overload_is_no_photo(seer):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
             counted = (await client.get("/metrics", headers=dict(key))).text
-    assert "engine_photos_total{" not in counted
     assert (
         'engine_requests_total{code="unauthorized",path="/v1/analyze",status="401"} 1.0' in counted
     )
-
-
-async def test_a_form_that_is_refused_whole_is_counted(seer):
-    async with calling(seer) as client:
-        response = await client.post("/v1/analyze:batch", files=[("others", ("a.jpg", photo()))])
-        assert code_of(response) == "invalid_request"
-        counted = (await client.get("/metrics")).text.splitlines()
-    assert 'engine_photos_total{code="invalid_request"} 1.0' in counted
 
 
 async def test_abandoned_photos_are_not_computed(seer):
@@ -836,14 +713,8 @@ async def test_abandoned_photos_are_not_computed(seer):
         assert await asyncio.to_thread(seer.begun.wait, PATIENCE_S)
         leaver = Conversation(app, "/v1/analyze")
         leaver.say(photo(), more=False)
-        form = Conversation(
-            app, "/v1/analyze:batch", [("Content-Type", "multipart/form-data; boundary=x")]
-        )
-        part = b'--x\r\nContent-Disposition: form-data; name="photos"; filename="a"\r\n\r\n'
-        form.say(2 * (part + photo() + b"\r\n") + b"--x--\r\n", more=False)
-        for talk in (leaver, form):
-            talk.leave()
-            await talk.task
+        leaver.leave()
+        await leaver.task
         seer.go_on.set()
         assert (await first.answer())[0] == 200
         assert leaver.sent[0]["status"] == 499
@@ -986,12 +857,9 @@ async def test_metrics(seer):
         'engine_requests_total{code="ok",path="/v1/analyze",status="200"} 1.0',
         'engine_requests_total{code="not_an_image",path="/v1/analyze",status="415"} 1.0',
         'engine_requests_total{code="not_found",path="other",status="404"} 3.0',
-        'engine_photos_total{code="ok"} 1.0',
-        'engine_photos_total{code="not_an_image"} 1.0',
         'engine_reloads_total{code="ok"} 1.0',
         'engine_requests_total{code="not_a_video",path="/v1/track",status="415"} 1.0',
-        'engine_clips_total{code="ok"} 1.0',
-        'engine_clips_total{code="not_a_video"} 1.0',
+        'engine_requests_total{code="ok",path="/v1/track",status="200"} 1.0',
         "engine_batch_photos_sum 16.0",  # ten frames are searched, and five faces embedded
         'engine_stage_seconds_count{stage="prepare"} 16.0',
         'engine_stage_seconds_count{stage="queue"} 16.0',

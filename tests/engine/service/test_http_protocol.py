@@ -61,11 +61,11 @@ async def connected(protocol):
         timeout_keep_alive=PATIENCE_S,
     )
     server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext
-    with listener(Settings(engine_port=0)) as door:
-        port = door.socket.getsockname()[1]
-        door.socket.listen()
-        serving = asyncio.create_task(server.serve(sockets=[door.socket]))
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment]
+    with listener(Settings(engine_port=0)) as taken:
+        port = taken.getsockname()[1]
+        taken.listen()
+        serving = asyncio.create_task(server.serve(sockets=[taken]))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             async with asyncio.timeout(PATIENCE_S):

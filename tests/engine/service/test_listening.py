@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from engine.errors import ConfigurationError
-from engine.service.listening import listener, require_key
+from engine.service.listening import listener, require_key, url_of
 from engine.settings import Settings
 
 
@@ -22,15 +22,20 @@ def test_this_machine_needs_none(tmp_path):
 
 
 def test_any_free_port():
-    with listener(Settings(engine_port=0)) as door:
-        port = door.socket.getsockname()[1]
-        assert door.url == f"http://127.0.0.1:{port}"
-        door.socket.listen()
+    with listener(Settings(engine_port=0)) as taken:
+        port = taken.getsockname()[1]
+        assert url_of(taken) == f"http://127.0.0.1:{port}"
+        taken.listen()
         with (
             pytest.raises(ConfigurationError, match=r"ENGINE_PORT.*free"),
             listener(Settings(engine_port=port)),
         ):
             pass
+
+
+def test_an_address_of_version_6():
+    with listener(Settings(engine_host="::1", engine_port=0)) as taken:
+        assert url_of(taken) == f"http://[::1]:{taken.getsockname()[1]}"
 
 
 def test_a_host_that_is_not_here():
@@ -43,8 +48,8 @@ def test_a_host_that_is_not_here():
 
 def test_a_unix_socket_is_for_owner_and_group_and_goes_away(tmp_path):
     path = tmp_path / "socket"
-    with listener(Settings(engine_socket=path)) as door:
-        assert door.url == f"unix:{path}"
+    with listener(Settings(engine_socket=path)) as taken:
+        assert url_of(taken) == f"unix:{path}"
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
     assert not path.exists()
 
@@ -54,8 +59,8 @@ def test_a_left_over_socket_is_replaced_and_a_live_one_is_not(tmp_path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     settings = Settings(engine_socket=path)
-    with listener(settings) as door:
-        door.socket.listen()
+    with listener(settings) as taken:
+        taken.listen()
         with pytest.raises(ConfigurationError, match="ENGINE_SOCKET"), listener(settings):
             pass
         assert path.exists()

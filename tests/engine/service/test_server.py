@@ -188,8 +188,8 @@ async def test_the_process(tmp_path):
         ("ENGINE_HOST", "0.0.0.0", "ENGINE_API_KEY"),
         ("ENGINE_SOCKET", "/no/such/folder/socket", "cannot listen"),
         ("ENGINE_BUNDLE", "/no/such/bundle", "There is no bundle"),
-        ("ENGINE_PORT", "many", "ENGINE_PORT is 'many'"),
-        ("ENGINE_STOP_TIMEOUT_S", "1", "ENGINE_STOP_TIMEOUT_S is '1'"),
+        ("ENGINE_PORT", "many", "ENGINE_PORT must be a whole number"),
+        ("ENGINE_STOP_TIMEOUT_S", "1", "ENGINE_STOP_TIMEOUT_S must be at least 2"),
     ],
 )
 def test_what_cannot_start_says_why_and_what_to_do(name, value, words):

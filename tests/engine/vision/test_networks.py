@@ -1,12 +1,15 @@
 """Networks by name: built, kept in a bundle, restored."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from engine.errors import BundleError, ConfigurationError
 from engine.vision import networks
-from engine.vision.embed.dlib_resnet29 import DlibResNet29, read_layers, read_weights
+from engine.vision.embed.dlib_dat import read_layers
+from engine.vision.embed.dlib_resnet29 import DlibResNet29, read_weights
 
 CPU = torch.device("cpu")
 
@@ -16,7 +19,7 @@ def crops(count, px):
 
 
 def test_the_network_gives_what_the_embedder_gives():
-    network = networks.build("dlib-resnet29").eval()
+    network: Any = networks.build("dlib-resnet29").eval()
     network.body.read(read_layers(read_weights()))
     pictures = crops(3, network.template.size_px)
     expected = DlibResNet29(CPU).embed(pictures)

@@ -11,7 +11,8 @@ CPU = torch.device("cpu")
 
 
 def pyramid(canvas):
-    return Pyramid(*canvas, SMALLEST_FACE_PX, CPU)
+    width, height = canvas
+    return Pyramid(width, height, SMALLEST_FACE_PX, CPU)
 
 
 @pytest.mark.parametrize("canvas", CANVASES + SMALL_CANVASES)

@@ -17,8 +17,7 @@ from training.__main__ import app
 from training.bundles import gallery
 from training.bundles.gallery import portraits, prototypes, tally
 from training.datasets import data, manifest, prepare
-from training.datasets.audit import unit
-from training.measure.calibration import grouped
+from training.vectors import grouped, unit
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ from training.__main__ import app
 from training.bundles import gallery, members
 from training.bundles.gallery import CALIBRATED_FOR
 from training.datasets import data, people, prepare
-from training.datasets.audit import unit
 from training.fit import recipes
 from training.fit.fitting import Machine
 from training.fit.recipes import Recipe
+from training.vectors import unit
 
 FILES = {"people.pth", "people.json", ".people.lock"}
 
@@ -42,7 +42,8 @@ def photos(tmp_path_factory):
     generator = np.random.default_rng(9)
     # Lit from another side each, or they would be near copies.
     for path in sorted(folder.rglob("*.png")):
-        ramp = np.linspace(*generator.uniform(0.3, 1.2, 2), 112)
+        left, right = generator.uniform(0.3, 1.2, 2)
+        ramp = np.linspace(left, right, 112)
         light = ramp[:, None, None] if generator.random() < 0.5 else ramp[None, :, None]
         with Image.open(path) as picture:
             lit = np.asarray(picture, float) * light
@@ -339,7 +340,7 @@ def headed(built, eyes):
         eyes.embedder.specification,
         built / "head",
         gallery.Source("made up", "none", "2026-01-01", listed),
-        summary=gallery.Summary("classifier", directions, {"recipe": "head"}),
+        summary=gallery.Summarisation("classifier", directions, {"recipe": "head"}),
         thumbnails=True,
         borrow=None,
     )

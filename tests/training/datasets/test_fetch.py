@@ -51,6 +51,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.most = files, [], None
+        self.address = f"http://127.0.0.1:{self.server_port}"
         self.lengths = {}
         self.faults = []
 
@@ -59,6 +60,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self):
         name = self.path.strip("/")
         asked = self.headers.get("Range")
@@ -95,15 +98,13 @@ def server(monkeypatch):
     http = Server(files)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    address = f"http://127.0.0.1:{http.server_port}"
 
     def here(part):
         digest = hashlib.sha256(files[part.filename]).hexdigest()
-        return part._replace(url=f"{address}/{part.filename}", checksum=digest)
+        return part._replace(url=f"{http.address}/{part.filename}", checksum=digest)
 
     monkeypatch.setattr(source, "ARCHIVE", here(source.ARCHIVE))
     monkeypatch.setattr(source, "TARGETS", tuple(here(part) for part in source.TARGETS))
-    http.address = address
     yield http
     http.shutdown()
     thread.join()

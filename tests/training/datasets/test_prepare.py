@@ -22,7 +22,7 @@ from training import tools
 from training.__main__ import app
 from training.commands.prepare import prepare as prepare_command
 from training.datasets import data, doubts, journal, manifest, photos, prepare, seeing
-from training.datasets.audit import Limits
+from training.datasets.audit import FaceLimits
 from training.datasets.manifest import Status
 
 
@@ -441,4 +441,4 @@ def test_ctrl_c_says_that_it_goes_on(people, out, monkeypatch):
 
 def test_the_commands_defaults_are_the_limits():
     defaults = inspect.signature(prepare_command).parameters
-    assert Limits() == Limits(defaults["min_size"].default, defaults["max_blur"].default)
+    assert FaceLimits() == FaceLimits(defaults["min_size"].default, defaults["max_blur"].default)

@@ -114,7 +114,7 @@ def test_half_precision_is_the_networks_alone(tmp_path):
     torch.testing.assert_close(weights, same)
     network = networks.build("mobilenet_v3_small", 32)
     crops = material(px=32)
-    data = FaceBatches(crops.crops, crops.owner, crops.training, crops.validation, size=8, seed=0)
+    data = FaceBatches(crops.inputs, crops.owner, crops.training, crops.validation, size=8, seed=0)
     head = CosineHead(
         torch.randn(5, network.dimension), torch.arange(5), 5, margin=0.1, scale=8.0, anchor=0.0
     )

@@ -11,7 +11,15 @@ from training.fit.batches import FaceBatches
 from training.fit.fitting import Machine
 from training.fit.head import CosineHead
 from training.fit.learner import freeze_statistics, unfreeze
-from training.fit.recipes import Material, Recipe, fit_head, plan, start, strangers, train_network
+from training.fit.recipes import (
+    Recipe,
+    TrainingFaces,
+    fit_head,
+    plan,
+    start,
+    strangers,
+    train_network,
+)
 from training.fit.runs import Run
 
 CPU = Machine(torch.device("cpu"))
@@ -147,7 +155,7 @@ def material(people=5, each=6, px=150):
     every = np.arange(len(owner))
     validation = every[every % each == 0]
     training = np.setdiff1d(every, validation)
-    return Material(crops.astype(np.uint8), owner, people, training, validation)
+    return TrainingFaces(crops.astype(np.uint8), owner, people, training, validation)
 
 
 def test_finetuning_leaves_the_first_stages_alone(tmp_path):
@@ -165,7 +173,7 @@ def test_finetuning_leaves_the_first_stages_alone(tmp_path):
         "body.projection",
         *(f"body.{kind}.{k}" for kind in ("weights", "biases") for k in (27, 28)),
     }
-    scores = trained.similarities(known.crops, known.validation, 5, CPU.device)
+    scores = trained.similarities(known.inputs, known.validation, 5, CPU.device)
     assert scores.shape == (5, 5)
 
 

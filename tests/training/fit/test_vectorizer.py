@@ -18,14 +18,24 @@ from tests.engine import bundles
 from tests.training import synthetic
 from training import tools as toolbox
 from training.__main__ import app
+from training.bundles.gallery import Source
 from training.commands.vectorizer import NOT_KEPT
 from training.datasets import data
 from training.fit import disjoint, runs
 from training.fit.face_batches import Crops, PeopleBatches, Versions
 from training.fit.metric_learner import Loss, MetricLearner
-from training.fit.vectorizer import BLENDS, Candidate, Plan, Verdict, choose, train, write
+from training.fit.vectorizer import (
+    BLENDS,
+    MeasuredBlend,
+    TrainingVerdict,
+    VectorizerPlan,
+    choose,
+    train,
+    write,
+)
 from training.measure.verification import all_pairs
 from training.tools import Tools
+from training.vectors import mean_face
 
 CPU = torch.device("cpu")
 DIMENSION = 32
@@ -44,7 +54,7 @@ class FakeEmbedder:
 
 
 TOOLS = Tools(CPU, FakeEmbedder())
-PLAN = Plan(
+PLAN = VectorizerPlan(
     start="made-up",
     form=Form.LINEAR,
     stages=0,
@@ -101,7 +111,7 @@ def disturbed_faces(tmp_path_factory):
 def test_what_disturbs_everybody_is_learned_away(disturbed_faces, tmp_path):
     outcome = learn(disturbed_faces, PLAN, tmp_path)
     first = outcome.judgement.strangers[0]
-    assert outcome.judgement.verdict is Verdict.BETTER
+    assert outcome.judgement.verdict is TrainingVerdict.BETTER
     assert outcome.kept
     assert outcome.refitted
     assert first.after > first.before + 0.1
@@ -113,8 +123,7 @@ def test_a_vectorizer_is_served_after_it_was_written(disturbed_faces, tmp_path, 
     outcome = learn(disturbed_faces, PLAN, tmp_path)
     form = FakeEmbedder.specification
     stem = tmp_path / "night"
-    about = {"created": "2026-01-01", "dataset": "made up", "licence": "CC0"}
-    write(stem, outcome, PLAN, disturbed_faces, form, **about)
+    write(stem, outcome, PLAN, disturbed_faces, form, Source("made up", "CC0", "2026-01-01"))
     monkeypatch.setitem(embed._REGISTRY, "made-up", lambda device, folder: FakeEmbedder())
     served = embed.load(f"trained:{stem}", CPU, tmp_path)
     crops = data.read_crops(disturbed_faces, [0, 1], form.template)
@@ -131,7 +140,7 @@ def test_a_vectorizer_is_served_after_it_was_written(disturbed_faces, tmp_path, 
 def test_what_is_perfect_stays(tmp_path):
     faces = dataset(tmp_path, np.repeat(np.eye(DIMENSION)[:9], 10, axis=0), 9)
     outcome = learn(faces, PLAN, tmp_path)
-    assert outcome.judgement.verdict is Verdict.NOT_BETTER
+    assert outcome.judgement.verdict is TrainingVerdict.NOT_BETTER
     assert outcome.judgement.strangers[0].before == 1.0
     assert not outcome.kept
     assert not outcome.refitted
@@ -143,7 +152,7 @@ GREEDY = replace(PLAN, form=Form.MLP, hold=0.0)
 def test_falling_strangers_are_noticed(tmp_path):
     faces = dataset(tmp_path, scattered(), 9)
     outcome = learn(faces, GREEDY, tmp_path)
-    assert outcome.judgement.verdict is Verdict.STRANGERS_FALL
+    assert outcome.judgement.verdict is TrainingVerdict.STRANGERS_FALL
     assert outcome.judgement.members[0].gain > 0 > outcome.judgement.strangers[0].gain
     assert not outcome.kept
     accepted = learn(faces, GREEDY, tmp_path, accept_worse_strangers=True)
@@ -196,7 +205,7 @@ def test_a_network_from_nothing_learns(tmp_path):
     faces = data.load(synthetic.prepared(tmp_path, 8, 18))
     plan = replace(SMALL, start=None, network="mobilenet_v3_small", loss=Loss.ARCFACE, hold=0.0)
     outcome = learn(faces, plan, tmp_path)
-    assert outcome.judgement.verdict is Verdict.FROM_NOTHING
+    assert outcome.judgement.verdict is TrainingVerdict.FROM_NOTHING
     assert outcome.kept
     fresh = networks.build("mobilenet_v3_small", 32).state_dict()
     trained = outcome.trunk.state_dict()
@@ -243,7 +252,7 @@ def test_a_blend_lies_between_the_start_and_what_was_learned():
 
 def test_nothing_kept_of_what_was_learned_changes_nothing(disturbed_faces, tmp_path):
     outcome = learn(disturbed_faces, replace(PLAN, blend=0.0), tmp_path)
-    assert outcome.judgement.verdict is Verdict.NOT_BETTER
+    assert outcome.judgement.verdict is TrainingVerdict.NOT_BETTER
     strangers = outcome.judgement.strangers[0]
     # An adapter's vectors are centred on the people trained on, and here on the strangers again:
     # that turns a vector a little, and may carry a pair across the threshold.
@@ -281,8 +290,8 @@ def test_what_serves_the_people_trained_on_best_is_kept_while_others_gain(
     ],
 )
 def test_strangers_may_not_pay_for_the_people_trained_on(candidates, chosen):
-    start = Candidate(0, 0.6, 0.6)
-    assert choose(start, [Candidate(*row) for row in candidates]) == chosen
+    start = MeasuredBlend(0, 0.6, 0.6)
+    assert choose(start, [MeasuredBlend(*row) for row in candidates]) == chosen
 
 
 def test_people_are_held_out_whole_and_in_turns(tmp_path):
@@ -348,10 +357,10 @@ def test_strangers_are_centred_on_their_own_people_where_there_are_enough(strang
     stranger = owner < strangers
     found = disjoint.compare(vectors, owner, stranger, 0)
     among = stranger if own else ~stranger
-    centre = disjoint.mean_face(vectors[among], owner[among])
+    centre = mean_face(vectors[among], owner[among])
     expected = disjoint.compared(vectors[stranger], owner[stranger], centre, 0)
     assert np.array_equal(found.strangers.score, expected.score)
-    others = disjoint.mean_face(vectors[~stranger], owner[~stranger])
+    others = mean_face(vectors[~stranger], owner[~stranger])
     expected = disjoint.compared(vectors[~stranger], owner[~stranger], others, 0)
     assert np.array_equal(found.members.score, expected.score)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from training.bundles.gallery import cluster_count, prototypes
-from training.datasets.audit import mean_of_means, unit
 from training.measure import calibration
 from training.measure.calibration import calibrate, rounds, scaled
+from training.vectors import person_means, unit
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def test_the_threshold_holds_for_people_it_has_not_seen():
     people = 60
     faces = cloud(people=people, each=12, spread=1.5)
     figures, _ = calibrate(faces.vectors, faces.owner, people, prototypes)
-    centre = mean_of_means(faces.vectors, faces.owner, people).mean(axis=0)
+    centre = person_means(faces.vectors, faces.owner, people).mean(axis=0)
     made, _ = prototypes(unit(faces.vectors - centre), faces.owner, people)
     fresh = cloud(seed=77, people=80, each=12, spread=1.5)
     best = (unit(fresh.vectors - centre) @ made.T).max(axis=1)
@@ -64,7 +64,7 @@ def test_a_borrowed_calibration_is_made_for_the_borrowers_size():
     lender, _ = calibrate(faces.vectors, faces.owner, people, prototypes)
     borrowed = scaled(lender, people - 1, more)
     large = cloud(seed=5, people=more, each=60, spread=1.5)
-    centre = mean_of_means(large.vectors, large.owner, more).mean(axis=0)
+    centre = person_means(large.vectors, large.owner, more).mean(axis=0)
     made, _ = prototypes(unit(large.vectors - centre), large.owner, more)
     fresh = cloud(seed=77, people=200, each=10, spread=1.5)
     best = (unit(fresh.vectors - centre) @ made.T).max(axis=1)
@@ -173,8 +173,8 @@ def test_near_duplicates_are_held_out_together():
     people, moments, copies = 6, 5, 4
     generator = np.random.default_rng(0)
     group = np.repeat(np.arange(people * moments), copies)
-    vectors = generator.normal(size=(people * moments, 64))[group]
-    vectors = unit((vectors + 0.01 * generator.normal(size=vectors.shape)).astype(np.float32))
+    moment = generator.normal(size=(people * moments, 64))[group]
+    vectors = unit((moment + 0.01 * generator.normal(size=moment.shape)).astype(np.float32))
     owner = group // moments
     record, metrics = calibrate(vectors, owner, people, prototypes, group=group)
     _, copied = calibrate(vectors, owner, people, prototypes)
@@ -202,8 +202,3 @@ def test_strangers_who_met_fewer_people_count_for_more(measured):
     assert many.identification.threshold > few.identification.threshold
     assert many.identification.true_positive_rate < few.identification.true_positive_rate
     assert many.stranger_quantiles[500] > few.stranger_quantiles[500]
-
-
-def test_grouped():
-    owner = np.array([2, 0, 2, 1, 0])
-    assert [part.tolist() for part in calibration.grouped(owner, 4)] == [[1, 4], [3], [0, 2], []]

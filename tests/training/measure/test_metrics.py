@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from training.datasets.audit import unit
 from training.measure import metrics, verification
 from training.measure.verification import Pairs
+from training.vectors import unit
 
 
 def made_up_pairs(seed=0, genuine=400, impostor=6000, people=40, step=None):
@@ -220,12 +220,12 @@ def test_who_is_taken_for_whom():
     truth = np.array([0, 0, 0, 0, 1, 1, 2])
     answer = np.array([0, 1, 1, 2, 1, 1, 1])
     named = np.array([True, True, False, False, True, False, True])
-    worst, second, best = metrics.per_person(truth, answer, named, 4)
-    assert (worst.person, worst.top_1, worst.misnamed, worst.taken_for) == (2, 0, 1, 1)
-    assert (second.person, second.top_1, second.named, second.misnamed) == (0, 0.25, 0.25, 0.25)
-    assert (best.person, best.top_1, best.named, best.taken_for) == (1, 1, 0.5, None)
-    first, *others = metrics.most_confused(truth, answer, 10)
-    assert (first.truth, first.answer, first.faces, first.share) == (0, 1, 2, 0.5)
+    worst, second, best = metrics.per_person(truth, answer, named, "abcd")
+    assert (worst.person, worst.top_1, worst.misnamed, worst.taken_for) == ("c", 0, 1, "b")
+    assert (second.person, second.top_1, second.named, second.misnamed) == ("a", 0.25, 0.25, 0.25)
+    assert (best.person, best.top_1, best.named, best.taken_for) == ("b", 1, 0.5, None)
+    first, *others = metrics.most_confused(truth, answer, 10, "abcd")
+    assert (first.person, first.taken_for, first.faces, first.share) == ("a", "b", 2, 0.5)
     assert len(others) == 2
     assert metrics.confusion_matrix(truth, answer, [0, 1, 2]).tolist() == [
         [1, 2, 1],
@@ -236,7 +236,7 @@ def test_who_is_taken_for_whom():
 
 def test_nobody_is_confused_where_all_is_right():
     truth = np.array([0, 1])
-    assert metrics.most_confused(truth, truth, 5) == []
+    assert metrics.most_confused(truth, truth, 5, "ab") == []
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=200))

@@ -7,18 +7,19 @@ import pytest
 import torch
 
 from engine import bundle
+from engine.errors import BundleError
 from engine.vision.embed.dlib_resnet29 import DlibResNet29
 from tests.engine import bundles
 from tests.training.synthetic import prepared
 from tests.training.workbench import clouds, gallery, run, said, vectorizer
 from training.datasets import data
-from training.datasets.audit import unit
 from training.datasets.manifest import Row, Status
 from training.datasets.probes import Probes
-from training.measure.evaluate import Seen
+from training.measure.evaluate import EmbeddedProbes
 from training.measure.metrics import expected_calibration_error, rate, reliability
 from training.measure.recalibrate import recalibrate
 from training.measure.sight import Sight
+from training.vectors import unit
 
 KNOWN = 10
 
@@ -32,7 +33,7 @@ def seen(vectors, owner, name="held", first_id=0):
     ]
     faces = data.Faces(None, name, people, owner, np.arange(len(owner)), rows, {})
     nothing = np.zeros(len(owner), bool)
-    return Seen(Probes(faces, nothing, nothing.copy(), {}), vectors)
+    return EmbeddedProbes(Probes(faces, nothing, nothing.copy(), {}), vectors)
 
 
 @pytest.fixture(scope="module")
@@ -203,5 +204,5 @@ def test_a_vectorizer_has_no_calibration(made, tmp_path):
 def test_another_pth_is_not_described(stem):
     manifest = bundle.load(stem).manifest
     stem.with_suffix(".pth").write_bytes(b"another")
-    with pytest.raises(bundle.BundleError, match="was replaced"):
+    with pytest.raises(BundleError, match="was replaced"):
         bundle.rewrite(stem, manifest)

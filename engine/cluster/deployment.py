@@ -1,32 +1,29 @@
 """The service as a Ray Serve deployment: the same application in every replica.
 
-Ray starts and replaces replicas, spreads requests over them, adds and takes away with the load, and
-rolls from one bundle to the next. Batches are formed inside each replica, by the same batcher as
-everywhere: `serve.batch` forms them while the last one still runs, and they stay small. Needs ray
-(`face-matcher[cluster]`); knows nothing about faces, nor about who starts Ray.
-
-Replicas read their environment, as the service does: secrets never cross Ray. What the plan says
-wins over it.
+Ray starts and replaces replicas, spreads requests over them, adds and takes away with the load;
+`run/serve.yaml` says how many there are, what each one gets and which bundle they serve. Batches
+are formed inside each replica, by the same batcher as everywhere: `serve.batch` forms them while
+the last one still runs, and they stay small. Needs ray (`face-matcher[cluster]`); knows nothing
+about faces, nor about who starts Ray.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve._private import replica
-from ray.serve._private.constants import RAY_SERVE_PROXY_USE_GRPC
-from ray.serve.config import AutoscalingConfig, BackpressureConfig, RequestRouterConfig
+from ray.serve._private.constants import RAY_SERVE_PROXY_USE_GRPC, SERVE_LOGGER_NAME
+from ray.serve.config import BackpressureConfig, RequestRouterConfig
 from starlette.types import ASGIApp
 
-from engine import settings as table
-from engine.cluster.plan import BATCHES_PER_REPLICA, Plan, Shape
+from engine.cluster.replica_settings import BATCHES_PER_REPLICA, replica_settings
 from engine.errors import ConfigurationError
 from engine.request import Analyzer
 from engine.runtime.health import OK, Health
-from engine.runtime.reload import Reloader
 from engine.service import app
 from engine.service.serving import Served, build_rehearsed, open_engine
 from engine.settings import Settings
@@ -34,7 +31,6 @@ from engine.settings import Settings
 NAME = "engine"
 """Of the application and its one deployment."""
 
-_BATCHES_WANTED = 2
 _BUSY_S = 1.0
 
 Build = Callable[[Settings], Analyzer]
@@ -45,40 +41,30 @@ class Replica:
     """One engine behind Ray's proxies.
 
     Args:
-        plan: what it is one of; its settings win over the replica's own environment.
         build: makes what sees faces.
 
     Raises:
-        ConfigurationError: the settings are wrong, or it would serve strangers without a key.
+        ConfigurationError: the settings or the bundle are not as they should be, or no key is set.
     """
 
-    async def __init__(  # type: ignore[misc]  # Ray awaits it
-        self, plan: Plan, build: Build
-    ) -> None:
-        _close_back_door()
-        self._plan = plan
+    async def __init__(self, build: Build) -> None:  # type: ignore[misc]  # Ray awaits it
+        _close_open_port()
+        _log_where_ray_does()
+        self._build = build
         self._health = Health()
-        own = table.load(os.environ)
-        self._settings = Settings.model_validate({**own.model_dump(), **plan.told})
-        if plan.shape.public and self._settings.api_key is None:
-            raise ConfigurationError(
-                "This engine would serve whoever reaches it: set ENGINE_API_KEY in the environment "
-                "of every Ray node."
-            )
+        # Ray passes it to `reconfigure` as well, but only when the application has started.
+        self._wanted: object = serve.get_replica_context()._deployment_config.user_config
+        self._loaded: object = None
+        self._settings = self._settings_wanted()
         # Not in the application's lifespan, of whose faults Ray tells nothing but that there are.
         self._opened = AsyncExitStack()
-        served = await self._opened.enter_async_context(open_engine(self._settings, build))
-        # A reload would change one replica and not the others.
-        self._served = Served(served.engine, Reloader(served.engine, _refuse_reload))
+        self._served = await self._opened.enter_async_context(
+            open_engine(self._settings, self._build_wanted)
+        )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         # Ray calls it by this name, in the replica, once this class is made.
         return app.application(self._serve, self._settings, health=self._health)
-
-    @asynccontextmanager
-    async def _serve(self) -> AsyncIterator[Served]:
-        async with self._opened:
-            yield self._served
 
     async def check_health(self) -> None:
         """What Ray asks every few seconds; three faults in a row, and it starts another replica.
@@ -90,36 +76,63 @@ class Replica:
         if wrong:
             raise RuntimeError(f"Not ready: {wrong}")
 
-    def reconfigure(self, shape: dict[str, Any]) -> None:
-        """What Ray calls when only the number of replicas changes."""
-        self._plan = replace(self._plan, shape=Shape.model_validate(shape))
+    async def reconfigure(self, user_config: object) -> None:
+        """What Ray calls when `user_config` changes; photos are answered meanwhile.
 
-    def plan(self) -> Plan:
-        """What it is one of."""
-        return self._plan
+        It never raises: Ray stops a replica that does, and starts one that fails as well. What is
+        wrong with a bundle is logged, and the old one serves on.
+        """
+        self._wanted = user_config
+        if self._wanted != self._loaded:
+            await self._served.reloader.on_signal()
+
+    def _build_wanted(self, _settings: Settings) -> Analyzer:
+        wanted = self._wanted
+        if wanted == self._loaded:  # by POST /v1/reload, which reaches one replica of many
+            raise ConfigurationError(
+                "This is one of several engines: change `bundle` or `revision` of user_config in "
+                "the Serve configuration, and run `serve deploy`."
+            )
+        analyzer = self._build(self._settings_wanted())
+        self._loaded = wanted
+        return analyzer
+
+    def _settings_wanted(self) -> Settings:
+        context = ray.get_runtime_context()
+        resources = context.get_assigned_resources()  # type: ignore[no-untyped-call]
+        return replica_settings(os.environ, resources, self._wanted)
+
+    @asynccontextmanager
+    async def _serve(self) -> AsyncIterator[Served]:
+        async with self._opened:
+            yield self._served
 
 
-def application(shape: Shape) -> serve.Application:
-    """What Ray is to run: `engine.cluster.deployment:application` in a Serve configuration.
+def application(arguments: dict[str, Any]) -> serve.Application:
+    """What Ray is to run: `import_path` in the Serve configuration.
 
     Raises:
-        ConfigurationError: the settings of this process are wrong, or contradict the shape.
+        ConfigurationError: `args` says something, or the settings of this process are wrong.
     """
-    return bind(Plan.of(shape, table.load(os.environ)))
+    if arguments:
+        raise ConfigurationError(
+            f"args has {', '.join(arguments)}: run/serve.yaml shows where these are said now, the "
+            "bundle in user_config and the rest beside it."
+        )
+    return bind()
 
 
-def bind(plan: Plan, build: Build = build_rehearsed) -> serve.Application:
-    """The same of a plan, and of what makes what sees faces."""
-    shape, settings = plan.shape, Settings.model_validate(plan.told)
+def bind(build: Build = build_rehearsed) -> serve.Application:
+    """The same, of what makes what sees faces."""
+    settings = Settings.read()
     ongoing = BATCHES_PER_REPLICA * settings.engine_max_batch
     deployment: Any = serve.deployment(
         serve.ingress()(Replica),
         name=NAME,
-        ray_actor_options={"num_cpus": shape.cpus, "num_gpus": shape.gpus},
         max_ongoing_requests=ongoing,
-        # At each proxy. What all replicas would have in hand waits at most about as long again;
+        # At each proxy. What one replica would have in hand waits at most about as long again;
         # whoever comes then is told at once.
-        max_queued_requests=ongoing * shape.max_replicas,
+        max_queued_requests=ongoing,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=_BUSY_S),
         # A replica has room again after each batch, tens of milliseconds: Ray's default, up to
         # half a second, would leave it waiting.
@@ -132,32 +145,19 @@ def bind(plan: Plan, build: Build = build_rehearsed) -> serve.Application:
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=settings.engine_max_timeout_s + settings.engine_stop_timeout_s,
         max_constructor_retry_count=2,
-        max_surge_percent=shape.surge_percent,
-        user_config=shape.model_dump(),
-        **_count(shape, settings),
     )
-    # Ray draws a version at random, so that going back to what runs would replace it by its like.
-    deployment._version = plan.version
-    bound: serve.Application = deployment.bind(plan, build)
+    bound: serve.Application = deployment.bind(build)
     return bound
 
 
-def _count(shape: Shape, settings: Settings) -> dict[str, Any]:
-    if shape.min_replicas == shape.max_replicas:
-        return {"num_replicas": shape.min_replicas}
-    return {
-        "autoscaling_config": AutoscalingConfig(
-            min_replicas=shape.min_replicas,
-            max_replicas=shape.max_replicas,
-            target_ongoing_requests=_BATCHES_WANTED * settings.engine_max_batch,
-            # Up soon, because starting takes as long again; down late, because load comes back.
-            upscale_delay_s=5,
-            downscale_delay_s=300,
-        )
-    }
+def _log_where_ray_does() -> None:
+    """Write the engine's log lines into this replica's log, and not only on standard error."""
+    own = logging.getLogger("engine")
+    own.setLevel(logging.INFO)
+    own.handlers = logging.getLogger(SERVE_LOGGER_NAME).handlers
 
 
-def _close_back_door() -> None:
+def _close_open_port() -> None:
     """Keep this process from listening for other deployments, of which there are none.
 
     Ray opens a gRPC port for them on all interfaces, and unpickles what comes, from anybody: its
@@ -165,10 +165,3 @@ def _close_back_door() -> None:
     """
     if not RAY_SERVE_PROXY_USE_GRPC:
         vars(replica)["add_port_to_grpc_server"] = lambda server, address: 0  # noqa: ARG005
-
-
-def _refuse_reload() -> Analyzer:
-    raise ConfigurationError(
-        "This is one of several engines: change all of them with `python -m engine cluster rollout "
-        "--bundle NAME`."
-    )

@@ -33,11 +33,11 @@ _STATUSES_OF_RAY = frozenset({404, 408, 429, 500, 503})
 
 def middlewares() -> list[Middleware]:
     """What Ray's proxies are to put in front of everything."""
-    return [Middleware(Door)]
+    return [Middleware(ServiceAnswers)]
 
 
-class Door:
-    """The middleware.
+class ServiceAnswers:
+    """The middleware: Ray's own answers become the service's.
 
     Args:
         app: Ray's proxy.

@@ -2,32 +2,27 @@
 
     uv run python -m tests.benchmarks.cluster [--real ../shared/data/photos] [--seconds 5]
 
-A real Ray on this machine: a head with the door, and two simulated workers with room for a replica
-each. By default the engines see nobody and take 200 ms for a batch of 8, without using a core, so
-that Ray is what is measured and two replicas can be twice as fast as one on any machine; `--real`
-has them see with the default bundle, on cores that they share. Each fault is met twice under the
-same load: by clients that forgive nothing and by RemoteEngine's retries. Processor time is counted
-by process, so that busy neighbours do not count.
+A real Ray on this machine: a head with the proxy, and two workers with room for a replica each.
+By default the engines see nobody and take 200 ms for a batch of 8, without using a core, so that
+Ray is what is measured and two replicas can be twice as fast as one on any machine; `--real` has
+them see with the default bundle, on cores that they share. Each fault is met twice under the same
+load: by clients that forgive nothing and by RemoteEngine's retries. Processor time is counted by
+process, so that busy neighbours do not count.
 """
 
 import argparse
 import asyncio
 import json
-import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
-from engine.cluster.plan import Plan, Shape
 from engine.remote.client import Patience, RemoteEngine
-from engine.service.serving import build_rehearsed
-from engine.settings import Settings
 from tests.engine import rays
-from tests.engine.cluster.test_deployment import PHOTO, free_port
+from tests.engine.seers import photo
 
 BATCH = 8
 PATIENCE_S = 120
@@ -39,28 +34,19 @@ ROLES = {"ray::ProxyActor": "proxy", "ray::ServeReplica": "replicas"}
 class Bench:
     """One cluster under measurement."""
 
-    def __init__(self, nodes, url, photos, build, seconds, clients):
-        self.nodes, self.url, self.build = nodes, url, build
+    def __init__(self, cluster, photos, build, seconds, clients):
+        self.cluster, self.build = cluster, build
         self.photos, self.turn = photos, 0
         self.seconds, self.clients = seconds, clients
-        self.bundle = "celebrities"
 
-    async def deploy(self, replicas, bundle=None):
-        from engine.cluster.rollout import deploy, state
-
-        self.bundle = bundle or self.bundle
-        shape = Shape(
-            bundle=self.bundle,
-            min_replicas=replicas,
-            max_replicas=replicas,
-            cpus=1,
-            public=False,
+    async def deploy(self, replicas, revision=1):
+        config = self.cluster.configuration(
+            self.build, replicas=replicas, revision=revision, max_batch=BATCH
         )
-        settings = Settings(engine_max_batch=BATCH, engine_device="cpu")
-        plan = Plan.of(shape, settings)
-        if bundle is None:
-            plan = plan.after((await asyncio.to_thread(state)).plan)
-        await asyncio.to_thread(deploy, plan, build=self.build)
+        await asyncio.to_thread(self.cluster.deploy, config)
+
+    def engine(self, patience=None):
+        return RemoteEngine(self.cluster.url, key=rays.KEY, patience=patience or Patience())
 
     def photo(self):
         self.turn += 1
@@ -69,7 +55,7 @@ class Bench:
     async def throughput(self, replicas):
         await self.deploy(replicas)
         async with (
-            RemoteEngine(self.url) as engine,
+            self.engine() as engine,
             rays.load(lambda: engine.analyze(self.photo()), self.clients) as seen,
         ):
             await asyncio.sleep(1)  # batches find their size
@@ -90,8 +76,8 @@ class Bench:
         """The same fault met by both kinds of clients at once, who share the load."""
         rows = []
         async with (
-            RemoteEngine(self.url, patience=WITHOUT_RETRIES) as strict,
-            RemoteEngine(self.url) as patient,
+            self.engine(WITHOUT_RETRIES) as strict,
+            self.engine() as patient,
             rays.load(lambda: strict.analyze(self.photo()), self.clients // 2) as first,
             rays.load(lambda: patient.analyze(self.photo()), self.clients // 2) as second,
         ):
@@ -116,40 +102,32 @@ class Bench:
         return rows
 
     async def kill_replica(self):
-        killed = rays.replicas()[0]
-        rays.kill_replica(killed)
+        killed = await asyncio.to_thread(self.cluster.kill_replica)
         await self.healed({killed})
 
     async def kill_node(self):
         """The other replica serves alone, because the other node has no room for a second one."""
-        before = set(rays.replicas())
-        await asyncio.to_thread(self.nodes.kill, self.nodes.workers.pop(0))
-        await rays.until(lambda: len(before & set(rays.replicas())) == 1, PATIENCE_S)
+        before = self.processes()
+        await asyncio.to_thread(self.cluster.kill, self.cluster.workers.pop(0))
+        await rays.until(lambda: len(before & self.processes()) == 1, PATIENCE_S)
 
     async def add_node(self):
-        self.nodes.workers.append(await asyncio.to_thread(self.nodes.add))
+        self.cluster.workers.append(await asyncio.to_thread(self.cluster.add))
         await self.healed(set())
 
     async def roll_out(self):
-        await self.deploy(2, "others" if self.build is rays.gaze else self.bundle)
+        await self.deploy(2, revision=2)
 
     async def healed(self, lost):
-        def now():
-            found = set(rays.replicas())
-            return len(found) == 2 and not found & lost and running() == 2
+        await rays.until(lambda: len(self.processes() - lost) == 2, PATIENCE_S)
 
-        await rays.until(now, PATIENCE_S)
-
-
-def running():
-    from engine.cluster.rollout import state
-
-    return state(ask=False).replicas.get("RUNNING", 0)
+    def processes(self):
+        return {replica["pid"] for replica in self.cluster.replicas()}
 
 
 def processor_s():
     """Seconds of processor time by role, of everything that this process has started."""
-    spent = Counter(proxy=0.0, replicas=0.0, rest_of_ray=0.0)
+    spent = {"proxy": 0.0, "replicas": 0.0, "rest_of_ray": 0.0}
     for process in psutil.Process().children(recursive=True):
         try:
             title = " ".join(process.cmdline())
@@ -170,8 +148,6 @@ async def measure(bench):
         ("a node is added", bench.add_node),
         ("a new bundle is rolled out", bench.roll_out),
     ):
-        if cause == bench.roll_out:  # it wants room for one more
-            bench.nodes.workers.append(await asyncio.to_thread(bench.nodes.add))
         faults += await bench.fault(name, cause)
     return {
         "clients": bench.clients,
@@ -210,21 +186,10 @@ def main():
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--clients", type=int, default=64)
     arguments = parser.parse_args()
-    photos = read(arguments.real) if arguments.real else [PHOTO]
-    build = build_rehearsed if arguments.real else rays.gaze
-    port = free_port()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        rays.cluster(Path(folder), port, cores=1) as nodes,
-    ):
-        bench = Bench(
-            nodes,
-            f"http://127.0.0.1:{port}",
-            photos,
-            build,
-            arguments.seconds,
-            arguments.clients,
-        )
+    photos = read(arguments.real) if arguments.real else [photo()]
+    build = None if arguments.real else rays.gaze
+    with rays.cluster(cores=1) as cluster:
+        bench = Bench(cluster, photos, build, arguments.seconds, arguments.clients)
         result = asyncio.run(measure(bench))
     show(result)
     print(json.dumps(result, indent=2))

@@ -64,35 +64,6 @@ DOORS: Mapping[str, Door] = {
 }
 
 
-class OverRay:
-    """A deployment on the cluster that this process drives, kept for whoever wants the same again.
-
-    Args:
-        port: of Ray's proxy on loopback.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}"
-        self._deployed: tuple[Settings, Build] | None = None
-
-    @asynccontextmanager
-    async def __call__(
-        self, settings: Settings, build: Build, _folder: Path
-    ) -> AsyncIterator[Engine]:
-        if self._deployed != (settings, build):
-            await asyncio.to_thread(self._deploy, settings, build)
-            self._deployed = settings, build
-        async with RemoteEngine(self._url, patience=ONCE) as engine:
-            yield engine
-
-    def _deploy(self, settings: Settings, build: Build) -> None:
-        from engine.cluster.plan import Plan, Shape
-        from engine.cluster.rollout import deploy
-
-        shape = Shape(bundle=settings.engine_bundle, cpus=1, public=False)
-        deploy(Plan.of(shape, settings), timeout_s=120, build=build)
-
-
 @asynccontextmanager
 async def service(settings: Settings, build: Build, listener: socket.socket) -> AsyncIterator[None]:
     """The service under uvicorn, in this event loop."""

@@ -1,17 +1,16 @@
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
-from engine.cluster.proxy import Door, middlewares
-from engine.wire import error_from_problem
+from engine.cluster.proxy import ServiceAnswers, middlewares
+from engine.errors import Busy
+from engine.wire import read_problem
 
-App = Callable[[dict, Callable, Callable], Awaitable[None]]
 
-
-def answering(status: int, body: bytes = b"", **headers: str) -> App:
+def answering(status: int, body: bytes = b"", **headers: str) -> ASGIApp:
     async def app(scope, receive, send) -> None:
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -20,9 +19,9 @@ def answering(status: int, body: bytes = b"", **headers: str) -> App:
     return app
 
 
-async def ask(app: App, path: str = "/v1/analyze", **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(app=Door(app))
-    async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
+async def ask(app: ASGIApp, path: str = "/v1/analyze", **headers: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=ServiceAnswers(app))
+    async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
         return await client.post(path, headers=headers)
 
 
@@ -40,14 +39,16 @@ async def test_rays_own_words_become_the_services(status: int, code: str, told: 
     response = await ask(answering(status, b"words of Ray", content_type="text/plain"))
     assert response.status_code == told
     assert response.headers["content-type"] == "application/problem+json"
-    assert response.json()["code"] == error_from_problem(response.json()).code == code
+    assert response.json()["code"] == read_problem(response.content).code == code
     assert "words of Ray" not in response.text
 
 
 async def test_a_full_queue_says_when_to_come_back() -> None:
     response = await ask(answering(503, content_type="text/plain", retry_after="3"))
     assert response.headers["retry-after"] == "3"
-    assert error_from_problem(response.json()).retry_after_s == 3
+    told = read_problem(response.content)
+    assert isinstance(told, Busy)
+    assert told.retry_after_s == 3
 
 
 @pytest.mark.parametrize("status", [200, 404, 415, 500, 503])
@@ -111,4 +112,4 @@ async def test_a_limit_that_is_none_is_the_replicas_to_refuse(said: str) -> None
 
 def test_ray_is_given_starlettes_middleware() -> None:
     (middleware,) = middlewares()
-    assert middleware.cls is Door
+    assert middleware.cls is ServiceAnswers

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, delete, func, select, update
 
-from bot.store import audit, faces, people, resets
+from bot.store import audit, endings, faces, people, resets
 from bot.store.errors import StoreError
 from bot.store.people import Person
 from bot.store.schema import contacts, invitations
@@ -26,7 +26,14 @@ _CODE_BYTES = 16
 
 
 async def invite(work: Work, telegram_id: int) -> str | None:
-    """See `Store.invite_contact`."""
+    """A code for a link by which another account may become a person's contact.
+
+    It is good for `contacts.LINK_LIVES`, once, until there is a newer one.
+
+    Returns:
+        It, of which only a keyed hash is kept; None where the person is not enrolled, has a
+        contact, or made as many links today as there may be.
+    """
     person = await people.find(work, telegram_id)
     if person is None or await faces.row_of(work, person) is None:
         return None
@@ -49,7 +56,15 @@ async def invite(work: Work, telegram_id: int) -> str | None:
 
 
 async def open_link(work: Work, code: str, telegram_id: int) -> int | None:
-    """See `Store.open_invitation`."""
+    """Use a link up: nobody but this account may answer it now; whose it is, or None.
+
+    Who made it may open it, and it stays good.
+
+    Args:
+        work: a transaction.
+        code: as `invite_contact` gave it.
+        telegram_id: who opened it.
+    """
     person = await _inviting(work, code, invitations.c.spent.is_(None))
     if person is None:
         return None
@@ -63,7 +78,17 @@ async def open_link(work: Work, code: str, telegram_id: int) -> int | None:
 
 
 async def answer(work: Work, code: str, telegram_id: int, language: str | None) -> int | None:
-    """See `Store.answer_invitation`."""
+    """Answer a link that this account opened.
+
+    Args:
+        work: a transaction.
+        code: as it was opened.
+        telegram_id: who opened it.
+        language: to be written to in; None declines.
+
+    Returns:
+        Whose it is, or None where it is too late.
+    """
     person = await _inviting(work, code, invitations.c.opener == _mark(work, telegram_id))
     if person is None:
         return None
@@ -74,7 +99,7 @@ async def answer(work: Work, code: str, telegram_id: int, language: str | None) 
         return person.telegram_id
     if await of(work, person) is not None:
         return None
-    await work.connection.execute(delete(contacts).where(contacts.c.person == person.code))
+    await _delete(work, person)
     await work.connection.execute(
         contacts.insert().values(
             person=person.code,
@@ -90,7 +115,7 @@ async def answer(work: Work, code: str, telegram_id: int, language: str | None) 
 
 
 async def read(work: Work, telegram_id: int) -> Contact | None:
-    """See `Store.contact`."""
+    """The other account that is told of what happens to a person's login, if there is one."""
     person = await people.find(work, telegram_id)
     return None if person is None else await of(work, person)
 
@@ -112,8 +137,8 @@ async def readable(work: Work, person: Person) -> Contact | None:
         return None
 
 
-async def end_later(work: Work, telegram_id: int, delay_s: float) -> datetime | None:
-    """See `Store.end_contact_later`."""
+async def end_later(work: Work, telegram_id: int, *, delay_s: float) -> datetime | None:
+    """End it after a delay; returns when. One that was noted before keeps its time."""
     person = await people.find(work, telegram_id)
     contact = None if person is None else await of(work, person)
     if person is None or contact is None:
@@ -129,23 +154,32 @@ async def end_later(work: Work, telegram_id: int, delay_s: float) -> datetime | 
 
 
 async def keep(work: Work, telegram_id: int) -> bool:
-    """See `Store.keep_contact`."""
+    """Take `end_contact_later` back; whether it was under way."""
     person = await people.find(work, telegram_id)
     return person is not None and await _keep(work, person)
 
 
 async def end(work: Work, telegram_id: int) -> Contact | None:
-    """See `Store.end_contact`."""
+    """End it at once, by a right to that; the contact that it was, if there was one."""
     person = await people.find(work, telegram_id)
     contact = None if person is None else await of(work, person)
     if person is not None and contact is not None:
-        await work.connection.execute(delete(contacts).where(contacts.c.person == person.code))
+        await _delete(work, person)
         await audit.append(work, "contact_ended", person)
     return contact
 
 
 async def stop(work: Work, telegram_id: int, number: int) -> int | None:
-    """See `Store.stop_for_contact`."""
+    """On a contact's word, end the wait for another face, and that for their own end.
+
+    Args:
+        work: a transaction.
+        telegram_id: the contact's.
+        number: `Contact.id`.
+
+    Returns:
+        Whose waits they were; None where there were none, or it is nobody's contact.
+    """
     for person in await _told_of(work, telegram_id, contacts.c.id == number):
         stopped = await resets.end(work, person), await _keep(work, person)
         return person.telegram_id if any(stopped) else None
@@ -153,14 +187,14 @@ async def stop(work: Work, telegram_id: int, number: int) -> int | None:
 
 
 async def count(work: Work, telegram_id: int) -> int:
-    """See `Store.told_of`."""
+    """Of how many people an account is the contact."""
     lasts = contacts.c.ends.is_(None) | (contacts.c.ends > work.clock())
     query = select(func.count()).where(contacts.c.mark == _mark(work, telegram_id), lasts)
     return (await work.connection.execute(query)).scalar_one()
 
 
 async def leave(work: Work, telegram_id: int, number: int | None = None) -> tuple[int, ...]:
-    """See `Store.leave_contact`."""
+    """End it on the contact's own word: of one person, or of all; returns of whom."""
     which = contacts.c.id == number if number is not None else contacts.c.id.is_not(None)
     left = []
     for person in await _told_of(work, telegram_id, which):
@@ -169,7 +203,7 @@ async def leave(work: Work, telegram_id: int, number: int | None = None) -> tupl
             await audit.append(work, "contact_left", person)
         except StoreError:
             pass  # their key is lost: they cannot be told, and it ends all the same
-        await work.connection.execute(delete(contacts).where(contacts.c.person == person.code))
+        await _delete(work, person)
     return tuple(left)
 
 
@@ -185,17 +219,30 @@ async def drop_mark(work: Work, telegram_id: int) -> None:
 async def drop_old(work: Work) -> int:
     """Delete contacts whose time is over, and links that count no more; returns how many."""
     now = work.clock()
-    links = await _drop(work, invitations, invitations.c.made <= now - _DAY)
-    return links + await _drop(work, contacts, contacts.c.ends <= now)
-
-
-async def _drop(work: Work, table: Table, which: ColumnElement[bool]) -> int:
     dropped = 0
-    for code in await _people_of(work, table, which):
+    old = invitations.c.made <= now - _DAY
+    for code in await _people_of(work, invitations, old):
         if await people.lock(work, code) is not None:
-            theirs = delete(table).where(which, table.c.person == code)
+            theirs = delete(invitations).where(old, invitations.c.person == code)
             dropped += (await work.connection.execute(theirs)).rowcount
+    over = contacts.c.ends <= now
+    for code in await _people_of(work, contacts, over):
+        person = await people.lock(work, code)
+        if person is not None:
+            dropped += await _delete(work, person, over)
     return dropped
+
+
+async def _delete(work: Work, person: Person, which: ColumnElement[bool] | None = None) -> int:
+    """Delete a locked person's contact, and remember that it ended; returns how many rows."""
+    theirs = contacts.c.person == person.code
+    if which is not None:
+        theirs &= which
+    query = delete(contacts).where(theirs).returning(contacts.c.id)
+    numbers = (await work.connection.execute(query)).scalars().all()
+    for number in numbers:
+        await endings.note(work, endings.of_contact(work, person.mark, number))
+    return len(numbers)
 
 
 async def _people_of(work: Work, table: Table, which: ColumnElement[bool]) -> Sequence[bytes]:

@@ -1,4 +1,4 @@
-"""Marks of what is over though the person stays: a face, a recovery code, a lock or its end.
+"""Marks of what is over though the person stays: a face, a code, a contact, a lock or its end.
 
 They stand among the tombstones, so that a restored backup, which has a face that was replaced since
 or a code that was used, does not bring it back (`bot.store.tombstones` sees to that). They follow
@@ -27,6 +27,11 @@ def of_face(work: Work, person_mark: bytes, enrolments: int) -> bytes:
 def of_code(work: Work, person_mark: bytes, digest: bytes) -> bytes:
     """The mark of a recovery code that is not good any more, by its salt and hash."""
     return work.vault.mark("ended code", person_mark + digest)
+
+
+def of_contact(work: Work, person_mark: bytes, number: int) -> bytes:
+    """The mark of another account that is not told any more, by its `Contact.id`."""
+    return work.vault.mark("ended contact", person_mark + str(number).encode())
 
 
 async def note(work: Work, mark: bytes) -> None:

@@ -180,7 +180,7 @@ async def test_a_backup_that_fails_leaves_the_last_one(sqlite: Place) -> None:
 async def test_postgresql_has_its_own_tools() -> None:
     url = "postgresql://bot:secret@localhost/bot"
     with pytest.raises(StoreError, match="pg_dump") as caught:
-        await back_up(url, None)  # type: ignore[arg-type]
+        await back_up(url, None)
     assert "secret" not in str(caught.value)
 
 
@@ -214,6 +214,40 @@ async def test_a_replaced_face_and_a_used_code_do_not_come_back(sqlite: Place) -
         assert store.ended == Ended()
         assert await store.membership(ANA) is not None
     assert await back(sqlite) == Ended(faces=1, codes=1)
+
+
+@pytest.mark.parametrize("way", ["leaves", "ended", "time"])
+async def test_a_contact_who_ended_since_the_backup_is_not_told_again(
+    sqlite: Place, way: str
+) -> None:
+    async with sqlite.store() as store:
+        await enroll(store)
+        code = await store.invite_contact(ANA)
+        assert code is not None
+        await store.open_invitation(code, BEN)
+        await store.answer_invitation(code, BEN, "en")
+        await back_up(sqlite.path, sqlite.folder / "backup.db")
+        if way == "leaves":
+            await store.leave_contact(BEN)
+        elif way == "ended":
+            await store.end_contact(ANA)
+        else:
+            await store.end_contact_later(ANA, delay_s=60)
+            sqlite.clock.advance(seconds=61)
+            await store.tidy()
+        assert await store.contact(ANA) is None
+    assert await back(sqlite) == Ended(contacts=1)
+    async with sqlite.store() as store:
+        assert await store.contact(ANA) is None
+        assert await store.told_of(BEN) == 0
+        assert await store.check_seals() == []
+        code = await store.invite_contact(ANA)
+        assert code is not None, "another one may be named"
+        await store.open_invitation(code, BEN)
+        await store.answer_invitation(code, BEN, "en")
+    async with sqlite.store() as store:
+        assert store.ended == Ended(), "the new one has another mark"
+        assert await store.contact(ANA) is not None
 
 
 async def test_a_lock_since_the_backup_is_in_force_and_a_lifted_one_is_not(sqlite: Place) -> None:

@@ -1,6 +1,5 @@
 """docker-compose.yml and run/Dockerfile promise nothing that settings and code do not hold."""
 
-import ast
 import base64
 import json
 import os
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import packages_distributions
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from threading import Thread
@@ -96,7 +94,7 @@ def test_the_bot_starts_on_these_settings(tmp_path: Path, monkeypatch: pytest.Mo
     given = with_secrets("bot", tmp_path)
     for key, value in given.items():
         monkeypatch.setenv(key, value)
-    settings = bot_settings.load()
+    settings = bot_settings.Settings.read()
     assert settings.bot_token.get_secret_value() == "123456:AAbbCCddEEffGG"
     assert storing.keyring(settings).ids == ("first",)
     assert engine_settings.load(given).api_key == "k" * 64  # the bot's command reads both tables
@@ -226,10 +224,10 @@ def test_models_are_read_from_the_checkout_and_never_written(name: str) -> None:
 
 
 @contextmanager
-def door(status: int) -> Iterator[int]:
+def readyz(status: int) -> Iterator[int]:
     """Something that answers /readyz; its port."""
 
-    class Readyz(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/readyz" else 404)
             self.end_headers()
@@ -237,7 +235,7 @@ def door(status: int) -> Iterator[int]:
         def log_request(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Readyz) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -265,9 +263,9 @@ def check(name: str, port: int) -> int:
 
 @each_engine
 def test_health_is_what_readyz_says(name: str) -> None:
-    with door(200) as port:
+    with readyz(200) as port:
         assert check(name, port) == 0
-    with door(503) as port:
+    with readyz(503) as port:
         assert check(name, port) == 1
     assert check(name, port) == 1  # nobody is there any more
     healthcheck = SERVICES[name]["healthcheck"]
@@ -378,57 +376,17 @@ def test_no_registry_is_named() -> None:
     )
 
 
-def left_out(target: str) -> set[str]:
-    """Import names of what an image's packages leave out, as this environment has them."""
-    words = [word for line in stages()[f"{target}-packages"] for word in line]
-    pruned = {after for word, after in pairwise(words) if word == "--prune"}
-    if "torch.txt" in words:
-        pruned -= {"torch", "torchvision"}  # from the second file, in the build that is wanted
-    found = {
-        module
-        for module, distributions in packages_distributions().items()
-        if {each.lower().replace("_", "-") for each in distributions} <= pruned
-    }
-    assert len(found) >= len(pruned) > 3
-    return found
-
-
-def test_the_engines_image_has_all_that_its_code_imports() -> None:
-    absent = left_out("engine")
-    for path in (ROOT / "engine").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            match node:
-                case ast.Import(names):
-                    modules = {alias.name.split(".")[0] for alias in names}
-                case ast.ImportFrom(module=str(module)):
-                    modules = {module.split(".")[0]}
-                case _:
-                    continue
-            assert not modules & absent, path
-
-
-IMPORT_ALL = """
-import importlib, pkgutil, sys
-sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))
-import bot, engine.client, engine.remote
-for module in pkgutil.walk_packages(bot.__path__, "bot."):
-    if module.name not in sys.argv[2].split(","):
-        importlib.import_module(module.name)
-"""
-DEMOS = ("bot.sandbox.acting", "bot.sandbox.performer", "bot.sandbox.rehearsal")
-"""What only `python -m bot demo` imports, to make clips of a photo; no image runs it."""
-
-
-def test_the_bots_image_has_all_that_its_code_imports() -> None:
-    """With what it leaves out hidden, everything is imported all the same."""
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, ",".join(left_out("bot")), ",".join(DEMOS)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("target", ["bot", "engine"])
+def test_an_image_has_the_packages_of_its_group(target: str) -> None:
+    """tests/test_packaging.py holds that they are enough."""
+    (install,) = [words for words in stages()[f"{target}-packages"] if words[0] == "RUN"]
+    groups = [after for word, after in pairwise(install) if word == "--group"]
+    assert set(groups) == {target}
+    assert len(groups) == install.count("--no-default-groups")
+    assert len(groups) == install.count("export") + install.count("sync")
+    pruned = {after for word, after in pairwise(install) if word == "--prune"}
+    installed_apart = {after for word, after in pairwise(install) if word == "--only-emit-package"}
+    assert pruned == installed_apart  # torch, in the build that is wanted
 
 
 # --- The clients, where they are ---

@@ -55,9 +55,9 @@ _WRONG = 2
 _FAILED = 1
 _WHOLE = "`uv sync --no-default-groups --group demo`"
 _EXIT_CODES = {
-    bot_demo.Ending.ANSWERED: 0,
-    bot_demo.Ending.REFUSED: _WRONG,
-    bot_demo.Ending.FAILED: _FAILED,
+    bot_demo.PhotoOutcome.ANSWERED: 0,
+    bot_demo.PhotoOutcome.REFUSED: _WRONG,
+    bot_demo.PhotoOutcome.FAILED: _FAILED,
 }
 
 

@@ -20,7 +20,7 @@ from telegram import (
 )
 from telegram.ext import ContextTypes
 
-from bot.lookalike.gallery_people import People
+from bot.lookalike.gallery_people import GalleryPeople
 from bot.store import Store, StoreError
 from bot.telegram.replies import reply, settle, toast
 from bot.telegram.request import current
@@ -51,7 +51,7 @@ class Account:
 
     store: Store
     facts: Mapping[str, int]
-    people: People
+    people: GalleryPeople
     login: bool = field(kw_only=True)
 
     async def language(self, user: User) -> str:

@@ -34,9 +34,9 @@ from bot.login import handlers as login_handlers
 from bot.login.captures import Captures
 from bot.login.retention import run_retention
 from bot.lookalike import who
-from bot.lookalike.gallery_people import People
+from bot.lookalike.gallery_people import GalleryPeople
 from bot.lookalike.handlers import Draw, Lookalike
-from bot.lookalike.shown_cards import Answers
+from bot.lookalike.shown_cards import ShownCards
 from bot.lookalike.who import Who
 from bot.settings import Settings
 from bot.store import ATTEMPTS_COUNT, Store
@@ -46,7 +46,7 @@ from bot.telegram.client import connect
 from bot.telegram.incoming import Intake, Router
 from bot.telegram.replies import Replies
 from bot.telegram.request import Request, current
-from bot.telegram.update_processor import Lanes, Seen
+from bot.telegram.update_processor import PerPersonProcessor, ServedUpdates
 from engine.client import Engine
 from engine.errors import EngineError
 from engine.media.confinement import keep_memory_private
@@ -191,7 +191,7 @@ def build(
     draw: Draw = card.draw,
     finished: Finished = _nobody_asks,
     chance: random.Random | None = None,
-) -> tuple[App, Lanes]:
+) -> tuple[App, PerPersonProcessor]:
     """Put the parts together; nothing is started.
 
     Args:
@@ -215,7 +215,7 @@ def build(
         "notice_days": round(settings.notice_days),
         "hold_hours": login_handlers.hold_hours(settings),
     }
-    people = People(engine)
+    people = GalleryPeople(engine)
     account = Account(store, facts, people, login=settings.face_login)
     replies = Replies(telegram, account.language)
     intake = Intake(
@@ -228,7 +228,7 @@ def build(
         people=people,
         intake=intake,
         draw=draw,
-        answers=Answers(
+        answers=ShownCards(
             lifetime_s=60 * settings.buttons_minutes,
             limit=settings.answers_kept,
             pictures=min(settings.matches, card.MOST_MATCHES),
@@ -237,10 +237,10 @@ def build(
         matches=settings.matches,
         faces_max=settings.faces_max,
     )
-    lanes = Lanes(
+    lanes = PerPersonProcessor(
         route=Router(settings.updates_kept),
         turn_away=replies.turn_away,
-        seen=Seen(served, settings.updates_kept),
+        seen=ServedUpdates(served, settings.updates_kept),
         memory=store,
         albums=Albums(settings.album_wait_s),
         slots=settings.concurrency,
@@ -296,7 +296,7 @@ async def _ignore(_update: object, _context: object) -> None:
 
 @asynccontextmanager
 async def _answering(
-    settings: Settings, app: App, lanes: Lanes, turn: standby.Turn
+    settings: Settings, app: App, lanes: PerPersonProcessor, turn: standby.Turn
 ) -> AsyncIterator[None]:
     await app.start()
     try:

@@ -34,7 +34,7 @@ from engine.client import Engine
 _ONCE_TIMEOUT_S = 60.0
 
 
-class Ending(StrEnum):
+class PhotoOutcome(StrEnum):
     """What became of one photo."""
 
     ANSWERED = "answered"
@@ -83,7 +83,7 @@ async def once(
     photo: bytes,
     name: str,
     person_name: str = "ana",
-) -> tuple[Ending, tuple[Reply, ...]]:
+) -> tuple[PhotoOutcome, tuple[Reply, ...]]:
     """Send one file as a user would, as a photo where it is one, and wait for what comes back.
 
     Args:
@@ -166,11 +166,11 @@ def _performer(engine: Engine) -> Performer:
     return Acting(engine, random.SystemRandom())
 
 
-def _ending(request: Request) -> Ending:
+def _ending(request: Request) -> PhotoOutcome:
     if request.outcome == "answered":
-        return Ending.ANSWERED
+        return PhotoOutcome.ANSWERED
     reasons = {f"refused_{reason.value}" for reason in PHOTO_IS_TO_BLAME}
-    return Ending.REFUSED if request.outcome in reasons else Ending.FAILED
+    return PhotoOutcome.REFUSED if request.outcome in reasons else PhotoOutcome.FAILED
 
 
 async def _send(person: Person, photo: bytes, name: str) -> None:

@@ -37,12 +37,12 @@ _REFUSALS: tuple[tuple[type[errors.EngineError], Reason], ...] = (
 """What an engine's fault is to a person; others are bugs, and reported as such."""
 
 
-class _Seen(Protocol):
+class _Timed(Protocol):
     @property
     def queue_s(self) -> float: ...
 
 
-_Answer = TypeVar("_Answer", bound=_Seen)
+_Answer = TypeVar("_Answer", bound=_Timed)
 
 
 async def answered(request: Request, asked: Awaitable[_Answer]) -> _Answer | Refusal:

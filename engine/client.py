@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from engine.media import clip
-from engine.media.clip_decoder import Limits as ClipLimits
+from engine.media.clip_decoder import ClipLimits
 from engine.media.decoder_pool import SLOW_FILES, PhotoDecoders
-from engine.media.image import LIMITS, Limits
+from engine.media.image import LIMITS, ImageLimits
 from engine.request import Analyzer, PhotoFile, PhotoRequest, decode
 from engine.runtime import tracking
 from engine.runtime.batching import Batch, Batcher
@@ -131,7 +131,7 @@ class EmbeddedEngine:
         queue_size: int = 64,
         max_batch: int = 8,
         decode_threads: int = 2,
-        limits: Limits = LIMITS,
+        limits: ImageLimits = LIMITS,
         clip_limits: ClipLimits = clip.LIMITS,
         drain_s: float = 10.0,
         thread: ThreadPoolExecutor | None = None,
@@ -141,7 +141,7 @@ class EmbeddedEngine:
         self._photos = PhotoDecoders(decode_threads, limits=limits)
         self._drain_s = drain_s
         self._max_batch = max_batch
-        self._decoders = clip.Decoders(decode_threads, limits=clip_limits, clock=clock)
+        self._decoders = clip.ClipDecoders(decode_threads, limits=clip_limits, clock=clock)
         self._batcher: Batcher[PhotoFile | PhotoRequest, PhotoRequest, Analysis] = Batcher(
             partial(decode, self._photos),
             analyzer.analyze,

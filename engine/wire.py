@@ -35,7 +35,7 @@ class Unreadable(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class People(Record):
+class PeopleList(Record):
     """Whom a bundle knows.
 
     Attributes:
@@ -49,7 +49,7 @@ _ANALYSES = TypeAdapter(Analysis)
 _FACES = TypeAdapter(Face)
 _TRACKS = TypeAdapter(Track)
 _INFOS = TypeAdapter(EngineInfo)
-_PEOPLE = TypeAdapter(People)
+_PEOPLE = TypeAdapter(PeopleList)
 _PERSONS = TypeAdapter(Person)
 
 _THUMBNAILS: Any = {"matches": {"__all__": {"thumbnail"}}}

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 from telegram import Message, Update
 
-from bot.lookalike.shown_cards import Answer
+from bot.lookalike.shown_cards import ShownCard
 from bot.telegram.incoming import Capture, LoginCapture
 from engine.media.clip import Still
 from engine.media.image import Photo
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 
 FORMS = (
     *(Update, Message, Capture, LoginCapture, PhotoFile, Photo, Image.Image, Still),
-    *(PhotoRequest, _Entry, CutFace, Analysis, Face, Frame, Track, Answer),
+    *(PhotoRequest, _Entry, CutFace, Analysis, Face, Frame, Track, ShownCard),
 )
 FILE_BYTES = 1000
 """Bytes from this length on are a file: a photo, a clip or a card."""

@@ -43,7 +43,7 @@ Choose = Callable[[EngineSettings], "Choice"]
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class UsableBundle:
     """One that can be used.
 
     Attributes:
@@ -65,13 +65,13 @@ class Found:
         reason: why it is the best, for the log; "" where the operator named it.
     """
 
-    best: Bundle | None
-    usual: Bundle | None
+    best: UsableBundle | None
+    usual: UsableBundle | None
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class EmbedderDecision:
     """The bundle to use.
 
     Attributes:
@@ -113,7 +113,7 @@ async def embedded(
             yield engine
         return
 
-    async def decide_now() -> Decision:
+    async def decide_now() -> EmbedderDecision:
         found = await asyncio.to_thread(look, own, choose)
         async with storing.store(settings) as store:
             return await decide(store, found, settings.embedder_notice_days)
@@ -157,7 +157,7 @@ def look(own: EngineSettings, choose: Choose | None = None) -> Found:
     return Found(_read(choice.stem), usual, choice.reason)
 
 
-async def decide(store: Store, found: Found, notice_days: float) -> Decision:
+async def decide(store: Store, found: Found, notice_days: float) -> EmbedderDecision:
     """Choose a bundle by whom the store has enrolled; every replica chooses the same one.
 
     Args:
@@ -167,12 +167,12 @@ async def decide(store: Store, found: Found, notice_days: float) -> Decision:
     """
     best, usual = found.best, found.usual
     if best is None:
-        return Decision(None, timedelta(0), "")
+        return EmbedderDecision(None, timedelta(0), "")
     if not found.reason:
         await store.withdraw_takeover()
     if usual is None or usual.embedder == best.embedder:
         await _warn_of_others(store, best.stem.name, best.embedder)
-        return Decision(best.stem, timedelta(0), found.reason)
+        return EmbedderDecision(best.stem, timedelta(0), found.reason)
     planned = await store.plan_takeover(best.embedder, usual.embedder, notice_days=notice_days)
     if planned.left:
         told = (
@@ -181,13 +181,13 @@ async def decide(store: Store, found: Found, notice_days: float) -> Decision:
             "they are told so. ENGINE_BUNDLE=NAME keeps to one of them, EMBEDDER_NOTICE_DAYS=0 "
             "does not wait"
         )
-        return Decision(usual.stem, planned.left, told)
+        return EmbedderDecision(usual.stem, planned.left, told)
     told = (
         f"{found.reason}; it took over on {moment(planned.due)}, and {planned.people} people are "
         f"enrolled with the embedder of {usual.stem.name}"
     )
     await _warn_of_others(store, best.stem.name, best.embedder)
-    return Decision(best.stem, timedelta(0), told)
+    return EmbedderDecision(best.stem, timedelta(0), told)
 
 
 async def greet(settings: Settings, info: EngineInfo) -> None:
@@ -210,8 +210,8 @@ async def greet(settings: Settings, info: EngineInfo) -> None:
 async def _take_over_in_time(
     engine: EmbeddedEngine,
     own: EngineSettings,
-    decision: Decision,
-    decide_now: Callable[[], Awaitable[Decision]],
+    decision: EmbedderDecision,
+    decide_now: Callable[[], Awaitable[EmbedderDecision]],
     build: Build,
     pause: rounds.Pause,
 ) -> None:
@@ -236,7 +236,7 @@ async def _take_over_in_time(
         await rounds.repeat(one_round, "the takeover", pause)
 
 
-def _next_look_s(decision: Decision) -> float:
+def _next_look_s(decision: EmbedderDecision) -> float:
     return min(decision.left.total_seconds(), LOOK_AGAIN_S)
 
 
@@ -252,7 +252,7 @@ async def _warn_of_others(store: Store, bundle: str, embedder: str) -> None:
         )
 
 
-def _read(stem: Path) -> Bundle | None:
+def _read(stem: Path) -> UsableBundle | None:
     from engine import bundle  # it loads torch
 
     manifest = bundle.load(stem).manifest
@@ -260,16 +260,16 @@ def _read(stem: Path) -> Bundle | None:
     if made_with is None:
         return None
     name = embedder_id(made_with.id, made_with.weights_sha256, manifest.preprocessing)
-    return Bundle(stem, name)
+    return UsableBundle(stem, name)
 
 
-def _told(own: EngineSettings, decision: Decision) -> EngineSettings:
+def _told(own: EngineSettings, decision: EmbedderDecision) -> EngineSettings:
     """The engine's settings with the bundle that was decided on."""
     if decision.stem is None:
         return own
     return own.model_copy(update={"engine_bundle": str(decision.stem.absolute())})
 
 
-def _log(decision: Decision) -> None:
+def _log(decision: EmbedderDecision) -> None:
     if decision.told:
         logger.info("%s", decision.told)

@@ -176,7 +176,7 @@ class Performance:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LivenessLimits:
     """Every threshold of the judgement; what each costs and keeps out stands beside it.
 
     Yaw and pitch are `engine.types.Pose`'s proxies; "away" means from the person's own neutral.
@@ -246,13 +246,15 @@ class Limits:
     """Good faces looking ahead, with embeddings, that must be left."""
 
 
-LIMITS = Limits()
+LIMITS = LivenessLimits()
 
 _TURNED_SINCE = 3
 """Frames that `Frame.turned_deg` goes back."""
 
 
-def judge(challenge: Challenge, track: Track, limits: Limits = LIMITS) -> Performance | Failure:
+def judge(
+    challenge: Challenge, track: Track, limits: LivenessLimits = LIMITS
+) -> Performance | Failure:
     """Whether a clip shows the challenge or its mirror image, from neutral back to neutral.
 
     Never raises, whatever the track holds.
@@ -260,7 +262,7 @@ def judge(challenge: Challenge, track: Track, limits: Limits = LIMITS) -> Perfor
     Args:
         challenge: what was asked.
         track: what the engine saw.
-        limits: see `Limits`.
+        limits: see `LivenessLimits`.
     """
     reading = read(track, limits)
     if isinstance(reading, Failure):
@@ -302,12 +304,12 @@ class Reading:
     still: bool
 
 
-def read(track: Track, limits: Limits = LIMITS) -> Reading | Failure:
+def read(track: Track, limits: LivenessLimits = LIMITS) -> Reading | Failure:
     """What was done in a clip, or why that cannot be said; never raises.
 
     Args:
         track: what the engine saw.
-        limits: see `Limits`.
+        limits: see `LivenessLimits`.
     """
     reason = _unfit(track, limits)
     if reason is not None:
@@ -326,7 +328,7 @@ def read(track: Track, limits: Limits = LIMITS) -> Reading | Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
+class _ObservedFace:
     """A frame in which the face is seen, in plain finite numbers.
 
     Attributes:
@@ -345,7 +347,7 @@ class _Sight:
     face: Face
 
 
-def _sights(frames: Iterable[Frame]) -> Iterable[_Sight]:
+def _sights(frames: Iterable[Frame]) -> Iterable[_ObservedFace]:
     for index, frame in enumerate(frames):
         face = frame.face
         if face is None:
@@ -356,10 +358,10 @@ def _sights(frames: Iterable[Frame]) -> Iterable[_Sight]:
         if all(map(math.isfinite, (*values, width, height))) and width > 0 and height > 0:
             size = math.sqrt(width) * math.sqrt(height)
             yaw, pitch = (told if told > 0 else 0.0 for told in frame.turned_deg or (0.0, 0.0))
-            yield _Sight(index, frame.time_s, *values, size, (yaw, pitch), face)
+            yield _ObservedFace(index, frame.time_s, *values, size, (yaw, pitch), face)
 
 
-def _unfit(track: Track, limits: Limits) -> FailureReason | None:
+def _unfit(track: Track, limits: LivenessLimits) -> FailureReason | None:
     """What is wrong with a clip before anything is seen in it."""
     times = [frame.time_s for frame in track.frames]
     if not all(map(math.isfinite, (track.duration_s, *times))):
@@ -376,7 +378,9 @@ def _unfit(track: Track, limits: Limits) -> FailureReason | None:
     return None
 
 
-def _broken(sights: Sequence[_Sight], track: Track, limits: Limits) -> FailureReason | None:
+def _broken(
+    sights: Sequence[_ObservedFace], track: Track, limits: LivenessLimits
+) -> FailureReason | None:
     """Why what is seen is not one face in one film."""
     if not sights:
         return FailureReason.NO_FACE
@@ -394,7 +398,7 @@ def _broken(sights: Sequence[_Sight], track: Track, limits: Limits) -> FailureRe
     return None
 
 
-def _leaps(a: _Sight, b: _Sight, limits: Limits) -> bool:
+def _leaps(a: _ObservedFace, b: _ObservedFace, limits: LivenessLimits) -> bool:
     """Whether nothing that is filmed moves so from one frame to the next."""
     tenths = max(1.0, (b.time_s - a.time_s) / 0.1)
     size = min(a.size, b.size)
@@ -409,7 +413,7 @@ def _leaps(a: _Sight, b: _Sight, limits: Limits) -> bool:
 # --- From where the head moves, and where to ---
 
 
-def _start(sights: Sequence[_Sight], limits: Limits) -> int | None:
+def _start(sights: Sequence[_ObservedFace], limits: LivenessLimits) -> int | None:
     """Index of the first of the frames that look ahead, steadily, at the beginning."""
     for index, first in enumerate(sights):
         window = sights[index : index + limits.neutral_frames]
@@ -420,7 +424,7 @@ def _start(sights: Sequence[_Sight], limits: Limits) -> int | None:
     return None
 
 
-def _looks_ahead(window: Sequence[_Sight], limits: Limits) -> bool:
+def _looks_ahead(window: Sequence[_ObservedFace], limits: LivenessLimits) -> bool:
     highest, lowest = limits.neutral_pitch
     pitch = _median(window, lambda sight: sight.pitch)
     return highest <= pitch <= lowest and all(
@@ -429,7 +433,7 @@ def _looks_ahead(window: Sequence[_Sight], limits: Limits) -> bool:
     )
 
 
-def _median(sights: Iterable[_Sight], of: Callable[[_Sight], float]) -> float:
+def _median(sights: Iterable[_ObservedFace], of: Callable[[_ObservedFace], float]) -> float:
     return statistics.median(of(sight) for sight in sights)
 
 
@@ -443,7 +447,7 @@ class _Moment:
         nod: pitch, negative is up.
     """
 
-    sight: _Sight
+    sight: _ObservedFace
     turn: float
     nod: float
 
@@ -452,7 +456,7 @@ class _Moment:
         """How far away, whichever way."""
         return max(abs(self.turn), abs(self.nod))
 
-    def step(self, limits: Limits) -> Step | None:
+    def step(self, limits: LivenessLimits) -> Step | None:
         """What is being done, where it goes far enough.
 
         A turned head is no nod, whatever its pitch: seen from the side, the five points say so
@@ -465,7 +469,7 @@ class _Moment:
         return None
 
 
-def _steps(sights: Sequence[_Sight], limits: Limits) -> Reading | Failure:
+def _steps(sights: Sequence[_ObservedFace], limits: LivenessLimits) -> Reading | Failure:
     """What is done from a neutral beginning on."""
     beginning = sights[: limits.neutral_frames]
     yaw = _median(beginning, lambda sight: sight.yaw)
@@ -478,7 +482,7 @@ def _steps(sights: Sequence[_Sight], limits: Limits) -> Reading | Failure:
         return Failure(FailureReason.JUMP)
     steps: list[Step] = []
     turns: list[tuple[Face, ...]] = []
-    neutral: list[list[_Sight]] = [[]]
+    neutral: list[list[_ObservedFace]] = [[]]
     for away, stretch in _stretches(moments, limits):
         if not away:
             neutral[-1] += [moment.sight for moment in stretch]
@@ -499,7 +503,7 @@ def _steps(sights: Sequence[_Sight], limits: Limits) -> Reading | Failure:
     )
 
 
-def _is_joint(a: _Moment, b: _Moment, limits: Limits) -> bool:
+def _is_joint(a: _Moment, b: _Moment, limits: LivenessLimits) -> bool:
     """Whether another film goes on from one frame to the next, while the head rests.
 
     Whoever films themselves once more holds the phone a little differently.
@@ -516,7 +520,7 @@ def _is_joint(a: _Moment, b: _Moment, limits: Limits) -> bool:
     return not math.hypot(roll, growth) <= tenths  # true for what is no number, too
 
 
-def _is_still(moments: Sequence[_Moment], limits: Limits) -> bool:
+def _is_still(moments: Sequence[_Moment], limits: LivenessLimits) -> bool:
     """Whether a head that seems to hold still does so too well.
 
     A living head turns by a degree or so all the time, and the phone in the hand moves around it.
@@ -562,7 +566,7 @@ def _spread(window: Sequence[_Moment]) -> float:
 
 
 def _stretches(
-    moments: Iterable[_Moment], limits: Limits
+    moments: Iterable[_Moment], limits: LivenessLimits
 ) -> Iterable[tuple[bool, Sequence[_Moment]]]:
     """Longest stretches that are away from neutral, or not."""
     stretch: list[_Moment] = []
@@ -578,7 +582,9 @@ def _stretches(
         yield away, stretch
 
 
-def _held(stretch: Sequence[_Moment], limits: Limits) -> Iterable[tuple[Step, Sequence[_Moment]]]:
+def _held(
+    stretch: Sequence[_Moment], limits: LivenessLimits
+) -> Iterable[tuple[Step, Sequence[_Moment]]]:
     """The steps in one stretch away from neutral, each with the moments that hold it.
 
     Who goes from one side straight up passes a corner; what is held for too short is on the way.
@@ -616,7 +622,7 @@ def _has_embedding(face: Face) -> bool:
 # --- Faces worth comparing ---
 
 
-def _good(parts: Sequence[Sequence[Face]], limits: Limits) -> tuple[Face, ...] | Failure:
+def _good(parts: Sequence[Sequence[Face]], limits: LivenessLimits) -> tuple[Face, ...] | Failure:
     """Of faces that look ahead those that are good enough, or what is wrong with most others."""
     faults: list[FailureReason] = []
     good: list[tuple[int, float, Face]] = []
@@ -639,7 +645,7 @@ def _good(parts: Sequence[Sequence[Face]], limits: Limits) -> tuple[Face, ...] |
     return tuple(face for _, _, face in good)
 
 
-def _fault(face: Face, limits: Limits) -> FailureReason | None:
+def _fault(face: Face, limits: LivenessLimits) -> FailureReason | None:
     quality = face.quality
     darkest, brightest = limits.exposure
     # Each asks for what is good: a number that is none is neither large enough nor small enough.

@@ -126,7 +126,7 @@ _Said = str | _Pass | Refusal | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _LoginAnswer:
     """What came in reply to a challenge: a message, for a person whose conversation this is."""
 
     request: Request
@@ -352,7 +352,7 @@ class Verifying:
             bot: the way to Telegram.
             known: of a clip, see `bot.store.Conversation`.
         """
-        answer = _Answer(request, request.messages[0], flow, language, known)
+        answer = _LoginAnswer(request, request.messages[0], flow, language, known)
         message, purpose = answer.message, flow.state["purpose"]
         async with deleting(bot, request.messages):
             async with working(bot, message.chat.id, ChatAction.TYPING):
@@ -401,7 +401,7 @@ class Verifying:
         state = {**live.state, "messages": [*live.state["messages"], asked.message_id]}
         await self.store.advance_flow(live, state)
 
-    async def _taken(self, answer: _Answer) -> _Said:
+    async def _taken(self, answer: _LoginAnswer) -> _Said:
         """As `_take`; a fault of ours is noted for the challenge."""
         try:
             said = await self._take(answer)
@@ -412,7 +412,7 @@ class Verifying:
             await self._excuse(answer)
         return said
 
-    async def _excuse(self, answer: _Answer) -> None:
+    async def _excuse(self, answer: _LoginAnswer) -> None:
         if answer.level == "video":  # there is nothing to draw by photo
             await self.store.excuse_challenge(answer.subject, answer.nonce)
 
@@ -424,7 +424,7 @@ class Verifying:
         if isinstance(fault, Exception):  # else the time is over, also for waiting
             await asyncio.shield(seeing)
 
-    async def _take(self, answer: _Answer) -> _Said:
+    async def _take(self, answer: _LoginAnswer) -> _Said:
         state = answer.flow.state
         if answer.level == "photo" and not self.terms.by_photo:
             answer.request.outcome = "no_photo"  # it was forbidden meanwhile
@@ -444,7 +444,7 @@ class Verifying:
             return source
         return await (self._clip if occasion.clip else self._photo)(answer, occasion)
 
-    async def _changed(self, answer: _Answer, calibration: LoginCalibration) -> str | None:
+    async def _changed(self, answer: _LoginAnswer, calibration: LoginCalibration) -> str | None:
         """What to say where another embedder took over meanwhile, which nobody is charged for."""
         member = await self.store.membership(answer.subject)
         if member is None or member.embedder == embedder_of(calibration):
@@ -454,7 +454,7 @@ class Verifying:
         await self.store.end_flow(answer.flow)
         return say(answer.language, "verify.other_embedder")
 
-    async def _photo(self, answer: _Answer, occasion: Occasion) -> _Said:
+    async def _photo(self, answer: _LoginAnswer, occasion: Occasion) -> _Said:
         calibration = await self.captures.calibration(answer.request)
         if isinstance(calibration, Refusal):
             return calibration
@@ -484,7 +484,7 @@ class Verifying:
         return await self._judge(answer, calibration, attempt, templates, evidence)
 
     async def _next_photo(
-        self, answer: _Answer, vectors: Sequence[Sequence[str]]
+        self, answer: _LoginAnswer, vectors: Sequence[Sequence[str]]
     ) -> Refusal | None:
         state = {**answer.flow.state, "vectors": vectors, "messages": [], "asked": None}
         lifetime_s = self.terms.photo_s + _TOLD_S
@@ -504,7 +504,7 @@ class Verifying:
         await self.store.advance_flow(advanced, {**state, **_awaited(asked)})
         return None
 
-    async def _clip(self, answer: _Answer, occasion: Occasion) -> _Said:
+    async def _clip(self, answer: _LoginAnswer, occasion: Occasion) -> _Said:
         seen = await self.captures.clip(answer.request, answer.message, occasion)
         if isinstance(seen, Refusal):
             return seen
@@ -529,13 +529,13 @@ class Verifying:
         templates = partial(self.store.unrotated, rotated)
         return await self._judge(answer, calibration, attempt, templates, evidence)
 
-    def _not_begun(self, answer: _Answer, barred: Barred) -> str:
+    def _not_begun(self, answer: _LoginAnswer, barred: Barred) -> str:
         answer.request.outcome = f"barred_{barred.reason}"
         return self._barred(barred, answer.language)
 
     async def _judge(
         self,
-        answer: _Answer,
+        answer: _LoginAnswer,
         calibration: LoginCalibration,
         attempt: Attempt,
         templates: Callable[[], Awaitable[Templates | None]],

@@ -58,7 +58,7 @@ class Directory:
         return tuple(self.people[place] for place in found)
 
 
-class People:
+class GalleryPeople:
     """Tells whom the engine knows, and how many they are.
 
     Args:

@@ -28,8 +28,8 @@ from telegram.ext import ContextTypes
 from bot.engine_gateway import answered
 from bot.lookalike import captions
 from bot.lookalike.face_choice import choose
-from bot.lookalike.gallery_people import People
-from bot.lookalike.shown_cards import Answer, Answers
+from bot.lookalike.gallery_people import GalleryPeople
+from bot.lookalike.shown_cards import ShownCard, ShownCards
 from bot.lookalike.stable_answers import COMPARED, steady
 from bot.telegram.incoming import Intake, Reason, Refusal
 from bot.telegram.replies import (
@@ -87,10 +87,10 @@ class Lookalike:
         self,
         *,
         engine: Engine,
-        people: People,
+        people: GalleryPeople,
         intake: Intake,
         draw: Draw,
-        answers: Answers,
+        answers: ShownCards,
         language: Language,
         matches: int,
         faces_max: int,
@@ -116,7 +116,7 @@ class Lookalike:
         async with working(context.bot, request.messages[0].chat.id):
             alone = len(request.messages) == 1
             look = self._look if alone else self._look_safely
-            cards: list[tuple[int, bytes, Answer]] = []
+            cards: list[tuple[int, bytes, ShownCard]] = []
             refusals: list[tuple[int, Refusal]] = []
             for number, message in enumerate(request.messages, 1):
                 looked = await look(request, message, language)
@@ -149,7 +149,7 @@ class Lookalike:
 
     async def _look_safely(
         self, request: Request, message: Message, language: str
-    ) -> tuple[bytes, Answer] | Refusal:
+    ) -> tuple[bytes, ShownCard] | Refusal:
         """Look at one photo of an album; a bug with one does not lose the cards of the others."""
         try:
             return await self._look(request, message, language)
@@ -161,7 +161,7 @@ class Lookalike:
 
     async def _look(
         self, request: Request, message: Message, language: str
-    ) -> tuple[bytes, Answer] | Refusal:
+    ) -> tuple[bytes, ShownCard] | Refusal:
         """Fetch, see, judge, draw: the card as PNG, and what it answers."""
         with request.timed("download"):
             capture = await self._intake.capture(message, request.look_until_s())
@@ -182,7 +182,7 @@ class Lookalike:
         faces, left_out = chosen
         compared = steady(faces, self._answers.compared(request.person, seen.bundle))
         shown = [replace(face, matches=face.matches[: self._matches]) for face in compared]
-        answer = Answer(
+        answer = ShownCard(
             owner=request.person,
             file_id=capture.file_id,
             analysis=replace(seen, faces=tuple(shown), picture=None),
@@ -204,7 +204,7 @@ class Lookalike:
                 yield
 
     async def _send_album(
-        self, request: Request, cards: Sequence[tuple[int, bytes, Answer]], language: str
+        self, request: Request, cards: Sequence[tuple[int, bytes, ShownCard]], language: str
     ) -> None:
         lines = [
             say(
@@ -249,7 +249,7 @@ class Lookalike:
         await toast(context.bot, query.id, say(language, said) if said else None)
 
     async def _press(
-        self, bot: Bot, query: CallbackQuery, key: str, answer: Answer, action: str
+        self, bot: Bot, query: CallbackQuery, key: str, answer: ShownCard, action: str
     ) -> str | None:
         """Act; the key of the sentence to show for a moment, if any."""
         verb, number = action[:1], action[1:]
@@ -278,7 +278,7 @@ class Lookalike:
         return "toast.deleted"
 
     async def _show_face(
-        self, bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+        self, bot: Bot, query: CallbackQuery, key: str, answer: ShownCard, face: int | None
     ) -> str | None:
         """Show one face's card, or with None the whole photo's again.
 
@@ -314,7 +314,7 @@ class Lookalike:
 
 
 async def _show_longer(
-    bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+    bot: Bot, query: CallbackQuery, key: str, answer: ShownCard, face: int | None
 ) -> None:
     text = captions.longer(_face(answer, face), answer.people, answer.language)
     buttons = _buttons(key, answer.language, answer.counts, face, longer=True)
@@ -322,7 +322,7 @@ async def _show_longer(
 
 
 async def _show_caption(
-    bot: Bot, query: CallbackQuery, key: str, answer: Answer, face: int | None
+    bot: Bot, query: CallbackQuery, key: str, answer: ShownCard, face: int | None
 ) -> None:
     buttons = _buttons(key, answer.language, answer.counts, face)
     await _edit_caption(bot, query, _caption(answer, face), buttons)
@@ -383,11 +383,11 @@ def _with(face: int | None, verb: str) -> str:
     return verb if face is None else f"{verb}{face}"
 
 
-def _face(answer: Answer, face: int | None) -> Face:
+def _face(answer: ShownCard, face: int | None) -> Face:
     return answer.analysis.faces[face or 0]
 
 
-def _caption(answer: Answer, face: int | None) -> str:
+def _caption(answer: ShownCard, face: int | None) -> str:
     if face is None:
         return captions.whole(answer.analysis, answer.left_out, answer.language)
     return captions.one(answer.analysis.faces[face], answer.language)

@@ -22,7 +22,7 @@ _PICTURE_BYTES = 350
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ShownCard:
     """An answer that was given.
 
     Attributes:
@@ -50,7 +50,7 @@ class Answer:
         return tuple(len(face.matches) for face in self.analysis.faces)
 
 
-class Answers:
+class ShownCards:
     """The newest answers, under keys that say nothing.
 
     Args:
@@ -78,12 +78,12 @@ class Answers:
         self._bytes_max = bytes_max
         self._clock = clock
         self._key = key
-        self._kept: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, ShownCard]] = OrderedDict()
         self._bytes = 0
         self._pictures: dict[bytes, bytes] = {}
         self._users = Counter[bytes]()
 
-    def keep(self, answer: Answer) -> str:
+    def keep(self, answer: ShownCard) -> str:
         """Keep an answer; its key. One that is larger than all that may be kept is not."""
         self._forget_old()
         self._bytes += _bytes_without_pictures(answer)
@@ -105,14 +105,14 @@ class Answers:
             self._forget(next(iter(self._kept)))
         return key
 
-    def find(self, key: str) -> Answer | None:
+    def find(self, key: str) -> ShownCard | None:
         """The answer under a key, unless it was dropped or its time is over."""
         self._forget_old()
         found = self._kept.get(key)
         return found[1] if found else None
 
     def compared(self, owner: int, bundle: str) -> list[Face]:
-        """The faces of a person's answers by a bundle, the newest first: see `Answer.compared`."""
+        """The faces that a person was shown of a bundle, newest first: see `ShownCard.compared`."""
         self._forget_old()
         return [
             face
@@ -160,7 +160,7 @@ class Answers:
             for face in faces
         )
 
-    def _pictures_of(self, answer: Answer) -> set[bytes]:
+    def _pictures_of(self, answer: ShownCard) -> set[bytes]:
         return {
             match.thumbnail
             for face in (*answer.analysis.faces, *answer.compared)
@@ -169,6 +169,6 @@ class Answers:
         }
 
 
-def _bytes_without_pictures(answer: Answer) -> int:
+def _bytes_without_pictures(answer: ShownCard) -> int:
     matches = sum(len(face.matches) for face in answer.compared)
     return _ANSWER_BYTES + _FACE_BYTES * len(answer.compared) + _MATCH_BYTES * matches

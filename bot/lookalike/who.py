@@ -11,7 +11,7 @@ from telegram.ext import ContextTypes
 
 from bot.lookalike import countries
 from bot.lookalike.captions import TEXT_MAX, fit
-from bot.lookalike.gallery_people import Directory, People
+from bot.lookalike.gallery_people import Directory, GalleryPeople
 from bot.telegram.replies import Language, reply, toast, unchanged_is_fine
 from bot.telegram.request import current
 from bot.texts import say
@@ -33,7 +33,7 @@ class Who:
         language: see `replies.Language`.
     """
 
-    def __init__(self, *, people: People, language: Language) -> None:
+    def __init__(self, *, people: GalleryPeople, language: Language) -> None:
         self._people = people
         self._language = language
 

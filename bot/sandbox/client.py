@@ -80,7 +80,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """What the bot says to a pressed button: a toast, or a dialog where `alert`."""
 
     text: str
@@ -319,7 +319,7 @@ class Person:
 
     async def press(
         self, message: Message, button: Button | str, *, timeout_s: float = DEADLINE_S
-    ) -> Answer:
+    ) -> ApiResponse:
         """Press a button (or the one with a label) and wait for the bot's answer to it."""
         if isinstance(button, str):
             button = message.button(button)
@@ -332,7 +332,7 @@ class Person:
             lambda one: one.kind == "answer" and one.body["query_id"] == answer["query_id"],
             timeout_s=timeout_s,
         )
-        return Answer(event.body["text"], event.body["alert"], event.body["url"])
+        return ApiResponse(event.body["text"], event.body["alert"], event.body["url"])
 
     # Waiting
 

@@ -17,7 +17,7 @@ from bot.sandbox.keyboard import inline_keyboard, reply_markup
 from bot.sandbox.markup import rich_text
 from bot.sandbox.pictures import NotAPicture, dimensions
 from bot.sandbox.webhook import WebhookRules, webhook_at
-from bot.sandbox.world import Account, Claims, Json, World, inside_reply, seen_by_bot
+from bot.sandbox.world import Claims, Json, PrivateChat, World, inside_reply, seen_by_bot
 
 MAX_TEXT = 4096
 MAX_CAPTION = 1024
@@ -277,7 +277,7 @@ class Methods:
         drafts = [self._world.draft(account, from_bot=True, content=one) for one in checked]
         return [seen_by_bot(self._world.post(account, one)) for one in drafts]
 
-    def _complete(self, call: Call, account: Account, content: Json) -> Json:
+    def _complete(self, call: Call, account: PrivateChat, content: Json) -> Json:
         """A new message's content, with what the call says around it."""
         content.update(self._reply(call, account))
         markup = reply_markup(call.structure("reply_markup"))
@@ -289,7 +289,7 @@ class Methods:
             content["effect_id"] = call.text("message_effect_id")
         return content
 
-    def _reply(self, call: Call, account: Account) -> Json:
+    def _reply(self, call: Call, account: PrivateChat) -> Json:
         parameters = call.structure("reply_parameters")
         if isinstance(parameters, dict):
             target = parameters.get("message_id")
@@ -411,7 +411,7 @@ class Methods:
         content = {key: message[key] for key in _CONTENT if key in message}
         return self._edit(call, account, message, content)
 
-    def _editable(self, call: Call) -> tuple[Account, Json]:
+    def _editable(self, call: Call) -> tuple[PrivateChat, Json]:
         account = self._reachable(call)
         message = account.messages.get(call.integer("message_id") or 0)
         if message is None:
@@ -420,7 +420,7 @@ class Methods:
             raise bad_request("message can't be edited")
         return account, message
 
-    def _edit(self, call: Call, account: Account, message: Json, content: Json) -> Json:
+    def _edit(self, call: Call, account: PrivateChat, message: Json, content: Json) -> Json:
         keyboard = inline_keyboard(call.structure("reply_markup"))
         if keyboard is not None:
             content["reply_markup"] = keyboard
@@ -571,7 +571,7 @@ class Methods:
             entities=given,
         )
 
-    def _chat(self, call: Call) -> Account:
+    def _chat(self, call: Call) -> PrivateChat:
         if not call.text("chat_id"):
             raise bad_request("chat_id is empty")
         account = self._world.account_of(call.integer("chat_id") or 0)
@@ -579,7 +579,7 @@ class Methods:
             raise bad_request("chat not found")
         return account
 
-    def _reachable(self, call: Call) -> Account:
+    def _reachable(self, call: Call) -> PrivateChat:
         account = self._chat(call)
         if account.blocked:
             raise ApiError(403, "Forbidden: bot was blocked by the user")

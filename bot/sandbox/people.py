@@ -13,7 +13,7 @@ from bot.sandbox.errors import UserError
 from bot.sandbox.markup import finish
 from bot.sandbox.methods import MAX_ALBUM, MAX_CAPTION, MAX_TEXT
 from bot.sandbox.pictures import NotAPicture
-from bot.sandbox.world import Account, Claims, Json, World, inside_reply, seen_by_bot
+from bot.sandbox.world import Claims, Json, PrivateChat, World, inside_reply, seen_by_bot
 
 _COPIED = (
     "text",
@@ -44,13 +44,13 @@ class Attachment:
     data: bytes = field(repr=False)
 
 
-class People:
+class SandboxPeople:
     """The actions of the sandbox's people."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def account(self, name: str) -> Account:
+    def account(self, name: str) -> PrivateChat:
         """The person of a name such as "ana".
 
         Raises:
@@ -61,7 +61,7 @@ class People:
         except KeyError:
             raise UserError("nobody", f"There is nobody called {name!r} here.", 404) from None
 
-    def send_text(self, account: Account, text: str, envelope: Envelope = HONEST) -> list[Json]:
+    def send_text(self, account: PrivateChat, text: str, envelope: Envelope = HONEST) -> list[Json]:
         """Write; what is too long for one message becomes several, as in Telegram's clients."""
         text = text.strip()
         if not text:
@@ -74,7 +74,7 @@ class People:
 
     async def send_photos(
         self,
-        account: Account,
+        account: PrivateChat,
         photos: Sequence[Attachment],
         caption: str = "",
         envelope: Envelope = HONEST,
@@ -90,7 +90,7 @@ class People:
 
     async def send_documents(
         self,
-        account: Account,
+        account: PrivateChat,
         files: Sequence[Attachment],
         caption: str = "",
         envelope: Envelope = HONEST,
@@ -105,7 +105,7 @@ class People:
 
     async def send_clip(
         self,
-        account: Account,
+        account: PrivateChat,
         kind: str,
         clip: Attachment,
         claims: Claims,
@@ -130,7 +130,7 @@ class People:
         return self._deliver_all(account, [content], caption, envelope)[0]
 
     def send_other(
-        self, account: Account, kind: str, data: bytes, envelope: Envelope = HONEST
+        self, account: PrivateChat, kind: str, data: bytes, envelope: Envelope = HONEST
     ) -> Json:
         """Send what is neither text, photo, file nor video.
 
@@ -162,7 +162,7 @@ class People:
 
     def forward(
         self,
-        account: Account,
+        account: PrivateChat,
         message_id: int,
         *,
         hidden: bool = False,
@@ -197,7 +197,7 @@ class People:
             content["forward_origin"] = origin
         return self._deliver(account, content, envelope, author=message["from"])
 
-    def edit(self, account: Account, message_id: int, text: str) -> Json:
+    def edit(self, account: PrivateChat, message_id: int, text: str) -> Json:
         """Change the text or caption of an own message; the bot gets an edited_message."""
         message = self._own(account, message_id)
         field = "text" if "text" in message else "caption"
@@ -211,7 +211,7 @@ class People:
         changed = _with_entities(field, entities_field, text) if text else {}
         return self._edited(account, {**rest, **changed})
 
-    async def edit_photo(self, account: Account, message_id: int, photo: Attachment) -> Json:
+    async def edit_photo(self, account: PrivateChat, message_id: int, photo: Attachment) -> Json:
         """Put another photo into an own message; the bot gets an edited_message.
 
         Raises:
@@ -223,22 +223,22 @@ class People:
         # The sizes took a moment, in which the message may have gone.
         return self._edited(account, {**self._own(account, message_id), "photo": sizes})
 
-    def _edited(self, account: Account, message: Json) -> Json:
+    def _edited(self, account: PrivateChat, message: Json) -> Json:
         edited = {**message, "edit_date": int(self._world.clock())}
         self._world.change(account, edited)
         self._world.inbox.push("edited_message", edited)
         return edited
 
-    def delete(self, account: Account, message_id: int) -> None:
+    def delete(self, account: PrivateChat, message_id: int) -> None:
         """Delete a message of the chat for both sides; bots are not told."""
         self._message(account, message_id)
         self._world.delete(account, [message_id])
 
-    def clear(self, account: Account) -> None:
+    def clear(self, account: PrivateChat) -> None:
         """Delete the whole chat; bots are not told."""
         self._world.delete(account, list(account.messages))
 
-    def press(self, account: Account, message_id: int, data: str) -> str:
+    def press(self, account: PrivateChat, message_id: int, data: str) -> str:
         """Press the button that carries `data`; the id of the query that the bot gets."""
         message = self._message(account, message_id)
         rows = message.get("reply_markup", {}).get("inline_keyboard", ())
@@ -257,7 +257,7 @@ class People:
         )
         return query_id
 
-    def set_language(self, account: Account, language_code: str | None) -> None:
+    def set_language(self, account: PrivateChat, language_code: str | None) -> None:
         """Change what the person's client tells the bot; None tells nothing."""
         if language_code is not None and not _LANGUAGE.fullmatch(language_code):
             raise UserError("bad_language", "A language code looks like es, en or pt-br.")
@@ -265,7 +265,7 @@ class People:
         self._changed(account)
         account.events.publish("commands", {"commands": self._world.commands_for(account)})
 
-    def set_blocked(self, account: Account, blocked: bool) -> None:
+    def set_blocked(self, account: PrivateChat, blocked: bool) -> None:
         """Block the bot or let it back in; the bot gets a my_chat_member update."""
         if account.blocked == blocked:
             return
@@ -284,7 +284,7 @@ class People:
         )
         self._changed(account)
 
-    def profile(self, account: Account) -> Json:
+    def profile(self, account: PrivateChat) -> Json:
         """A person as their client sees them."""
         return {
             "name": account.name,
@@ -294,7 +294,7 @@ class People:
             "blocked": account.blocked,
         }
 
-    def snapshot(self, account: Account) -> Json:
+    def snapshot(self, account: PrivateChat) -> Json:
         """All that a client needs to show the chat as it is now."""
         language = (account.language_code or "").split("-")[0].lower()
         texts = self._world.texts
@@ -307,7 +307,7 @@ class People:
             "messages": list(account.messages.values()),
         }
 
-    def _changed(self, account: Account) -> None:
+    def _changed(self, account: PrivateChat) -> None:
         account.events.publish("account", {"account": self.profile(account)})
 
     async def _photo(self, attachment: Attachment) -> list[Json]:
@@ -321,7 +321,7 @@ class People:
             ) from None
 
     def _deliver_all(
-        self, account: Account, contents: list[Json], caption: str, envelope: Envelope
+        self, account: PrivateChat, contents: list[Json], caption: str, envelope: Envelope
     ) -> list[Json]:
         caption = caption.strip()
         if len(caption) > MAX_CAPTION:
@@ -335,7 +335,7 @@ class People:
 
     def _deliver(
         self,
-        account: Account,
+        account: PrivateChat,
         content: Json,
         envelope: Envelope,
         *,
@@ -356,13 +356,13 @@ class People:
         self._world.inbox.push("message", message)
         return message
 
-    def _message(self, account: Account, message_id: int) -> Json:
+    def _message(self, account: PrivateChat, message_id: int) -> Json:
         message = account.messages.get(message_id)
         if message is None:
             raise _not_there()
         return message
 
-    def _own(self, account: Account, message_id: int) -> Json:
+    def _own(self, account: PrivateChat, message_id: int) -> Json:
         message = self._message(account, message_id)
         if message["from"]["is_bot"]:
             raise UserError("not_yours", "Only your own messages can be edited.", 403)

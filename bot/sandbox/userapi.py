@@ -20,9 +20,9 @@ from bot.sandbox.errors import UserError
 from bot.sandbox.events import Event
 from bot.sandbox.faults import fault_from, fields_of
 from bot.sandbox.forms import Form, FormError, is_utf8, read_form
-from bot.sandbox.people import CLIPS, Attachment, People
+from bot.sandbox.people import CLIPS, Attachment, SandboxPeople
 from bot.sandbox.stage import MOST_STEPS, STEPS, Performer
-from bot.sandbox.world import Account, Claims, Json, World
+from bot.sandbox.world import Claims, Json, PrivateChat, World
 
 STATIC = Path(__file__).parent / "static"
 _HEARTBEAT_S = 15.0
@@ -80,7 +80,7 @@ class UserApi:
     ) -> None:
         self._world = world
         self._performer = performer
-        self._people = People(world)
+        self._people = SandboxPeople(world)
         self._hosts = hosts
         self._epoch = epoch
 
@@ -174,7 +174,7 @@ class UserApi:
             number = request.query_params.get("after", "")
         return int(number) if number.isdecimal() else None
 
-    async def _follow(self, account: Account, position: int | None) -> AsyncIterator[str]:
+    async def _follow(self, account: PrivateChat, position: int | None) -> AsyncIterator[str]:
         log = account.events
         yield "retry: 1000\n\n"
         while not self._world.closing.is_set():
@@ -338,7 +338,7 @@ class UserApi:
             {"faults": [fields_of(fault) for fault in self._world.faults.pending()]}
         )
 
-    def _account(self, request: Request) -> Account:
+    def _account(self, request: Request) -> PrivateChat:
         return self._people.account(request.path_params["name"])
 
 

@@ -27,7 +27,7 @@ MAX_MESSAGES = 500
 
 
 @dataclass(slots=True)
-class Account:
+class PrivateChat:
     """A person and their private chat with the bot.
 
     Attributes:
@@ -104,7 +104,7 @@ class Claims:
 class Query:
     """A pressed button that waits for its answer."""
 
-    account: Account
+    account: PrivateChat
     asked_at: float
 
 
@@ -146,7 +146,10 @@ class World:
         self.closing = asyncio.Event()
         self.accounts = {
             account.name: account
-            for account in (Account("ana", 7001, "Ana", "es"), Account("ben", 7002, "Ben", "en"))
+            for account in (
+                PrivateChat("ana", 7001, "Ana", "es"),
+                PrivateChat("ben", 7002, "Ben", "en"),
+            )
         }
         self._commands: dict[tuple[str, str], list[Json]] = {}
         self._queries: OrderedDict[str, Query] = OrderedDict()
@@ -157,7 +160,7 @@ class World:
 
     # Messages
 
-    def account_of(self, user_id: int) -> Account | None:
+    def account_of(self, user_id: int) -> PrivateChat | None:
         """The person (and chat) with an id, or None."""
         return next((one for one in self.accounts.values() if one.user_id == user_id), None)
 
@@ -168,7 +171,7 @@ class World:
         account = self.account_of(user_id)
         return account.user() if account else None
 
-    def draft(self, account: Account, *, from_bot: bool, content: Json) -> Json:
+    def draft(self, account: PrivateChat, *, from_bot: bool, content: Json) -> Json:
         """A new message with the next id, not yet in its chat."""
         self._last_message_id += 1
         return {
@@ -179,7 +182,7 @@ class World:
             **content,
         }
 
-    def post(self, account: Account, message: Json) -> Json:
+    def post(self, account: PrivateChat, message: Json) -> Json:
         """Put a message into its chat."""
         account.messages[message["message_id"]] = message
         while len(account.messages) > MAX_MESSAGES:
@@ -188,13 +191,13 @@ class World:
         account.events.publish("message", {"message": message})
         return message
 
-    def change(self, account: Account, message: Json) -> Json:
+    def change(self, account: PrivateChat, message: Json) -> Json:
         """Replace a message by a later version of itself."""
         account.messages[message["message_id"]] = message
         account.events.publish("edit", {"message": message})
         return message
 
-    def delete(self, account: Account, message_ids: Iterable[int]) -> None:
+    def delete(self, account: PrivateChat, message_ids: Iterable[int]) -> None:
         """Take messages out of a chat; ids that are not there are passed over."""
         gone = [one for one in message_ids if account.messages.pop(one, None) is not None]
         if gone:
@@ -288,7 +291,7 @@ class World:
 
     # Buttons
 
-    def ask(self, account: Account) -> str:
+    def ask(self, account: PrivateChat) -> str:
         """Remember that a button was pressed; the new query's id."""
         self._forget_late_queries()
         self._last_query_id += 1
@@ -325,7 +328,7 @@ class World:
         """The menu set for exactly this scope and language."""
         return self._commands.get((scope, language), [])
 
-    def commands_for(self, account: Account) -> list[Json]:
+    def commands_for(self, account: PrivateChat) -> list[Json]:
         """The menu that a person sees: narrowest scope first, their language before none."""
         language = (account.language_code or "").split("-")[0].lower()
         for scope in (f"chat:{account.user_id}", "all_private_chats", "default"):

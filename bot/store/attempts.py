@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from bot.store import audit, faces, flows, holds, people, resets
 from bot.store.errors import StoreError
 from bot.store.limits import LIMITS
-from bot.store.people import NOTHING_COUNTED, Person
+from bot.store.people import NOTHING_COUNTED, StoredPerson
 from bot.store.schema import attempts, challenges, enrolments
 from bot.store.schema import flows as flows_table
 from bot.store.schema import people as people_table
@@ -100,7 +100,7 @@ async def barred(work: Work, telegram_id: int, *, drawing: bool = False) -> Barr
     return None if person is None else await _barred(work, person, drawing)
 
 
-async def _barred(work: Work, person: Person, drawing: bool) -> Barred | None:
+async def _barred(work: Work, person: StoredPerson, drawing: bool) -> Barred | None:
     now = work.clock()
     bar = await _locked_or_delayed(work, person)
     if bar is not None or not drawing:
@@ -109,7 +109,7 @@ async def _barred(work: Work, person: Person, drawing: bool) -> Barred | None:
     return None if until is None or until <= now else Barred("draws", until)
 
 
-async def _locked_or_delayed(work: Work, person: Person) -> Barred | None:
+async def _locked_or_delayed(work: Work, person: StoredPerson) -> Barred | None:
     if person.row["locked"] is not None:
         return Barred("locked")
     return delay(work, await _delayed_until(work, person, _FORGIVEN_BY))
@@ -120,7 +120,7 @@ def delay(work: Work, until: datetime | None) -> Barred | None:
     return None if until is None or until <= work.clock() else Barred("delay", until)
 
 
-async def _no_draw_until(work: Work, person: Person) -> datetime | None:
+async def _no_draw_until(work: Work, person: StoredPerson) -> datetime | None:
     """Before when there is no draw: one that is open still counts, as drawing would spend it."""
     is_open = challenges.c.spent.is_(None) & (challenges.c.level == _DRAWN_BY_LOT)
     query = select(challenges.c.drawn).where(challenges.c.person == person.code, is_open)
@@ -134,7 +134,7 @@ async def _no_draw_until(work: Work, person: Person) -> datetime | None:
     return LIMITS.no_draw_until(draws, newest, sorted(of_late))
 
 
-async def _draws_of_late(work: Work, person: Person) -> list[datetime]:
+async def _draws_of_late(work: Work, person: StoredPerson) -> list[datetime]:
     """When the draws were that ended without a pass, within their window."""
     query = select(attempts.c.begun).where(
         attempts.c.person == person.code,
@@ -283,14 +283,14 @@ async def begin_recovery(work: Work, telegram_id: int) -> tuple[int, bytes] | No
     return None if attempt_id is None or digest is None else (attempt_id, digest)
 
 
-async def begin_code(work: Work, person: Person) -> int | None:
+async def begin_code(work: Work, person: StoredPerson) -> int | None:
     """Commit a person's try of a recovery code as a failure; None where they may not try now."""
     if await _recovery_barred(work, person) is not None:
         return None
     return await _insert(work, person, _RECOVERY, work.clock())
 
 
-async def end_code(work: Work, person: Person, attempt_id: int, right: bool) -> bool:
+async def end_code(work: Work, person: StoredPerson, attempt_id: int, right: bool) -> bool:
     """Write down how a try of a recovery code ended; whether it was still open."""
     return await _end(work, _open(person, attempt_id), "passed" if right else "failed", _RECOVERY)
 
@@ -371,7 +371,7 @@ async def mark_alarmed(work: Work, telegram_id: int, alarm: Alarm) -> None:
         await audit.append(work, "alarmed", person, kind=alarm.kind)
 
 
-async def _claim(work: Work, person: Person, until: datetime | None) -> None:
+async def _claim(work: Work, person: StoredPerson, until: datetime | None) -> None:
     theirs = update(enrolments).where(enrolments.c.person == person.code)
     await work.connection.execute(theirs.values(claimed=until))
 
@@ -399,7 +399,7 @@ async def spend_lapsed(work: Work, code: bytes) -> None:
 
 
 async def _delayed_until(
-    work: Work, person: Person, forgiven_by: Mapping[str, Sequence[str]]
+    work: Work, person: StoredPerson, forgiven_by: Mapping[str, Sequence[str]]
 ) -> datetime | None:
     """When the delay after a person's newest failures in a row is over.
 
@@ -434,19 +434,19 @@ async def _delayed_until(
     return known_by_now + timedelta(seconds=wait_s)
 
 
-async def failures_count_until(work: Work, person: Person) -> datetime | None:
+async def failures_count_until(work: Work, person: StoredPerson) -> datetime | None:
     """When the last of a person's failures leaves the window in which they bring a lock."""
     query = select(func.max(attempts.c.begun)).where(_of_late(work, person))
     newest: datetime | None = (await work.connection.execute(query)).scalar_one()
     return None if newest is None else newest + LOCK_WINDOW
 
 
-async def _failures_of_late(work: Work, person: Person) -> int:
+async def _failures_of_late(work: Work, person: StoredPerson) -> int:
     query = select(func.count()).where(_of_late(work, person))
     return (await work.connection.execute(query)).scalar_one()
 
 
-def _of_late(work: Work, person: Person) -> ColumnElement[bool]:
+def _of_late(work: Work, person: StoredPerson) -> ColumnElement[bool]:
     return and_(
         attempts.c.person == person.code,
         _CHARGED_VERIFICATION,
@@ -455,12 +455,12 @@ def _of_late(work: Work, person: Person) -> ColumnElement[bool]:
     )
 
 
-async def _recovery_barred(work: Work, person: Person) -> Barred | None:
+async def _recovery_barred(work: Work, person: StoredPerson) -> Barred | None:
     until = await _delayed_until(work, person, {_RECOVERY: (_RECOVERY,)})
     return delay(work, until)
 
 
-async def _insert(work: Work, person: Person, level: str, now: datetime) -> int:
+async def _insert(work: Work, person: StoredPerson, level: str, now: datetime) -> int:
     statement = attempts.insert().values(
         person=person.code,
         level=level,
@@ -494,7 +494,7 @@ async def _spend(work: Work, code: bytes, which: ColumnElement[bool]) -> None:
         assert person is not None, "they are locked"
 
 
-async def _count_unmet(work: Work, person: Person, drawn: datetime, excused: bool) -> None:
+async def _count_unmet(work: Work, person: StoredPerson, drawn: datetime, excused: bool) -> None:
     """Count a challenge that was let lapse: see `limits`."""
     attempt_id = await _insert(work, person, _DRAWN_BY_LOT, drawn)
     if excused:
@@ -514,7 +514,9 @@ async def _count_unmet(work: Work, person: Person, drawn: datetime, excused: boo
         )
 
 
-async def _charge(work: Work, person: Person, attempt_id: int, level: str, drawn: datetime) -> None:
+async def _charge(
+    work: Work, person: StoredPerson, attempt_id: int, level: str, drawn: datetime
+) -> None:
     """Count a failure, and lock where it is one too many."""
     column = f"failed_{level}"
     values: dict[str, object] = {column: person.row[column] + 1}
@@ -532,7 +534,7 @@ async def _charge(work: Work, person: Person, attempt_id: int, level: str, drawn
     await people.change(work, person, **values)
 
 
-async def _take_back(work: Work, person: Person, attempt: Attempt) -> None:
+async def _take_back(work: Work, person: StoredPerson, attempt: Attempt) -> None:
     """Count an attempt as no failure any more; a draw it stays."""
     column = f"failed_{attempt.level}"
     since = select(attempts.c.id).where(
@@ -550,7 +552,7 @@ async def _take_back(work: Work, person: Person, attempt: Attempt) -> None:
     await people.change(work, person, **values)
 
 
-def _open(person: Person | None, attempt_id: int) -> ColumnElement[bool]:
+def _open(person: StoredPerson | None, attempt_id: int) -> ColumnElement[bool]:
     code = b"" if person is None else person.code
     return and_(
         attempts.c.id == attempt_id, attempts.c.person == code, attempts.c.outcome == "open"
@@ -563,7 +565,7 @@ async def _end(work: Work, which: ColumnElement[bool], outcome: str, reason: str
     return result.rowcount == 1
 
 
-async def _leave_lock(work: Work, person: Person, attempt_id: int, *, charged: bool) -> None:
+async def _leave_lock(work: Work, person: StoredPerson, attempt_id: int, *, charged: bool) -> None:
     """The attempt that locked has ended: without it there is no lock, if it is not charged."""
     if person.row["locked_by"] == attempt_id:
         locked = {} if charged else {"locked": None, "alarm": None}

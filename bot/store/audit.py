@@ -17,14 +17,14 @@ from sqlalchemy import RowMapping, delete, func, select, update
 
 from bot.store import seals
 from bot.store.errors import Tampered
-from bot.store.people import Person
+from bot.store.people import StoredPerson
 from bot.store.schema import Instant, audit, audit_ends
 from bot.store.work import Work
 
 _BATCH = 1000
 
 
-async def append(work: Work, event: str, person: Person | None = None, **detail: Any) -> None:
+async def append(work: Work, event: str, person: StoredPerson | None = None, **detail: Any) -> None:
     """Add an entry; the chain's end stays locked until the transaction ends.
 
     Args:
@@ -93,7 +93,7 @@ async def prune(work: Work, before: datetime) -> int:
     return result.rowcount
 
 
-async def of_person(work: Work, person: Person) -> list[dict[str, Any]]:
+async def of_person(work: Work, person: StoredPerson) -> list[dict[str, Any]]:
     """A person's entries, JSON-able, oldest first."""
     query = select(audit).where(audit.c.subject == person.subject).order_by(audit.c.number)
     return [

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from bot.store import people, seals
 from bot.store.database import insert_of
 from bot.store.fingerprints import Least, fingerprint, is_copy, likeness, mask
-from bot.store.people import Person
+from bot.store.people import StoredPerson
 from bot.store.schema import captures, fingerprints
 from bot.store.types import Known
 from bot.store.work import Work
@@ -75,7 +75,7 @@ async def claim(
     return True
 
 
-async def read_of(work: Work, person: Person) -> Known:
+async def read_of(work: Work, person: StoredPerson) -> Known:
     """As `read`, of a person who was looked up; whether the rows are the bot's is not looked at."""
     query = (
         select(fingerprints.c.capture, fingerprints.c.masked)

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Table, delete, func, select, update
 
 from bot.store import audit, endings, faces, people, resets
 from bot.store.errors import StoreError
-from bot.store.people import Person
+from bot.store.people import StoredPerson
 from bot.store.schema import contacts, invitations
 from bot.store.types import Contact
 from bot.store.work import Work
@@ -120,7 +120,7 @@ async def read(work: Work, telegram_id: int) -> Contact | None:
     return None if person is None else await of(work, person)
 
 
-async def of(work: Work, person: Person) -> Contact | None:
+async def of(work: Work, person: StoredPerson) -> Contact | None:
     """A person's contact, unless its time is over."""
     row = await _row(work, contacts.c.person == person.code)
     if row is None or (row.ends is not None and row.ends <= work.clock()):
@@ -129,7 +129,7 @@ async def of(work: Work, person: Person) -> Contact | None:
     return Contact(row.id, other, row.language, row.since, row.ends)
 
 
-async def readable(work: Work, person: Person) -> Contact | None:
+async def readable(work: Work, person: StoredPerson) -> Contact | None:
     """As `of`; None, too, where a key is lost: who is to be forgotten is forgotten even then."""
     try:
         return await of(work, person)
@@ -233,7 +233,9 @@ async def drop_old(work: Work) -> int:
     return dropped
 
 
-async def _delete(work: Work, person: Person, which: ColumnElement[bool] | None = None) -> int:
+async def _delete(
+    work: Work, person: StoredPerson, which: ColumnElement[bool] | None = None
+) -> int:
     """Delete a locked person's contact, and remember that it ended; returns how many rows."""
     theirs = contacts.c.person == person.code
     if which is not None:
@@ -251,7 +253,7 @@ async def _people_of(work: Work, table: Table, which: ColumnElement[bool]) -> Se
     return (await work.connection.execute(query)).scalars().all()
 
 
-async def _inviting(work: Work, code: str, which: ColumnElement[bool]) -> Person | None:
+async def _inviting(work: Work, code: str, which: ColumnElement[bool]) -> StoredPerson | None:
     """Who made a link that is still good, locked."""
     query = select(invitations.c.person).where(
         invitations.c.mark == _link_mark(work, code),
@@ -266,7 +268,7 @@ async def _inviting(work: Work, code: str, which: ColumnElement[bool]) -> Person
     return None if await faces.row_of(work, person) is None else person
 
 
-async def _told_of(work: Work, telegram_id: int, which: ColumnElement[bool]) -> list[Person]:
+async def _told_of(work: Work, telegram_id: int, which: ColumnElement[bool]) -> list[StoredPerson]:
     """Whose contact an account is, locked, in the order of their codes."""
     theirs = (contacts.c.mark == _mark(work, telegram_id)) & which
     codes = await _people_of(work, contacts, theirs)
@@ -274,7 +276,7 @@ async def _told_of(work: Work, telegram_id: int, which: ColumnElement[bool]) -> 
     return [person for person in found if person is not None]
 
 
-async def _keep(work: Work, person: Person) -> bool:
+async def _keep(work: Work, person: StoredPerson) -> bool:
     kept = await work.connection.execute(
         update(contacts)
         .where(

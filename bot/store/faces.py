@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping, delete, select, update
 
 from bot.store import audit, flows, holds, people, recovery
 from bot.store.errors import Tampered
-from bot.store.people import Person, template_row
+from bot.store.people import StoredPerson, template_row
 from bot.store.rotation import SEED_BYTES, rotation
 from bot.store.schema import challenges, consents, enrolments, templates
 from bot.store.schema import flows as flows_table
@@ -150,7 +150,7 @@ async def read(work: Work, telegram_id: int) -> RotatedTemplates | None:
     return RotatedTemplates(embedder, seed, np.vstack(vectors))
 
 
-async def note_use(work: Work, person: Person) -> None:
+async def note_use(work: Work, person: StoredPerson) -> None:
     """Note that a person's templates were of use now."""
     await work.connection.execute(
         update(enrolments)
@@ -168,13 +168,13 @@ def deleted_on(work: Work, row: RowMapping) -> datetime:
     return max(idle, noticed + timedelta(days=work.retention.notice_days))
 
 
-async def row_of(work: Work, person: Person) -> RowMapping | None:
+async def row_of(work: Work, person: StoredPerson) -> RowMapping | None:
     """A person's row in `enrolments`, if they are enrolled."""
     query = select(enrolments).where(enrolments.c.person == person.code)
     return (await work.connection.execute(query)).mappings().one_or_none()
 
 
-async def _may(work: Work, person: Person, right: Right, *, again: bool) -> bool:
+async def _may(work: Work, person: StoredPerson, right: Right, *, again: bool) -> bool:
     """Whether a person may store a face now, for what they say lets them."""
     if not again:
         return await holds.until(work, person.telegram_id) is None
@@ -190,7 +190,7 @@ async def _may(work: Work, person: Person, right: Right, *, again: bool) -> bool
             return person.row["locked"] is None and due is not None and due <= work.clock()
 
 
-async def _insert(work: Work, person: Person, prepared: Prepared, now: datetime) -> None:
+async def _insert(work: Work, person: StoredPerson, prepared: Prepared, now: datetime) -> None:
     key, embedder = person.key, prepared.enrolment.embedder
     await work.connection.execute(
         enrolments.insert().values(

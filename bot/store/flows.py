@@ -13,7 +13,7 @@ from sqlalchemy import delete, select, update
 
 from bot.store import people
 from bot.store.errors import Tampered
-from bot.store.people import Person, flow_row
+from bot.store.people import StoredPerson, flow_row
 from bot.store.schema import flows
 from bot.store.types import Flow, FlowKind
 from bot.store.work import Work
@@ -104,7 +104,7 @@ async def advance(
     return new if result.rowcount == 1 else None
 
 
-async def is_current(work: Work, person: Person, flow: Flow) -> bool:
+async def is_current(work: Work, person: StoredPerson, flow: Flow) -> bool:
     """Whether a flow is still as it was read, and its deadline to come."""
     query = select(flows.c.revision, flows.c.deadline).where(
         flows.c.id == flow.id, flows.c.person == person.code
@@ -138,6 +138,6 @@ async def end_expired(work: Work, telegram_id: int) -> None:
         await people.drop_if_unused(work, person.code)
 
 
-def _seal(person: Person, flow: Flow) -> bytes:
+def _seal(person: StoredPerson, flow: Flow) -> bytes:
     state = json.dumps(flow.state, separators=(",", ":"), allow_nan=False).encode()
     return person.key.seal(state, "flows", flow_row(flow.id, flow.kind.value))

@@ -32,7 +32,7 @@ from datetime import datetime, timedelta
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AttemptLimits:
     """See this module.
 
     Attributes:
@@ -98,4 +98,4 @@ class Limits:
         return max(ends, default=None)
 
 
-LIMITS = Limits()
+LIMITS = AttemptLimits()

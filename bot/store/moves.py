@@ -8,7 +8,7 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select, update
 
 from bot.store import attempts, audit, contacts, faces, holds, people, recovery, seals
-from bot.store.people import Person
+from bot.store.people import StoredPerson
 from bot.store.rights import to_be_held_until
 from bot.store.schema import attempts as attempts_table
 from bot.store.schema import audit as audit_table
@@ -133,7 +133,9 @@ async def move(
     return True
 
 
-async def _may(work: Work, old: Person, heir: Person, attempt: Attempt, used: bytes) -> bool:
+async def _may(
+    work: Work, old: StoredPerson, heir: StoredPerson, attempt: Attempt, used: bytes
+) -> bool:
     """Whether it is a pass by video of the face in force, and the code is in force as well."""
     passed = select(func.count()).where(
         attempts_table.c.id == attempt.id,
@@ -154,7 +156,7 @@ async def _may(work: Work, old: Person, heir: Person, attempt: Attempt, used: by
     )
 
 
-async def _owner_of(work: Work, mark: bytes) -> Person | None:
+async def _owner_of(work: Work, mark: bytes) -> StoredPerson | None:
     """Whose recovery code has this mark."""
     query = select(recovery_marks.c.person).where(recovery_marks.c.mark == mark).limit(1)
     found = (await work.connection.execute(query)).scalar_one_or_none()

@@ -68,7 +68,7 @@ ERASED: tuple[Table, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class StoredPerson:
     """A person's row, as it was read.
 
     Attributes:
@@ -126,7 +126,7 @@ class Person:
         return hmac.digest(secret, purpose, hashlib.sha256)
 
 
-async def find(work: Work, telegram_id: int) -> Person | None:
+async def find(work: Work, telegram_id: int) -> StoredPerson | None:
     """A person, if the store knows them; locked where the transaction writes.
 
     Raises:
@@ -138,7 +138,7 @@ async def find(work: Work, telegram_id: int) -> Person | None:
     return person
 
 
-async def find_or_add(work: Work, telegram_id: int) -> Person:
+async def find_or_add(work: Work, telegram_id: int) -> StoredPerson:
     """A person, locked; new ones get a data key.
 
     Raises:
@@ -153,7 +153,7 @@ async def find_or_add(work: Work, telegram_id: int) -> Person:
     raise StoreError("This person is being erased at the same time: try again.")
 
 
-async def change(work: Work, person: Person, **values: Any) -> None:
+async def change(work: Work, person: StoredPerson, **values: Any) -> None:
     """Change a person's row; a face or lock that ends by it does not come back with a backup."""
     if person.row["enrolments"] and "enrolments" in values:
         await endings.note(work, endings.of_face(work, person.mark, person.row["enrolments"]))
@@ -165,7 +165,7 @@ async def change(work: Work, person: Person, **values: Any) -> None:
 
 
 async def set_recovery(
-    work: Work, person: Person, digest: bytes | None, mark: bytes | None = None
+    work: Work, person: StoredPerson, digest: bytes | None, mark: bytes | None = None
 ) -> None:
     """Give a person the salt and hash of a recovery code, or none.
 
@@ -187,7 +187,7 @@ async def set_recovery(
         await work.connection.execute(recovery_marks.insert().values(person=person.code, mark=mark))
 
 
-async def mark_recovery(work: Work, person: Person, code: str) -> None:
+async def mark_recovery(work: Work, person: StoredPerson, code: str) -> None:
     """Have a person's recovery code find them, unless it does already."""
     statement = insert_of(work.connection, recovery_marks).values(
         person=person.code, mark=recovery_mark(work, code)
@@ -200,7 +200,7 @@ def recovery_mark(work: Work, code: str) -> bytes:
     return work.vault.mark("recovery", canonical(code).encode())
 
 
-async def forgive(work: Work, person: Person) -> None:
+async def forgive(work: Work, person: StoredPerson) -> None:
     """Lift a person's lock and delays, and count none of their failures any more."""
     newest = select(func.coalesce(func.max(attempts.c.id), 0))
     newest = newest.where(attempts.c.person == person.code)
@@ -215,7 +215,7 @@ async def forgive(work: Work, person: Person) -> None:
     )
 
 
-async def renew_key(work: Work, person: Person) -> Person:
+async def renew_key(work: Work, person: StoredPerson) -> StoredPerson:
     """Give a person a new data key, under the newest template key, and seal what is theirs anew.
 
     What was sealed under the old key, in whatever copy of the database, is not opened by the new.
@@ -296,13 +296,13 @@ async def leave_old_key(work: Work, code: bytes, key_id: str) -> bool:
     return True
 
 
-async def find_by_code(work: Work, code: bytes) -> Person | None:
+async def find_by_code(work: Work, code: bytes) -> StoredPerson | None:
     """As `find`, by the code; whoever's rows were changed without the key is passed over."""
     person = await lock(work, code)
     return None if person is None or person.broken else person
 
 
-async def lock(work: Work, code: bytes) -> Person | None:
+async def lock(work: Work, code: bytes) -> StoredPerson | None:
     """As `find`, by the code, and whoever changed their rows.
 
     What is done to somebody whose seal is broken leaves it broken.
@@ -317,7 +317,7 @@ async def lock(work: Work, code: bytes) -> Person | None:
     broken = () if code in work.changing else await seals.broken(work, row)
     if not broken:
         work.changing.setdefault(code, set())
-    return Person(row, work.vault, broken)
+    return StoredPerson(row, work.vault, broken)
 
 
 async def count_by_key(work: Work) -> dict[str, int]:

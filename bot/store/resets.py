@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete
 
 from bot.store import audit, people
-from bot.store.people import Person
+from bot.store.people import StoredPerson
 from bot.store.schema import flows
 from bot.store.types import FlowKind
 from bot.store.work import Work
@@ -38,7 +38,7 @@ async def cancel(work: Work, telegram_id: int) -> bool:
     return person is not None and await end(work, person)
 
 
-async def end(work: Work, person: Person) -> bool:
+async def end(work: Work, person: StoredPerson) -> bool:
     """End a person's wait, and the enrolment that it has opened; whether there was a wait."""
     if person.row["reset_due"] is None:
         return False

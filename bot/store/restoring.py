@@ -15,7 +15,7 @@ from sqlalchemy import delete, or_, select, update
 
 from bot.store import audit, endings, faces, holds, people, seals, tombstones
 from bot.store.errors import StoreError
-from bot.store.people import Person
+from bot.store.people import StoredPerson
 from bot.store.schema import challenges, contacts, enrolments, flows, preferences, templates
 from bot.store.schema import people as people_table
 from bot.store.schema import tombstones as tombstones_table
@@ -43,7 +43,7 @@ async def end(work: Work, marks: frozenset[bytes], *, restored: bool) -> Ended:
     ended: Counter[str] = Counter()
     rows = (await work.connection.execute(select(people_table))).mappings().all()
     for row in rows:
-        found = Person(row, work.vault)
+        found = StoredPerson(row, work.vault)
         if found.mark not in known:
             over = _over(work, found, told_of.get(found.code), known)
             ended.update(over)
@@ -57,7 +57,7 @@ async def end(work: Work, marks: frozenset[bytes], *, restored: bool) -> Ended:
 
 
 def _over(
-    work: Work, found: Person, contact: int | None, known: frozenset[bytes]
+    work: Work, found: StoredPerson, contact: int | None, known: frozenset[bytes]
 ) -> frozenset[str]:
     """What of a person's ended since the backup was made, by the fields of `Ended`."""
     row, mark, recovery = found.row, found.mark, found.recovery
@@ -70,7 +70,9 @@ def _over(
     return frozenset(name for name, is_over in checks.items() if is_over)
 
 
-async def _end_of(work: Work, found: Person, over: frozenset[str], known: frozenset[bytes]) -> None:
+async def _end_of(
+    work: Work, found: StoredPerson, over: frozenset[str], known: frozenset[bytes]
+) -> None:
     person = await people.lock(work, found.code) if over else None
     if person is None:
         return
@@ -103,7 +105,7 @@ async def _end_what_is_under_way(work: Work) -> int:
     return waits
 
 
-async def _end_face(work: Work, person: Person, known: frozenset[bytes]) -> None:
+async def _end_face(work: Work, person: StoredPerson, known: frozenset[bytes]) -> None:
     """Delete a person's face; the next one has a number that none had before."""
     for table in (templates, enrolments):
         await work.connection.execute(delete(table).where(table.c.person == person.code))

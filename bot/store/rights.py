@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from bot.store import audit, contacts, faces, flows, holds, people
 from bot.store.attempts import failures_count_until
-from bot.store.people import Person
+from bot.store.people import StoredPerson
 from bot.store.schema import attempts, captures, challenges, consents, preferences
 from bot.store.types import Membership, Receipt
 from bot.store.work import Work
@@ -101,7 +101,7 @@ async def forget(work: Work, telegram_id: int) -> Receipt:
     return receipt
 
 
-async def to_be_held_until(work: Work, person: Person) -> datetime:
+async def to_be_held_until(work: Work, person: StoredPerson) -> datetime:
     """Not before their failures count no more: they are erased, and must not be so for free."""
     until = work.clock() + timedelta(hours=work.retention.hold_hours)
     return max(until, await failures_count_until(work, person) or until)
@@ -137,7 +137,7 @@ async def _enrolled(work: Work, telegram_id: int) -> dict[str, Any] | None:
     }
 
 
-async def _consents(work: Work, person: Person) -> list[dict[str, Any]]:
+async def _consents(work: Work, person: StoredPerson) -> list[dict[str, Any]]:
     query = select(consents).where(consents.c.person == person.code).order_by(consents.c.id)
     return [
         {"version": row.version, "language": row.language, "given": _text(row.given)}
@@ -145,7 +145,7 @@ async def _consents(work: Work, person: Person) -> list[dict[str, Any]]:
     ]
 
 
-async def _attempts(work: Work, person: Person) -> list[dict[str, Any]]:
+async def _attempts(work: Work, person: StoredPerson) -> list[dict[str, Any]]:
     query = select(attempts).where(attempts.c.person == person.code).order_by(attempts.c.id)
     return [
         {
@@ -158,12 +158,12 @@ async def _attempts(work: Work, person: Person) -> list[dict[str, Any]]:
     ]
 
 
-async def _challenges(work: Work, person: Person) -> int:
+async def _challenges(work: Work, person: StoredPerson) -> int:
     query = select(func.count()).where(challenges.c.person == person.code)
     return (await work.connection.execute(query)).scalar_one()
 
 
-async def _captures(work: Work, person: Person) -> dict[str, Any]:
+async def _captures(work: Work, person: StoredPerson) -> dict[str, Any]:
     query = select(func.count(), func.min(captures.c.seen), func.max(captures.c.seen))
     query = query.where(captures.c.person == person.code)
     count, first, last = (await work.connection.execute(query)).one()

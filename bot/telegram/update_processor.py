@@ -60,7 +60,7 @@ class _Lane:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Seen:
+class ServedUpdates:
     """The newest update numbers, each served once.
 
     Args:
@@ -83,7 +83,7 @@ class Seen:
         return True
 
 
-class Lanes(BaseUpdateProcessor):
+class PerPersonProcessor(BaseUpdateProcessor):
     """The update processor.
 
     Args:
@@ -105,7 +105,7 @@ class Lanes(BaseUpdateProcessor):
         *,
         route: Callable[[Update], Request | None],
         turn_away: Callable[[Request, Turned], Awaitable[None]],
-        seen: Seen,
+        seen: ServedUpdates,
         memory: Memory,
         albums: Albums,
         slots: int,

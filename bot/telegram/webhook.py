@@ -27,7 +27,7 @@ from bot import rounds, standby
 from bot.settings import Settings
 from bot.telegram.client import Malformed, Telegram, parse_update, refused_for_good
 from bot.telegram.incoming import ALLOWED_UPDATES
-from bot.telegram.update_processor import Lanes
+from bot.telegram.update_processor import PerPersonProcessor
 from bot.telegram.webhook_watch import Watch
 from engine.service.http_protocol import MAX_IDLE_S, BoundedProtocol
 
@@ -157,7 +157,7 @@ async def listening(settings: Settings, goodbye_s: float) -> AsyncIterator[Recei
 
 @asynccontextmanager
 async def source(
-    settings: Settings, app: App, lanes: Lanes, turn: standby.Turn, receiver: Receiver
+    settings: Settings, app: App, lanes: PerPersonProcessor, turn: standby.Turn, receiver: Receiver
 ) -> AsyncIterator["asyncio.Task[None]"]:
     """Has Telegram post updates as long as the block lasts.
 

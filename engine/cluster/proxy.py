@@ -51,7 +51,7 @@ class ServiceAnswers:
         if scope["type"] != "http" or scope["path"].startswith(_PREFIX_OF_RAY):
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _ProxiedResponse(send)
         limit_s = _limit_s(Headers(scope=scope))
         try:
             async with asyncio.timeout(limit_s) as limit:
@@ -65,7 +65,7 @@ class ServiceAnswers:
             await answer.refuse(answer.refusal or _gone())
 
 
-class _Answer:
+class _ProxiedResponse:
     """One answer on its way out: a replica's is passed on, one of Ray's own is held back."""
 
     def __init__(self, send: Send) -> None:

@@ -39,12 +39,12 @@ from engine.errors import (
     VideoTooLong,
 )
 from engine.media import clip_decoder
-from engine.media.clip_decoder import END, FRAME, HEADER, RECORD, Ending, Limits
+from engine.media.clip_decoder import END, FRAME, HEADER, RECORD, ClipLimits, Ending
 from engine.media.image import is_picture, upright, upright_size
 
 _LOG = logging.getLogger(__name__)
 
-LIMITS = Limits()
+LIMITS = ClipLimits()
 MAX_WAITING = 16
 """Clips that may wait for a decoder: each is up to 20 MB, and takes about a second."""
 
@@ -70,14 +70,14 @@ class Still:
 
     Attributes:
         time_s: since the clip's first frame.
-        image: upright, mode "RGB", at most `Limits.side_px` on its longer side.
+        image: upright, mode "RGB", at most `ClipLimits.side_px` on its longer side.
     """
 
     time_s: float
     image: Image.Image
 
 
-def check_length(clip: bytes, limits: Limits = LIMITS) -> None:
+def check_length(clip: bytes, limits: ClipLimits = LIMITS) -> None:
     """Raise NotAVideo or ClipTooLarge where a clip is refused for its length alone."""
     if not clip:
         raise NotAVideo("The file is empty: send one that has a video in it.")
@@ -85,7 +85,7 @@ def check_length(clip: bytes, limits: Limits = LIMITS) -> None:
         raise too_large(limits)
 
 
-class Decoders:
+class ClipDecoders:
     """A few decoders at a time; whoever comes then waits.
 
     Args:
@@ -100,7 +100,7 @@ class Decoders:
         self,
         at_a_time: int,
         *,
-        limits: Limits = LIMITS,
+        limits: ClipLimits = LIMITS,
         max_waiting: int = MAX_WAITING,
         program: Sequence[str] = PROGRAM,
         clock: Callable[[], float] = time.monotonic,
@@ -126,7 +126,7 @@ class Decoders:
             )
 
     @asynccontextmanager
-    async def open(self, clip: bytes) -> AsyncIterator["Reel"]:
+    async def open(self, clip: bytes) -> AsyncIterator["ClipFrames"]:
         """A clip being decoded; its decoder ends with the block, however that ends.
 
         Args:
@@ -156,7 +156,7 @@ class Decoders:
         assert process.stdin is not None
         feeding = asyncio.create_task(_feed(process.stdin, clip))
         try:
-            yield Reel(process, self._limits, self._clock)
+            yield ClipFrames(process, self._limits, self._clock)
         finally:
             feeding.cancel()
             ending = asyncio.create_task(_end(process, feeding))
@@ -172,7 +172,7 @@ class Decoders:
         self._places.release()
 
 
-class Reel:
+class ClipFrames:
     """The sampled frames of one clip, in their order.
 
     Args:
@@ -189,7 +189,7 @@ class Reel:
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        limits: Limits,
+        limits: ClipLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._process = process
@@ -272,7 +272,7 @@ class Reel:
 
 
 async def _start(
-    program: Sequence[str], demuxer: str, limits: Limits
+    program: Sequence[str], demuxer: str, limits: ClipLimits
 ) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
@@ -366,7 +366,7 @@ def _identify(clip: bytes) -> str:
     raise _refusal(Ending.NOT_A_VIDEO, LIMITS)
 
 
-def too_large(limits: Limits = LIMITS) -> ClipTooLarge:
+def too_large(limits: ClipLimits = LIMITS) -> ClipTooLarge:
     """What a clip of too many bytes is refused with."""
     return ClipTooLarge(
         f"The clip has more than the {limits.clip_bytes / 2**20:g} MB accepted: send a shorter or "
@@ -374,7 +374,7 @@ def too_large(limits: Limits = LIMITS) -> ClipTooLarge:
     )
 
 
-def _refusal(ending: Ending, limits: Limits) -> EngineError:
+def _refusal(ending: Ending, limits: ClipLimits) -> EngineError:
     match ending:
         case Ending.NOT_A_VIDEO:
             return NotAVideo(f"There is no video in this file: send one, as {ACCEPTED}.")
@@ -413,7 +413,7 @@ def _refusal(ending: Ending, limits: Limits) -> EngineError:
             return _malformed()
 
 
-def _fault(status: int, words: bytes, limits: Limits) -> EngineError:
+def _fault(status: int, words: bytes, limits: ClipLimits) -> EngineError:
     """What a decoder's end before that of the clip means.
 
     Args:

@@ -59,7 +59,7 @@ _SLACK_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ClipLimits:
     """How much a clip may ask for.
 
     Attributes:
@@ -114,12 +114,12 @@ class Refused(Exception):
         self.ending = ending
 
 
-def arguments(demuxer: str, limits: Limits) -> list[str]:
+def arguments(demuxer: str, limits: ClipLimits) -> list[str]:
     """What `main` reads from the command line."""
     return [demuxer, json.dumps(asdict(limits))]
 
 
-def main(demuxer: str, limits: Limits, source: BinaryIO, sink: BinaryIO) -> Ending:
+def main(demuxer: str, limits: ClipLimits, source: BinaryIO, sink: BinaryIO) -> Ending:
     """Decode what comes from `source` to `sink`, under limits that this process keeps for ever."""
     confinement = _load_confinement()
     confinement.limit(limits.memory_bytes, limits.cpu_s)
@@ -158,7 +158,7 @@ def _load_confinement() -> ModuleType:
     return module
 
 
-def _decode(clip: bytes, demuxer: str, limits: Limits, sink: BinaryIO) -> None:
+def _decode(clip: bytes, demuxer: str, limits: ClipLimits, sink: BinaryIO) -> None:
     import av
 
     with av.open(
@@ -176,13 +176,13 @@ def _decode(clip: bytes, demuxer: str, limits: Limits, sink: BinaryIO) -> None:
         },
     ) as container:
         stream = _choose(container, limits)
-        reel = _Reel(limits, _interval_s(stream), sink)
+        reel = _FrameSampler(limits, _interval_s(stream), sink)
         for frame in _frames(container, stream):
             reel.add(frame)
         reel.end()
 
 
-def _allocated(limits: Limits) -> str:
+def _allocated(limits: ClipLimits) -> str:
     """Pixels for which ffmpeg may allocate memory: its frames have borders and padded rows."""
     return str(2 * limits.pixels)
 
@@ -191,7 +191,7 @@ def _open_nothing(url: str, flags: int, options: dict[str, str]) -> Any:  # noqa
     raise Refused(Ending.UNSUPPORTED)
 
 
-def _choose(container: "InputContainer", limits: Limits) -> "VideoStream":
+def _choose(container: "InputContainer", limits: ClipLimits) -> "VideoStream":
     """The stream to decode, ready to be decoded."""
     from av.stream import Disposition
 
@@ -229,10 +229,10 @@ def _frames(container: "InputContainer", stream: "VideoStream") -> Iterator["Vid
             yield frame
 
 
-class _Reel:
+class _FrameSampler:
     """What has been decoded so far, and what of it has been put out."""
 
-    def __init__(self, limits: Limits, interval_s: float, sink: BinaryIO) -> None:
+    def __init__(self, limits: ClipLimits, interval_s: float, sink: BinaryIO) -> None:
         from av.video.reformatter import VideoReformatter
 
         self._limits = limits
@@ -341,7 +341,7 @@ def _status() -> int:
     """Do what the command line says; what goes wrong by a bug is told without the clip's words."""
     demuxer, said = sys.argv[1:]
     try:
-        return main(demuxer, Limits(**json.loads(said)), sys.stdin.buffer, sys.stdout.buffer)
+        return main(demuxer, ClipLimits(**json.loads(said)), sys.stdin.buffer, sys.stdout.buffer)
     except BrokenPipeError:  # nobody listens any more
         return Ending.WELL
     except BaseException as error:

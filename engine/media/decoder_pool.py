@@ -29,7 +29,7 @@ from PIL import Image
 from engine import errors
 from engine.errors import BrokenImage, EngineError, ImageError, Unavailable
 from engine.media import photo_decoder
-from engine.media.image import ENOUGH_PX, LIMITS, Limits, Photo, check_length, too_demanding
+from engine.media.image import ENOUGH_PX, LIMITS, ImageLimits, Photo, check_length, too_demanding
 from engine.media.photo_decoder import DECODED, PICTURE, READY, REPLY, REQUEST
 
 _LOG = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class PhotoDecoders:
         self,
         count: int,
         *,
-        limits: Limits = LIMITS,
+        limits: ImageLimits = LIMITS,
         program: Sequence[str] = PROGRAM,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -257,7 +257,9 @@ class _SlowFiles:
 class _Decoder:
     """One process, and its successors."""
 
-    def __init__(self, program: Sequence[str], limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, program: Sequence[str], limits: ImageLimits, clock: Callable[[], float]
+    ) -> None:
         self._command = [*program, *photo_decoder.arguments(limits)]
         self._limits = limits
         self._clock = clock

@@ -51,7 +51,7 @@ ACCEPTED = "JPEG, PNG, WebP, GIF, HEIC or AVIF"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ImageLimits:
     """How much a picture may ask for.
 
     Attributes:
@@ -73,7 +73,7 @@ class Limits:
     wait_s: float = 30.0
 
 
-LIMITS = Limits()
+LIMITS = ImageLimits()
 
 _TOO_DEMANDING = (
     "Decoding the picture takes more time or memory than one is given: save it again as an "
@@ -102,12 +102,12 @@ class Photo:
     height_px: int
 
 
-def decode(data: bytes, *, limits: Limits = LIMITS) -> Image.Image:
+def decode(data: bytes, *, limits: ImageLimits = LIMITS) -> Image.Image:
     """Decode a picture file at its full size.
 
     Args:
         data: a JPEG (MPO included), PNG, WebP, GIF (its first frame), HEIC or AVIF file.
-        limits: see `Limits`.
+        limits: see `ImageLimits`.
 
     Returns:
         The upright picture, mode "RGB"; what is transparent is white.
@@ -124,7 +124,7 @@ def decode(data: bytes, *, limits: Limits = LIMITS) -> Image.Image:
     return decode_scaled(data, at_least_px=None, limits=limits).image
 
 
-def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMITS) -> Photo:
+def decode_scaled(data: bytes, *, at_least_px: int | None, limits: ImageLimits = LIMITS) -> Photo:
     """Decode a picture file no larger than needed.
 
     JPEG is decoded at the smaller size directly, which takes a fraction of the time; other formats
@@ -134,7 +134,7 @@ def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMI
         data: see `decode`.
         at_least_px: the picture is shrunk to 1/2, 1/4 or 1/8 as long as its longer side keeps at
             least this many pixels; None keeps its full size.
-        limits: see `Limits`.
+        limits: see `ImageLimits`.
 
     Returns:
         The upright picture and the size of its original.
@@ -168,12 +168,12 @@ def decode_scaled(data: bytes, *, at_least_px: int | None, limits: Limits = LIMI
     return Photo(image, *upright_size(size, orientation))
 
 
-def open_photo(data: bytes, *, limits: Limits = LIMITS) -> Photo:
+def open_photo(data: bytes, *, limits: ImageLimits = LIMITS) -> Photo:
     """Decode a picture file as everything that looks for faces does: see `decode_scaled`."""
     return decode_scaled(data, at_least_px=ENOUGH_PX, limits=limits)
 
 
-def check_length(data: bytes, limits: Limits) -> None:
+def check_length(data: bytes, limits: ImageLimits) -> None:
     """Raise EmptyImage or FileTooLarge where a file is refused for its length alone."""
     if not data:
         raise EmptyImage("The file is empty: send one that has a picture in it.")
@@ -184,7 +184,7 @@ def check_length(data: bytes, limits: Limits) -> None:
         )
 
 
-def _too_many_pixels(size: tuple[int, int] | None, limits: Limits) -> str:
+def _too_many_pixels(size: tuple[int, int] | None, limits: ImageLimits) -> str:
     claimed = f"{size[0]} x {size[1]} pixels" if size else "far more pixels"
     return (
         f"The picture has {claimed}, more than the {limits.pixels / 1e6:g} million accepted: "
@@ -257,7 +257,7 @@ def is_picture(data: bytes) -> bool:
 _Read = tuple[Image.Image, tuple[int, int], int]
 
 
-def _read_jpeg(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:
+def _read_jpeg(data: bytes, at_least_px: int | None, limits: ImageLimits) -> _Read:
     drawing, exif, scans = _strip_jpeg(data)
     if scans > limits.jpeg_scans:
         raise TooManyPixels(
@@ -273,7 +273,7 @@ def _read_jpeg(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:
     return image, size, _orientation(exif)
 
 
-def _read_png(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+def _read_png(data: bytes, at_least_px: int | None, limits: ImageLimits) -> _Read:  # noqa: ARG001
     drawing, exif = _strip_png(data)
     image = PngImagePlugin.PngImageFile(io.BytesIO(drawing))
     size = _check_pixels(image, limits)
@@ -281,21 +281,21 @@ def _read_png(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  #
     return image, size, _orientation(exif)
 
 
-def _read_webp(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+def _read_webp(data: bytes, at_least_px: int | None, limits: ImageLimits) -> _Read:  # noqa: ARG001
     image = WebPImagePlugin.WebPImageFile(io.BytesIO(data))
     size = _check_pixels(image, limits)
     image.load()
     return image, size, _orientation(image.info.get("exif", b""))
 
 
-def _read_gif(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+def _read_gif(data: bytes, at_least_px: int | None, limits: ImageLimits) -> _Read:  # noqa: ARG001
     image = GifImagePlugin.GifImageFile(io.BytesIO(_strip_gif(data)))
     size = _check_pixels(image, limits)
     image.load()
     return image, size, 1
 
 
-def _read_heic(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+def _read_heic(data: bytes, at_least_px: int | None, limits: ImageLimits) -> _Read:  # noqa: ARG001
     try:
         import pillow_heif
     except ImportError as error:  # its wheels do not cover every machine
@@ -311,7 +311,7 @@ def _read_heic(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  
     return image, image.size, orientation
 
 
-def _read_avif(data: bytes, at_least_px: int | None, limits: Limits) -> _Read:  # noqa: ARG001
+def _read_avif(data: bytes, at_least_px: int | None, limits: ImageLimits) -> _Read:  # noqa: ARG001
     if not AvifImagePlugin.SUPPORTED:
         raise UnsupportedFormat(
             "AVIF pictures cannot be read here, for want of a Pillow with AVIF: send a JPEG."
@@ -336,7 +336,7 @@ _READERS = {
 }
 
 
-def _check_pixels(image: Image.Image, limits: Limits) -> tuple[int, int]:
+def _check_pixels(image: Image.Image, limits: ImageLimits) -> tuple[int, int]:
     if image.width * image.height > limits.pixels:
         raise TooManyPixels(_too_many_pixels(image.size, limits))
     return image.size

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:  # loaded below, once the process knows where
     from engine.errors import ImageError
-    from engine.media.image import Limits
+    from engine.media.image import ImageLimits
 
 REQUEST = struct.Struct("<II")
 """Bytes of the file, and `at_least_px` of `engine.media.image.decode_scaled`, 0 for None."""
@@ -47,7 +47,7 @@ LIFETIME_CPU_S = 120
 is gone."""
 
 
-def arguments(limits: "Limits") -> list[str]:
+def arguments(limits: "ImageLimits") -> list[str]:
     """What `main` reads from the command line."""
     return [json.dumps(asdict(limits))]
 
@@ -63,9 +63,9 @@ def main(limits_json: str, descriptor: str = "") -> None:
     package.__path__ = [str(Path(__file__).resolve().parents[1])]
     sys.modules["engine"] = package
     from engine.media import confinement
-    from engine.media.image import Limits
+    from engine.media.image import ImageLimits
 
-    limits = Limits(**json.loads(limits_json))
+    limits = ImageLimits(**json.loads(limits_json))
     _load_all()
     confinement.limit(_address_space_bytes() + limits.memory_bytes, LIFETIME_CPU_S)
     in_force = confinement.close()
@@ -120,7 +120,7 @@ def _address_space_bytes() -> int:
 def _answer(
     data: bytes,
     at_least_px: int | None,
-    limits: "Limits",
+    limits: "ImageLimits",
     sink: BinaryIO,
     shared: mmap.mmap | None,
 ) -> None:

@@ -48,7 +48,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Generic[Result]):
+class BatchResult(Generic[Result]):
     """A result, and where its time went.
 
     Attributes:
@@ -93,7 +93,7 @@ class _Entry(Generic[Item, Result]):
     queued: float
     prepare_s: float
     context: contextvars.Context
-    answer: "asyncio.Future[Answer[Result]]"
+    answer: "asyncio.Future[BatchResult[Result]]"
 
     def queue_s(self, started: float) -> float:
         """Seconds spent waiting, when its batch started then."""
@@ -109,7 +109,7 @@ class Errand(Generic[Raw, Result]):
             other than `Busy`.
     """
 
-    submit: Callable[[Raw], Coroutine[Any, Any, Answer[Result]]]
+    submit: Callable[[Raw], Coroutine[Any, Any, BatchResult[Result]]]
 
 
 class Batcher(Generic[Raw, Item, Result]):
@@ -214,7 +214,7 @@ class Batcher(Generic[Raw, Item, Result]):
         """Have someone told of every batch, in the event loop, as soon as it has ended."""
         self._observers.add(observer)
 
-    async def submit(self, raw: Raw, *, deadline_s: float | None = None) -> Answer[Result]:
+    async def submit(self, raw: Raw, *, deadline_s: float | None = None) -> BatchResult[Result]:
         """Have one item prepared and computed.
 
         Args:
@@ -329,7 +329,7 @@ class Batcher(Generic[Raw, Item, Result]):
 
     # --- One item's way, in its caller's task ---
 
-    async def _accept(self, raw: Raw) -> Answer[Result]:
+    async def _accept(self, raw: Raw) -> BatchResult[Result]:
         self._accepted += 1
         try:
             return await self._serve(raw)
@@ -337,7 +337,7 @@ class Batcher(Generic[Raw, Item, Result]):
             self._accepted -= 1
             self._tell_idle()
 
-    async def _serve(self, raw: Raw) -> Answer[Result]:
+    async def _serve(self, raw: Raw) -> BatchResult[Result]:
         arrived, context = self._clock(), contextvars.copy_context()
         await self._ready.acquire()
         item, prepare_s = await self._prepared(raw)
@@ -470,7 +470,7 @@ class Batcher(Generic[Raw, Item, Result]):
             else:
                 queue_s, compute_s = entry.queue_s(started), ended - started
                 entry.answer.set_result(
-                    Answer(result, entry.prepare_s, queue_s, compute_s, self._batches)
+                    BatchResult(result, entry.prepare_s, queue_s, compute_s, self._batches)
                 )
         told = Batch(
             prepare_s=tuple(entry.prepare_s for entry in batch),

@@ -22,7 +22,7 @@ NEAR = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TrackedFace:
     """What was seen in one frame.
 
     Attributes:
@@ -34,18 +34,18 @@ class Seen:
     others: int
 
 
-class Follower:
+class FaceTracker:
     """Follows one face from frame to frame: the largest at first, then the nearest."""
 
     def __init__(self) -> None:
         self._last: Box | None = None
 
-    def see(self, faces: Sequence[Face]) -> Seen:
+    def see(self, faces: Sequence[Face]) -> TrackedFace:
         """Take the next frame's faces, largest first."""
         face = self._largest(faces) if self._last is None else self._nearest(self._last, faces)
         if face is not None:
             self._last = face.box
-        return Seen(face, self._others(faces, face))
+        return TrackedFace(face, self._others(faces, face))
 
     def _largest(self, faces: Sequence[Face]) -> Face | None:
         return next((face for face in faces if face.probability >= SURE), None)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from PIL import Image
 
 from engine.errors import Unavailable
-from engine.media.clip import Reel, Still
+from engine.media.clip import ClipFrames, Still
 from engine.request import PhotoFile, PhotoRequest
-from engine.runtime.batching import Answer, Errand
-from engine.runtime.face_tracker import Follower, Seen
+from engine.runtime.batching import BatchResult, Errand
+from engine.runtime.face_tracker import FaceTracker, TrackedFace
 from engine.types import Analysis, EngineInfo, Face, Frame, Track
 from engine.vision.parallax import Parallax
 
@@ -35,7 +35,7 @@ class _ToEmbed:
 
 
 @dataclass(slots=True)
-class _Answers:
+class _FrameAnswers:
     """Who answered, and where the time went.
 
     Attributes:
@@ -48,7 +48,7 @@ class _Answers:
     queue_s: float = 0.0
     batches_s: dict[int, float] = field(default_factory=dict)
 
-    def add(self, answer: Answer[Analysis]) -> None:
+    def add(self, answer: BatchResult[Analysis]) -> None:
         bundle = answer.result.bundle
         if self.bundle not in ("", bundle):  # vectors of two embedders must not meet
             raise Unavailable(
@@ -60,7 +60,7 @@ class _Answers:
 
 
 async def track(
-    reel: Reel, errand: FrameErrand, *, at_a_time: int, made_of: Callable[[], EngineInfo]
+    reel: ClipFrames, errand: FrameErrand, *, at_a_time: int, made_of: Callable[[], EngineInfo]
 ) -> Track:
     """Follow one face through a clip.
 
@@ -75,7 +75,7 @@ async def track(
         Unavailable: the engine was given another bundle meanwhile.
         EngineError: whatever else the errand's items come to.
     """
-    follower, parallax, answers = Follower(), Parallax(), _Answers()
+    follower, parallax, answers = FaceTracker(), Parallax(), _FrameAnswers()
     frames: list[Frame] = []
     waiting: list[_ToEmbed] = []
 
@@ -132,7 +132,10 @@ async def track(
 
 
 def _turned(
-    parallax: Parallax, stills: Sequence[Still], seen: Sequence[Seen], original_px: tuple[int, int]
+    parallax: Parallax,
+    stills: Sequence[Still],
+    seen: Sequence[TrackedFace],
+    original_px: tuple[int, int],
 ) -> list[tuple[float, float] | None]:
     """See `Frame.turned_deg`, for each of some frames."""
     return [
@@ -141,7 +144,9 @@ def _turned(
     ]
 
 
-async def _gather(errand: FrameErrand, requests: Sequence[PhotoRequest]) -> list[Answer[Analysis]]:
+async def _gather(
+    errand: FrameErrand, requests: Sequence[PhotoRequest]
+) -> list[BatchResult[Analysis]]:
     """All answers, in order; where one fails, the others are given up at once."""
     tasks = [asyncio.create_task(errand.submit(request)) for request in requests]
     try:

@@ -32,7 +32,7 @@ from engine.settings import Settings
 from engine.types import Analysis, EngineInfo, Track
 from engine.wire import (
     PROBLEMS,
-    People,
+    PeopleList,
     write_analysis,
     write_info,
     write_people,
@@ -131,7 +131,14 @@ class _Service:
             ("POST", "/v1/analyze", self.analyze, analyses, guards, PHOTO_BODY),
             ("POST", "/v1/track", self.track, tracks, guards, CLIP_BODY),
             ("GET", "/v1/info", self.info, infos, guards, None),
-            ("GET", "/v1/people", self.people, answer(People) | problems(*always), guards, None),
+            (
+                "GET",
+                "/v1/people",
+                self.people,
+                answer(PeopleList) | problems(*always),
+                guards,
+                None,
+            ),
             (
                 "POST",
                 "/v1/reload",

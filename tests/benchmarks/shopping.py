@@ -27,11 +27,11 @@ from rich.progress import track
 from rich.table import Table
 
 from bot.store import Barred
-from bot.store.limits import LIMITS, Limits
+from bot.store.limits import LIMITS, AttemptLimits
 from tests.bot.store.places import ANA, Place, challenged, enroll
 
 NEVER = 10**9
-BEFORE = Limits(failures_until_stop=NEVER, draws_until_wait=NEVER, draws_in_window=NEVER)
+BEFORE = AttemptLimits(failures_until_stop=NEVER, draws_until_wait=NEVER, draws_in_window=NEVER)
 START = datetime(2026, 11, 20, tzinfo=UTC)
 WEEK = timedelta(days=7)
 CHALLENGES = 108
@@ -43,7 +43,7 @@ LAPSING = timedelta(seconds=91)
 class Counts:
     """What `bot.store.attempts` counts of one person by video, without a database."""
 
-    limits: Limits
+    limits: AttemptLimits
     failures: deque = field(default_factory=deque)
     in_a_row: int = 0
     newest: datetime | None = None

@@ -21,7 +21,7 @@ from bot.sandbox import Fault, FaultKind, Person, Rates, Sandbox
 from bot.sandbox.client import message_from
 from bot.sandbox.errors import UserError
 from bot.sandbox.webhook import webhook_at
-from bot.sandbox.world import Account
+from bot.sandbox.world import PrivateChat
 from bot.store import add_key
 from tests.bot import fakes
 from tests.bot.store.places import on_postgresql, postgresql_sql
@@ -87,7 +87,7 @@ class Scene:
     mode: Mode
     sandbox: Sandbox
     people: list[Person]
-    accounts: list[Account]
+    accounts: list[PrivateChat]
     bots: Bots
     book: Book
     device: Device
@@ -193,7 +193,7 @@ class Scene:
             self.journal("not_done", act=event.what, who=event.who, why=error.code)
 
     async def _do(
-        self, act: Act, person: Person, account: Account, values: Mapping[str, Any]
+        self, act: Act, person: Person, account: PrivateChat, values: Mapping[str, Any]
     ) -> None:
         pick = values.get("pick", 0)
         photo = fakes.picture(pick % _PHOTOS)
@@ -230,7 +230,7 @@ class Scene:
                 await self._press(person, account, pick)
 
     @staticmethod
-    def _own(account: Account, kind: str, pick: int) -> dict[str, Any] | None:
+    def _own(account: PrivateChat, kind: str, pick: int) -> dict[str, Any] | None:
         """One of the person's last messages of a kind; none of an album, none that was edited."""
         found = [
             message
@@ -241,7 +241,7 @@ class Scene:
         return found[pick % len(found)] if found else None
 
     @staticmethod
-    async def _press(person: Person, account: Account, pick: int) -> None:
+    async def _press(person: Person, account: PrivateChat, pick: int) -> None:
         found = [
             (message["message_id"], button["callback_data"])
             for message in list(account.messages.values())[-20:]
@@ -556,7 +556,7 @@ async def entered(
         names = ("ana", "ben", "cam", "dan", "eva", "flo")[: pace.people]
         for number, name in enumerate(names[2:], 7003):
             language = "en" if name in _ENGLISH else "es"
-            sandbox._world.accounts[name] = Account(name, number, name.title(), language)
+            sandbox._world.accounts[name] = PrivateChat(name, number, name.title(), language)
         await stack.enter_async_context(sandbox)
         device, engine_way, engine_url = await stack.enter_async_context(an_engine())
         database_way, database = await stack.enter_async_context(_database(folder, server))

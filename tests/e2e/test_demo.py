@@ -174,5 +174,5 @@ async def test_a_bug_of_ours_is_no_refusal(photos: Path) -> None:
 
     photo = (photos / "astronaut.jpg").read_bytes()
     ending, (reply,) = await demo.once(FakeEngine(see), photo, "astronaut.jpg")
-    assert ending is demo.Ending.FAILED
+    assert ending is demo.PhotoOutcome.FAILED
     assert reply.photo is None

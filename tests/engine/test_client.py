@@ -21,7 +21,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.media.decoder_pool import SLOW_FILES
-from engine.media.image import ENOUGH_PX, Limits
+from engine.media.image import ENOUGH_PX, ImageLimits
 from engine.settings import Settings
 from engine.types import MAX_TOP_K, Analysis, Person
 from tests.engine import mutations, seers
@@ -101,7 +101,7 @@ async def test_the_photo_comes_back_upright_and_small(seer: Seer) -> None:
 
 async def test_files_that_take_long_hold_up_nobody_and_are_refused_in_the_end(seer: Seer) -> None:
     slow = mutations.slow()
-    async with EmbeddedEngine(seer, limits=Limits(cpu_s=0.5)) as engine:
+    async with EmbeddedEngine(seer, limits=ImageLimits(cpu_s=0.5)) as engine:
         await engine.start_decoders()
         hostile = [asyncio.create_task(engine.analyze(slow)) for _ in range(4)]
         answered = 0
@@ -119,7 +119,7 @@ async def test_files_that_take_long_hold_up_nobody_and_are_refused_in_the_end(se
 
 async def test_of_many_files_that_take_long_each_has_its_answer(seer: Seer) -> None:
     slow = mutations.slow()
-    async with EmbeddedEngine(seer, limits=Limits(cpu_s=0.4)) as engine:
+    async with EmbeddedEngine(seer, limits=ImageLimits(cpu_s=0.4)) as engine:
         tasks = [asyncio.create_task(engine.analyze(slow)) for _ in range(SLOW_FILES + 4)]
         honest = asyncio.create_task(engine.analyze(photo()))
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -129,7 +129,7 @@ async def test_of_many_files_that_take_long_each_has_its_answer(seer: Seer) -> N
 
 async def test_closing_ends_what_is_being_decoded(seer: Seer) -> None:
     others = set(psutil.Process().children())
-    async with EmbeddedEngine(seer, limits=Limits(cpu_s=60)) as engine:
+    async with EmbeddedEngine(seer, limits=ImageLimits(cpu_s=60)) as engine:
         decoding = asyncio.create_task(engine.analyze(mutations.slow()))
         await asyncio.to_thread(until, lambda: a_decoder_has_begun(own_processes(others)))
         await engine.close(limit_s=0)

@@ -39,7 +39,7 @@ from engine.errors import (
     VideoTooLong,
 )
 from engine.media.clip import LIMITS as CLIP_LIMITS
-from engine.media.clip import Decoders
+from engine.media.clip import ClipDecoders
 from engine.media.image import LIMITS, open_photo
 from engine.pipeline import Pipeline
 from engine.remote.client import RemoteEngine
@@ -130,7 +130,7 @@ async def test_all_of_a_track_comes(engine: Engine) -> None:
     assert track.compute_s > 0
     assert track.queue_s >= 0
     assert [frame.time_s for frame in track.frames] == pytest.approx(np.arange(14) / 10)
-    async with Decoders(1).open(clip()) as reel:
+    async with ClipDecoders(1).open(clip()) as reel:
         stills = await reel.take(20)
     parallax = Parallax()
     for k, (frame, still) in enumerate(zip(track.frames, stills, strict=True)):
@@ -209,7 +209,7 @@ BAD_CLIPS = {
 async def test_a_bad_clip_is_told_in_the_same_words(engine: Engine, kind: type[ClipError]) -> None:
     data = BAD_CLIPS[kind]()
     with pytest.raises(ClipError) as expected:
-        async with Decoders(1).open(data) as reel:
+        async with ClipDecoders(1).open(data) as reel:
             await reel.take(1000)
     with pytest.raises(ClipError) as caught:
         await engine.track(data)

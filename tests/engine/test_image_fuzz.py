@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import ImageError
-from engine.media.image import Limits, decode_scaled
+from engine.media.image import ImageLimits, decode_scaled
 from tests.engine import mutations
 
 ROOT = Path(__file__).parents[2]
 # Mutated headers may claim any size: a low limit keeps honest decoding of large sizes out of this.
-LIMITS = Limits(file_bytes=2**20, pixels=1_000_000)
+LIMITS = ImageLimits(file_bytes=2**20, pixels=1_000_000)
 KINDS = ("JPEG", "progressive", "CMYK", "MPO", "PNG", "palette", "APNG", "WEBP", "GIF", "HEIF")
 AVIF = ("AVIF",)
 CODES = {kind.code for kind in ImageError.__subclasses__()}

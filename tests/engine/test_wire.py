@@ -20,7 +20,7 @@ from engine.vision.detect import MAX_FACES
 from engine.wire import (
     ANSWER_MAX_BYTES,
     PROBLEMS,
-    People,
+    PeopleList,
     Unreadable,
     problem,
     read_analysis,
@@ -303,13 +303,13 @@ def test_what_is_no_answer_is_refused(wrong):
         (Track, ("frames",)),
         (EngineInfo, ("login", "points")),
         (EngineInfo, ("login", "centre")),
-        (People, ("people",)),
-        (People, ("people", 0, "known_for")),
+        (PeopleList, ("people",)),
+        (PeopleList, ("people", 0, "known_for")),
     ],
 )
 def test_many_faults_take_no_memory(kind, path):
     """Each is kept with what is wrong: of a whole answer that would be gigabytes."""
-    answers = {Analysis: "analysis", Track: "track", EngineInfo: "info", People: "people"}
+    answers = {Analysis: "analysis", Track: "track", EngineInfo: "info", PeopleList: "people"}
     record = json.loads(ANSWERS[answers[kind]][1])
     many = dict.fromkeys(map(str, range(99)), 1) if path[-1] == "known_for" else [None] * 99
     inside(record, path[:-1])[path[-1]] = many

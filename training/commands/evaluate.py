@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from training.measure.evaluation import Evaluation, Verification
     from training.measure.metrics import Rate
     from training.measure.pairs import LfwPairs
-    from training.measure.sight import Sight
+    from training.measure.sight import FaceScorer
 
 _LFW = "pairs.txt"
 
@@ -94,7 +94,7 @@ def _home(found: "Evaluation") -> Path:
 
 
 def _read_pairs(
-    scorer: "Sight", path: Path | None, aligned: bool
+    scorer: "FaceScorer", path: Path | None, aligned: bool
 ) -> tuple["EmbeddedPairs | None", "LfwPairs | None"]:
     from training.measure import pairs
     from training.measure.evaluate import EmbeddedPairs

@@ -42,7 +42,7 @@ _PHOTO = "path, person, size, modified, sha256, code, reason, again"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenPhoto:
     """What became of a photo.
 
     Attributes:
@@ -61,7 +61,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class JournalFace:
     """A face in a photo.
 
     Attributes:
@@ -192,8 +192,8 @@ class Journal:
 
     def record(
         self,
-        seen: Sequence[Seen],
-        faces: Sequence[tuple[str, Candidate, NDArray[np.float32]]],
+        seen: Sequence[SeenPhoto],
+        faces: Sequence[tuple[str, JournalFace, NDArray[np.float32]]],
         unchanged: Sequence[Photo],
     ) -> None:
         """Write a batch down: its photos, their (path, face, vector)s, and mere changes of date."""
@@ -230,7 +230,7 @@ class Journal:
         (faces,) = self._db.execute("SELECT count(*) FROM faces").fetchone()
         return int(photos), int(faces)
 
-    def photos(self) -> Iterator[tuple[Seen, int]]:
+    def photos(self) -> Iterator[tuple[SeenPhoto, int]]:
         """Every photo, by path, and how many faces it has."""
         query = (
             f"SELECT {_PHOTO}, (SELECT count(*) FROM faces f WHERE f.path = p.path) "  # noqa: S608
@@ -240,15 +240,15 @@ class Journal:
             query
         ):
             photo = Photo(path, person, size, modified)
-            yield Seen(photo, sha256, code, reason, bool(again)), count
+            yield SeenPhoto(photo, sha256, code, reason, bool(again)), count
 
-    def faces(self) -> Iterator[tuple[str, Candidate]]:
+    def faces(self) -> Iterator[tuple[str, JournalFace]]:
         """Every face, by its photo's path and its number, without its vector."""
         query = f"SELECT path, {_FACE} FROM faces ORDER BY path, number"  # noqa: S608
         for path, *values in self._db.execute(query):
             yield path, _candidate(values)
 
-    def faces_of(self, path: str) -> list[Candidate]:
+    def faces_of(self, path: str) -> list[JournalFace]:
         """The faces of one photo, by number."""
         query = f"SELECT {_FACE} FROM faces WHERE path = ? ORDER BY number"  # noqa: S608
         return [_candidate(values) for values in self._db.execute(query, (path,))]
@@ -279,14 +279,14 @@ class Journal:
         yield from self._db.execute("SELECT path, crop, crop_bytes FROM faces ORDER BY crop")
 
 
-def _values(record: Photo | Seen | Candidate) -> list[Any]:
+def _values(record: Photo | SeenPhoto | JournalFace) -> list[Any]:
     """A record's fields, in their order, as SQLite keeps them."""
     values = (getattr(record, entry.name) for entry in fields(record))
     return [v.tobytes() if isinstance(v, np.ndarray) else v for v in values]
 
 
-def _candidate(values: Sequence[Any]) -> Candidate:
-    made = Candidate(*values)
+def _candidate(values: Sequence[Any]) -> JournalFace:
+    made = JournalFace(*values)
     points = np.frombuffer(values[4], np.float32).reshape(5, 2)
     picture = np.frombuffer(values[-1], np.uint8).reshape(GREY_PX, GREY_PX)
     return replace(made, landmarks=points, grey=picture)

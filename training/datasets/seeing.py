@@ -27,7 +27,7 @@ from engine.vision import align, embed
 from engine.vision.align import Template
 from engine.vision.detect import Detections
 from engine.vision.faces import cut_faces
-from training.datasets.journal import GREY_PX, Candidate, Journal, Seen
+from training.datasets.journal import GREY_PX, Journal, JournalFace, SeenPhoto
 from training.datasets.manifest import CROP, Code
 from training.datasets.photos import Photo
 from training.tools import Tools
@@ -50,7 +50,7 @@ _GREY = Template(align.ARCFACE_SIZE, align.ARCFACE)
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    seen: Seen
+    seen: SeenPhoto
     picture: Image.Image
     original_px: tuple[int, int]
     data: bytes
@@ -58,7 +58,7 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    face: Candidate
+    face: JournalFace
     crop: NDArray[np.uint8]
 
 
@@ -92,13 +92,13 @@ def see(
 
     done = 0
     # Two batches at a time: one whose faces are being cut, one whose faces are looked for.
-    waiting: deque[tuple[list[_Opened | Seen | Photo], list[Future[list[_Cut]]]]] = deque()
+    waiting: deque[tuple[list[_Opened | SeenPhoto | Photo], list[Future[list[_Cut]]]]] = deque()
     with (
         PhotoDecoders(workers) as decoders,
         ThreadPoolExecutor(workers, "photos") as pool,
     ):
 
-        def open_one(photo: Photo, known: str) -> _Opened | Seen | Photo:
+        def open_one(photo: Photo, known: str) -> _Opened | SeenPhoto | Photo:
             return _open(folder, photo, known, decoders, aligned=aligned)
 
         batches = _opened(pool, open_one, journal.pending(_ALIGNED if aligned else _PHOTOS))
@@ -123,11 +123,11 @@ def see(
 
 def _opened(
     pool: ThreadPoolExecutor,
-    open_one: Callable[[Photo, str], _Opened | Seen | Photo],
+    open_one: Callable[[Photo, str], _Opened | SeenPhoto | Photo],
     batches: Iterator[list[tuple[Photo, str]]],
-) -> Iterator[list[_Opened | Seen | Photo]]:
+) -> Iterator[list[_Opened | SeenPhoto | Photo]]:
     """The batches' photos, opened one batch ahead."""
-    ahead: deque[list[Future[_Opened | Seen | Photo]]] = deque()
+    ahead: deque[list[Future[_Opened | SeenPhoto | Photo]]] = deque()
     for batch in batches:
         ahead.append([pool.submit(open_one, *entry) for entry in batch])
         if len(ahead) > 1:
@@ -138,10 +138,10 @@ def _opened(
 
 def _open(
     folder: Path, photo: Photo, known: str, decoders: PhotoDecoders, *, aligned: bool
-) -> _Opened | Seen | Photo:
+) -> _Opened | SeenPhoto | Photo:
     """The decoded photo, or why there is none, or the photo itself where its bytes are known."""
     if photo.size_bytes < 0:
-        return Seen(
+        return SeenPhoto(
             photo,
             "",
             Code.UNREADABLE,
@@ -153,11 +153,11 @@ def _open(
             data = file.read(image.LIMITS.file_bytes + 1)
     except OSError as error:
         reason = f"{error.strerror or error}".lower()
-        return Seen(photo, "", Code.UNREADABLE, reason, again=True)
+        return SeenPhoto(photo, "", Code.UNREADABLE, reason, again=True)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 == known:
         return photo
-    seen = Seen(photo, sha256)
+    seen = SeenPhoto(photo, sha256)
     try:
         decoded = decoders.open(data)
     except ImageError as error:
@@ -174,7 +174,7 @@ def _open(
 
 
 def _finish(
-    batch: Sequence[_Opened | Seen | Photo],
+    batch: Sequence[_Opened | SeenPhoto | Photo],
     cuts: Sequence[Future[list[_Cut]]],
     embedder: embed.Embedder,
     journal: Journal,
@@ -187,14 +187,14 @@ def _finish(
         if crops
         else ()
     )
-    seen: list[Seen] = []
-    rows: list[tuple[str, Candidate, NDArray[np.float32]]] = []
+    seen: list[SeenPhoto] = []
+    rows: list[tuple[str, JournalFace, NDArray[np.float32]]] = []
     unchanged: list[Photo] = []
     found = iter(faces)
     for entry in batch:
         if isinstance(entry, Photo):
             unchanged.append(entry)
-        elif isinstance(entry, Seen):
+        elif isinstance(entry, SeenPhoto):
             seen.append(entry)
         else:
             own = next(found)
@@ -236,7 +236,7 @@ def _cut(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         yield _Cut(
-            Candidate(
+            JournalFace(
                 number=k,
                 id=face,
                 crop=name,

@@ -11,7 +11,7 @@ import numpy as np
 from training.console import Advance
 from training.datasets import audit
 from training.datasets.audit import Decisions, FaceLimits, Overrides
-from training.datasets.journal import GREY_PX, Candidate, Journal, Seen
+from training.datasets.journal import GREY_PX, Journal, JournalFace, SeenPhoto
 from training.datasets.manifest import Code, Row, Status
 from training.datasets.seeing import CROPS, face_id
 
@@ -157,7 +157,7 @@ def rows(
         yield row
 
 
-def _row(seen: Seen, word: Row | None) -> Row:
+def _row(seen: SeenPhoto, word: Row | None) -> Row:
     return Row(
         id=face_id(seen.sha256 or seen.photo.path, None),
         path=seen.photo.path,
@@ -173,8 +173,8 @@ def _row(seen: Seen, word: Row | None) -> Row:
 
 def _face_row(
     row: Row,
-    face: Candidate,
-    own: Sequence[Candidate],
+    face: JournalFace,
+    own: Sequence[JournalFace],
     i: int,
     faces: JournalFaces,
     decided: Decisions,
@@ -204,8 +204,8 @@ def _face_row(
 
 def _reason(
     code: Code | str,
-    face: Candidate,
-    own: Sequence[Candidate],
+    face: JournalFace,
+    own: Sequence[JournalFace],
     i: int,
     faces: JournalFaces,
     decided: Decisions,

@@ -36,7 +36,7 @@ from training.measure.evaluation import (
 )
 from training.measure.metrics import Scores
 from training.measure.pairs import LfwPairs, PairList, stem
-from training.measure.sight import Answers, Sight
+from training.measure.sight import FaceScorer, FaceScores
 from training.measure.verification import Pairs
 from training.vectors import Flags, Numbers, Vectors, mean_face, numbered, unit
 
@@ -76,7 +76,7 @@ class EmbeddedProbes:
         return self.probes.faces.owner
 
 
-def seen(sight: Sight, source: Path, *, aligned: bool) -> EmbeddedProbes:
+def seen(sight: FaceScorer, source: Path, *, aligned: bool) -> EmbeddedProbes:
     """The faces of whatever an operator gives, as a bundle sees them, with a progress bar.
 
     Args:
@@ -135,7 +135,7 @@ class _Outside:
 
 
 def evaluate(
-    sight: Sight,
+    sight: FaceScorer,
     data: EmbeddedProbes,
     *,
     created: str,
@@ -208,7 +208,7 @@ def known_numbers(seen: EmbeddedProbes, bundle: Bundle) -> Numbers:
 
 
 def _outside(
-    sight: Sight, once: EmbeddedProbes, truth: Numbers, strangers: EmbeddedProbes | None
+    sight: FaceScorer, once: EmbeddedProbes, truth: Numbers, strangers: EmbeddedProbes | None
 ) -> _Outside:
     """The data's strangers, and those of the open set whom the bundle does not know either."""
     parts = [once.part(np.flatnonzero(truth < 0))]
@@ -228,12 +228,12 @@ def _outside(
     )
 
 
-def _answers(sight: Sight, seen: EmbeddedProbes, truth: Numbers) -> Answers:
+def _answers(sight: FaceScorer, seen: EmbeddedProbes, truth: Numbers) -> FaceScores:
     return sight.answers(seen.probes.faces, seen.vectors, truth)
 
 
 def _recognise(
-    sight: Sight,
+    sight: FaceScorer,
     once: EmbeddedProbes,
     truth: Numbers,
     outside: _Outside,
@@ -287,7 +287,7 @@ def _thresholds(bundle: Bundle) -> Scores:
 
 
 def _identification(
-    answers: Answers, truth: Numbers, thresholds: Scores, seed: int
+    answers: FaceScores, truth: Numbers, thresholds: Scores, seed: int
 ) -> Identification | None:
     named = answers.best >= thresholds[answers.person]
     rates = [
@@ -306,7 +306,7 @@ def _identification(
     return Identification(top_1=top_1, top_5=top_5, named=rightly, misnamed=wrongly)
 
 
-def _open_set(bundle: Bundle, answers: Answers, outside: _Outside, seed: int) -> OpenSet | None:
+def _open_set(bundle: Bundle, answers: FaceScores, outside: _Outside, seed: int) -> OpenSet | None:
     own = bundle.calibration.identification
     called = np.asarray(outside.best >= _thresholds(bundle)[outside.taken_for])
     false_is = metrics.rate(called, outside.person, seed)
@@ -406,7 +406,7 @@ def _between(edges: Sequence[float], unit: str) -> list[str]:
 
 
 def _verify_all(
-    sight: Sight, seen: EmbeddedProbes, seed: int, notes: list[str]
+    sight: FaceScorer, seen: EmbeddedProbes, seed: int, notes: list[str]
 ) -> Verification | None:
     """Every face with every other; None, with a note, where that tells nothing."""
     chosen = verification.thinned(seen.owner, verification.MOST_PAIRS, seed)
@@ -450,7 +450,9 @@ def _verification(bundle: Bundle, pairs: Pairs, faces: int, seed: int) -> Verifi
     )
 
 
-def _verify_listed(sight: Sight, listed: EmbeddedPairs, seed: int, notes: list[str]) -> ListedPairs:
+def _verify_listed(
+    sight: FaceScorer, listed: EmbeddedPairs, seed: int, notes: list[str]
+) -> ListedPairs:
     """The pairs of a list. Who is who follows from which files are called the same."""
     given = listed.pairs
     people = verification.people_of(given.first, given.second, given.same, len(given.files))
@@ -481,7 +483,9 @@ def _verify_listed(sight: Sight, listed: EmbeddedPairs, seed: int, notes: list[s
     )
 
 
-def _verify_lfw(sight: Sight, data: EmbeddedProbes, lfw: LfwPairs, notes: list[str]) -> Lfw | None:
+def _verify_lfw(
+    sight: FaceScorer, data: EmbeddedProbes, lfw: LfwPairs, notes: list[str]
+) -> Lfw | None:
     """LFW's ten folds, as far as its photos are in the data (copies are as good as others)."""
     place = {
         row.path.rsplit("/", 1)[-1].rsplit(".", 1)[0]: i

@@ -17,7 +17,7 @@ from training.measure import login, verification
 from training.measure.calibration import assemble
 from training.measure.evaluate import EmbeddedProbes, known_numbers
 from training.measure.metrics import ERRORS_TO_QUOTE
-from training.measure.sight import Sight
+from training.measure.sight import FaceScorer
 from training.vectors import Numbers, Vectors, numbered, thinned
 
 FEWEST_STRANGERS = 10
@@ -51,7 +51,7 @@ class Recalibration:
 
 
 def recalibrate(
-    sight: Sight,
+    sight: FaceScorer,
     data: EmbeddedProbes,
     *,
     created: str,
@@ -139,7 +139,7 @@ def login_people(data: EmbeddedProbes, strangers: EmbeddedProbes | None = None) 
 
 
 def recalibrate_login(
-    sight: Sight,
+    sight: FaceScorer,
     data: EmbeddedProbes,
     *,
     created: str,
@@ -199,7 +199,7 @@ def _usable(seen: EmbeddedProbes) -> EmbeddedProbes:
     return seen.part(np.flatnonzero(~seen.probes.doubted & ~seen.probes.copy))
 
 
-def _similarities(sight: Sight, seen: EmbeddedProbes) -> Vectors:
+def _similarities(sight: FaceScorer, seen: EmbeddedProbes) -> Vectors:
     parts = sight.similarities(seen.probes.faces, seen.vectors)
     return np.concatenate([part.cpu().numpy() for part in parts])
 
@@ -228,7 +228,7 @@ def _require(
         )
 
 
-def _pairs(sight: Sight, vectors: Vectors, person: Numbers, seed: int) -> list[PairRecord]:
+def _pairs(sight: FaceScorer, vectors: Vectors, person: Numbers, seed: int) -> list[PairRecord]:
     """Thresholds for two photos at every rate that the pairs support; none where none is."""
     chosen = verification.thinned(person, verification.MOST_PAIRS, seed)
     pairs = verification.all_pairs(vectors[chosen], person[chosen], sight.centre)

@@ -34,7 +34,7 @@ _PHOTOS = 8
 
 
 @dataclass(frozen=True)
-class Answers:
+class FaceScores:
     """What a bundle says about faces.
 
     Attributes:
@@ -51,12 +51,12 @@ class Answers:
     own: Scores
     rank: Numbers
 
-    def part(self, index: Numbers) -> "Answers":
+    def part(self, index: Numbers) -> "FaceScores":
         """Those about some of the faces."""
-        return Answers(*(getattr(self, entry.name)[index] for entry in fields(self)))
+        return FaceScores(*(getattr(self, entry.name)[index] for entry in fields(self)))
 
 
-class Sight:
+class FaceScorer:
     """What one bundle sees.
 
     Args:
@@ -120,7 +120,7 @@ class Sight:
                 crops = data.read_crops(faces, part, self._recogniser.template)
                 yield self._recogniser.similarities(crops)
 
-    def answers(self, faces: Faces, vectors: Vectors, truth: Numbers) -> Answers:
+    def answers(self, faces: Faces, vectors: Vectors, truth: Numbers) -> FaceScores:
         """Whom the faces resemble, as the engine would say.
 
         Args:
@@ -138,7 +138,7 @@ class Sight:
             probability = self._recogniser.scorer.probabilities(similarity)
             parts.append(_answers(similarity, probability, truth[done : done + len(similarity)]))
             done += len(similarity)
-        return Answers(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return FaceScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def look(
         self, paths: Sequence[Path], *, aligned: bool, advance: Advance | None = None
@@ -190,7 +190,7 @@ class Sight:
 def _answers(
     similarity: Tensor, probability: Tensor, truth: Numbers
 ) -> tuple[Numbers, Scores, Scores, Scores, Numbers]:
-    """The columns of `Answers`, from (n, people) similarities and probabilities."""
+    """The columns of `FaceScores`, from (n, people) similarities and probabilities."""
     right = torch.from_numpy(truth).to(similarity.device)
     known = right >= 0
     own = similarity.gather(1, right.clamp(min=0)[:, None])
@@ -206,7 +206,7 @@ def _answers(
     return a, b, c, d, e
 
 
-def for_bundle(bundle: Bundle, name: str) -> Sight:
+def for_bundle(bundle: Bundle, name: str) -> FaceScorer:
     """A bundle's eyes, as the environment (ENGINE_DEVICE, FACE_WEIGHTS_DIR) wants them.
 
     Args:
@@ -217,4 +217,4 @@ def for_bundle(bundle: Bundle, name: str) -> Sight:
         ConfigurationError: the embedder that the bundle was made with is not here.
     """
     own = bundle.manifest.kind == "vectorizer"
-    return Sight(bundle, tools.load(f"trained:{name}" if own else bundle.embedder.id))
+    return FaceScorer(bundle, tools.load(f"trained:{name}" if own else bundle.embedder.id))

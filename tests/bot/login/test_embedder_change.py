@@ -167,8 +167,8 @@ async def test_whoever_is_enrolled_is_told_before_they_are_locked_out(
 async def test_when_the_date_is_past_the_next_start_uses_the_better_one(tmp_path: Path) -> None:
     place = Place(tmp_path, tmp_path / "bot.db")
     found = embedder_change.Found(
-        embedder_change.Bundle(Path("better"), NEW),
-        embedder_change.Bundle(Path("usual"), OLD),
+        embedder_change.UsableBundle(Path("better"), NEW),
+        embedder_change.UsableBundle(Path("usual"), OLD),
         "it is here",
     )
     async with place.store() as store:

@@ -15,7 +15,7 @@ from telegram import Message, Update
 
 from bot.login.captures import Captures
 from bot.login.liveness import Challenge, Failure, FailureReason, draw
-from bot.login.verify import Alarm, Remind, Terms, Verifying, _Answer
+from bot.login.verify import Alarm, Remind, Terms, Verifying, _LoginAnswer
 from bot.sandbox import Fault, FaultKind, Sandbox
 from bot.store import Attempt, Flow, FlowKind, Store
 from bot.telegram.replies import Language
@@ -194,7 +194,7 @@ async def test_taking_an_attempt_back_keeps_nobody_waiting_whose_time_is_over() 
     state = {"level": "photo", "subject": 2, "nonce": ""}
     flow = Flow(1, FlowKind.VERIFY, state, 0, datetime.now(UTC), 2)
     request = Request(Update(1), person=2, kind="photo")
-    answer = _Answer(request, cast("Message", None), flow, "en", {})
+    answer = _LoginAnswer(request, cast("Message", None), flow, "en", {})
 
     async def no_templates() -> None:
         return None

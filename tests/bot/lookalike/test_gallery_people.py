@@ -6,7 +6,7 @@ import math
 import pytest
 
 from bot.lookalike import countries
-from bot.lookalike.gallery_people import Directory, People
+from bot.lookalike.gallery_people import Directory, GalleryPeople
 from bot.texts import LANGUAGES
 from engine.errors import Unavailable
 from engine.types import EngineInfo, Person
@@ -89,7 +89,7 @@ def test_people_stand_in_alphabetical_order_accents_aside() -> None:
 
 async def test_people_are_fetched_once_a_bundle() -> None:
     engine = CountingEngine()
-    people = People(engine)
+    people = GalleryPeople(engine)
     for _ in range(3):
         directory = await people.directory(math.inf)
         assert directory is not None
@@ -110,7 +110,7 @@ async def test_people_of_a_bundle_that_is_being_changed_are_not_kept() -> None:
             return told
 
     engine = Changing()
-    people = People(engine)
+    people = GalleryPeople(engine)
     await people.directory(math.inf)
     directory = await people.directory(math.inf)
     assert directory is not None
@@ -120,7 +120,7 @@ async def test_people_of_a_bundle_that_is_being_changed_are_not_kept() -> None:
 
 async def test_people_known_before_are_told_while_the_engine_is_away() -> None:
     engine = CountingEngine()
-    people = People(engine)
+    people = GalleryPeople(engine)
     engine.away = True
     assert await people.directory(math.inf) is None
     assert await people.count(math.inf) is None
@@ -137,14 +137,14 @@ async def test_an_engine_that_does_not_answer_is_not_waited_for() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    people = People(Silent())
+    people = GalleryPeople(Silent())
     assert await people.directory(asyncio.get_running_loop().time() + 0.05) is None
     assert await people.count(asyncio.get_running_loop().time() + 0.05) is None
 
 
 async def test_people_are_counted_by_bundle() -> None:
     engine = CountingEngine()
-    people = People(engine)
+    people = GalleryPeople(engine)
     assert await people.count(math.inf, bundle=engine.bundle) == len(NAMES)
     engine.away = True
     assert await people.count(math.inf, bundle=engine.bundle) == len(NAMES)  # without asking

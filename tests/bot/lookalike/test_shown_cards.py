@@ -6,7 +6,7 @@ from itertools import count
 
 from bot.lookalike.captions import fit
 from bot.lookalike.face_choice import LeftOut
-from bot.lookalike.shown_cards import BYTES_MAX, Answer, Answers
+from bot.lookalike.shown_cards import BYTES_MAX, ShownCard, ShownCards
 from tests.bot.fakes import analysis, face, matches
 
 
@@ -17,15 +17,15 @@ class Clock:
         return self.now
 
 
-def answers(clock: Clock, limit: int = 3) -> Answers:
+def answers(clock: Clock, limit: int = 3) -> ShownCards:
     numbers = count()
-    return Answers(
+    return ShownCards(
         lifetime_s=60, limit=limit, pictures=5, clock=clock, key=lambda: f"key{next(numbers)}"
     )
 
 
-def answer(owner: int = 1) -> Answer:
-    return Answer(owner, "file", analysis(face()), LeftOut(), "es", (face(),))
+def answer(owner: int = 1) -> ShownCard:
+    return ShownCard(owner, "file", analysis(face()), LeftOut(), "es", (face(),))
 
 
 def test_an_answer_is_found_until_its_time_is_over() -> None:
@@ -47,7 +47,7 @@ def test_the_oldest_makes_room_and_a_dropped_one_is_gone() -> None:
     assert kept.find(keys[2]) is None
 
 
-def pictured(number: int, faces: int = 6, size: int = 6400) -> Answer:
+def pictured(number: int, faces: int = 6, size: int = 6400) -> ShownCard:
     """An answer as a remote engine's: every picture has bytes of its own, whoever is on it."""
     found = matches()
     seen = [
@@ -59,11 +59,11 @@ def pictured(number: int, faces: int = 6, size: int = 6400) -> Answer:
         )
         for place in range(faces)
     ]
-    return Answer(number, "file", analysis(*seen), LeftOut(), "es", tuple(seen))
+    return ShownCard(number, "file", analysis(*seen), LeftOut(), "es", tuple(seen))
 
 
 def test_what_is_kept_is_bounded_in_bytes_and_the_oldest_make_room() -> None:
-    kept = Answers(lifetime_s=60, limit=500, pictures=5)
+    kept = ShownCards(lifetime_s=60, limit=500, pictures=5)
     tracemalloc.start()
     try:
         keys = [kept.keep(pictured(number)) for number in range(256)]
@@ -77,14 +77,14 @@ def test_what_is_kept_is_bounded_in_bytes_and_the_oldest_make_room() -> None:
 
 
 def test_an_answer_that_is_larger_than_all_that_may_be_kept_is_not() -> None:
-    kept = Answers(lifetime_s=60, limit=500, pictures=5, bytes_max=50_000)
+    kept = ShownCards(lifetime_s=60, limit=500, pictures=5, bytes_max=50_000)
     small = kept.keep(pictured(1, faces=1))
     assert kept.find(kept.keep(pictured(2, faces=2))) is None
     assert kept.find(small) is None
 
 
 def test_the_same_person_s_picture_is_kept_once() -> None:
-    kept = Answers(lifetime_s=60, limit=500, pictures=5, bytes_max=100_000)
+    kept = ShownCards(lifetime_s=60, limit=500, pictures=5, bytes_max=100_000)
     keys = [kept.keep(replace(pictured(1, faces=1), owner=owner)) for owner in range(9)]
     answers = [kept.find(key) for key in keys]
     assert None not in answers, "nine times 32 kB do not fit, once does"
@@ -102,7 +102,7 @@ def test_the_same_person_s_picture_is_kept_once() -> None:
 
 
 def test_keys_cannot_be_guessed() -> None:
-    kept = Answers(lifetime_s=60, limit=1000, pictures=5)
+    kept = ShownCards(lifetime_s=60, limit=1000, pictures=5)
     keys = {kept.keep(answer()) for _ in range(100)}
     assert len(keys) == 100
     assert all(len(key) >= 16 for key in keys)
@@ -117,7 +117,7 @@ def test_a_caption_is_cut_where_telegram_counts() -> None:
 
 
 def test_of_a_face_only_so_many_pictures_are_kept() -> None:
-    kept = Answers(lifetime_s=60, limit=500, pictures=2)
+    kept = ShownCards(lifetime_s=60, limit=500, pictures=2)
     found = kept.find(kept.keep(pictured(1, faces=1)))
     assert found is not None
     for each in (*found.analysis.faces, *found.compared):

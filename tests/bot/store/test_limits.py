@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from bot.store import Alarm, Attempt, Barred, Level, Right, Store
-from bot.store.limits import LIMITS, Limits
+from bot.store.limits import LIMITS, AttemptLimits
 from tests.bot.store.places import (
     ANA,
     BEN,
@@ -52,7 +52,7 @@ def test_waits_double_up_to_a_month() -> None:
 
 
 def test_draws_are_counted_in_a_row_and_of_late() -> None:
-    limits = Limits(draws_until_wait=3, first_wait=timedelta(hours=1), draws_in_window=4)
+    limits = AttemptLimits(draws_until_wait=3, first_wait=timedelta(hours=1), draws_in_window=4)
     now = Clock().now
     earlier = [now - timedelta(days=days) for days in (6, 5, 4, 3)]
     assert limits.no_draw_until(2, now, []) is None

@@ -14,7 +14,7 @@ from telegram.error import NetworkError
 from bot.telegram.albums import Albums
 from bot.telegram.incoming import route
 from bot.telegram.request import Request, current
-from bot.telegram.update_processor import Lanes, Seen, Turned
+from bot.telegram.update_processor import PerPersonProcessor, ServedUpdates, Turned
 from bot.texts import say
 from tests.bot.fakes import FakeEngine, bot, picture
 
@@ -47,10 +47,10 @@ class Scene:
             "now": lambda: datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC),  # when updates come
             **changes,
         }
-        self.lanes = Lanes(
+        self.lanes = PerPersonProcessor(
             route=route,
             turn_away=self._turn_away,
-            seen=values.pop("seen", Seen((), 1000)),
+            seen=values.pop("seen", ServedUpdates((), 1000)),
             memory=self.memory,
             albums=values.pop("albums", Albums(0.05)),
             **values,
@@ -193,7 +193,7 @@ async def test_a_full_house_turns_away() -> None:
 
 
 async def test_a_repeated_update_is_served_once_also_after_a_restart() -> None:
-    scene = Scene(seen=Seen([7], 1000))
+    scene = Scene(seen=ServedUpdates([7], 1000))
     scene.send(7, person=1)
     scene.send(8, person=1)
     scene.send(8, person=1)
@@ -203,7 +203,7 @@ async def test_a_repeated_update_is_served_once_also_after_a_restart() -> None:
 
 
 def test_only_the_newest_numbers_are_kept() -> None:
-    seen = Seen([1, 2, 3], 3)
+    seen = ServedUpdates([1, 2, 3], 3)
     assert not seen.add(1)
     assert seen.add(4)
     assert seen.add(1)

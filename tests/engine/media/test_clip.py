@@ -31,7 +31,7 @@ from engine.errors import (
 )
 from engine.media import clip as clip_module
 from engine.media import clip_decoder
-from engine.media.clip import LIMITS, Decoders, Reel, Still
+from engine.media.clip import LIMITS, ClipDecoders, ClipFrames, Still
 from engine.media.clip_decoder import Ending, turn
 from tests.engine.clips import (
     astronaut,
@@ -54,17 +54,19 @@ NEVER = 10_000
 
 
 @asynccontextmanager
-async def opened(clip: bytes, limits: clip_decoder.Limits = LIMITS) -> AsyncIterator[Reel]:
+async def opened(
+    clip: bytes, limits: clip_decoder.ClipLimits = LIMITS
+) -> AsyncIterator[ClipFrames]:
     """A clip being decoded, and nothing left of that afterwards."""
     try:
-        async with Decoders(1, limits=limits).open(clip) as reel:
+        async with ClipDecoders(1, limits=limits).open(clip) as reel:
             yield reel
     finally:
         assert children() == []
 
 
 async def decode(
-    clip: bytes, limits: clip_decoder.Limits = LIMITS
+    clip: bytes, limits: clip_decoder.ClipLimits = LIMITS
 ) -> tuple[list[Still], tuple[int, int, float]]:
     """All frames of a clip, and its width, height and duration."""
     async with opened(clip, limits) as reel, asyncio.timeout(PATIENCE_S):
@@ -73,7 +75,7 @@ async def decode(
     return stills, (reel.width_px, reel.height_px, reel.duration_s)
 
 
-async def refusal(clip: bytes, limits: clip_decoder.Limits = LIMITS) -> ClipError:
+async def refusal(clip: bytes, limits: clip_decoder.ClipLimits = LIMITS) -> ClipError:
     with pytest.raises(ClipError) as caught:
         await decode(clip, limits)
     return caught.value
@@ -473,7 +475,7 @@ def test_a_playlist_opens_nothing_even_where_it_gets_as_far(demuxer: str, tmp_pa
 
 
 async def test_whoever_leaves_ends_their_decoder() -> None:
-    decoders, begun = Decoders(1), asyncio.Event()
+    decoders, begun = ClipDecoders(1), asyncio.Event()
     leaving = asyncio.create_task(watch(decoders, begun))
     await begun.wait()
     assert len(children()) == 1
@@ -484,7 +486,7 @@ async def test_whoever_leaves_ends_their_decoder() -> None:
 
 
 async def test_whoever_leaves_twice_does_not_wait_and_it_ends_all_the_same() -> None:
-    decoders, begun = Decoders(1), asyncio.Event()
+    decoders, begun = ClipDecoders(1), asyncio.Event()
     leaving = asyncio.create_task(watch(decoders, begun))
     await begun.wait()
     leaving.cancel()
@@ -498,7 +500,7 @@ async def test_whoever_leaves_twice_does_not_wait_and_it_ends_all_the_same() -> 
         assert len(await reel.take(NEVER)) == 15
 
 
-async def watch(decoders: Decoders, begun: asyncio.Event) -> None:
+async def watch(decoders: ClipDecoders, begun: asyncio.Event) -> None:
     """Watch a clip that has no end."""
     async with decoders.open(endless()) as reel:
         await reel.take(1)
@@ -507,7 +509,7 @@ async def watch(decoders: Decoders, begun: asyncio.Event) -> None:
 
 
 async def test_a_few_at_a_time_and_the_surplus_is_told_when_to_come_back() -> None:
-    decoders, begun = Decoders(1, max_waiting=1), asyncio.Event()
+    decoders, begun = ClipDecoders(1, max_waiting=1), asyncio.Event()
     first = asyncio.create_task(watch(decoders, begun))
     await begun.wait()
     second = asyncio.create_task(frames_of(decoders, plain()))
@@ -529,7 +531,7 @@ async def test_a_few_at_a_time_and_the_surplus_is_told_when_to_come_back() -> No
 
 
 async def test_whoever_leaves_while_they_wait_takes_no_place() -> None:
-    decoders, begun = Decoders(1), asyncio.Event()
+    decoders, begun = ClipDecoders(1), asyncio.Event()
     first = asyncio.create_task(watch(decoders, begun))
     await begun.wait()
     second = asyncio.create_task(frames_of(decoders, plain()))
@@ -544,13 +546,13 @@ async def test_whoever_leaves_while_they_wait_takes_no_place() -> None:
     assert len(await frames_of(decoders, plain())) == 15
 
 
-async def frames_of(decoders: Decoders, clip: bytes) -> list[Still]:
+async def frames_of(decoders: ClipDecoders, clip: bytes) -> list[Still]:
     async with asyncio.timeout(PATIENCE_S), decoders.open(clip) as reel:
         return await reel.take(NEVER)
 
 
 async def test_a_bad_clip_leaves_the_place_to_the_next() -> None:
-    decoders = Decoders(1)
+    decoders = ClipDecoders(1)
     for _ in range(2):
         with pytest.raises(BrokenVideo):
             await frames_of(decoders, plain()[:32])
@@ -560,7 +562,7 @@ async def test_a_bad_clip_leaves_the_place_to_the_next() -> None:
 # --- Decoders that a clip has taken over, or that are broken ---
 
 
-def saying(program: str, limits: clip_decoder.Limits = LIMITS) -> Decoders:
+def saying(program: str, limits: clip_decoder.ClipLimits = LIMITS) -> ClipDecoders:
     """Decoders that are this program instead; it has `say`, `HEADER` and `RECORD`."""
     start = f"""
 import os, signal, struct, sys, time
@@ -569,7 +571,7 @@ RECORD = struct.Struct({clip_decoder.RECORD.format!r})
 def say(*parts):
     sys.stdout.buffer.write(b"".join(parts)); sys.stdout.buffer.flush()
 """
-    return Decoders(1, limits=limits, program=(sys.executable, "-I", "-c", start + program))
+    return ClipDecoders(1, limits=limits, program=(sys.executable, "-I", "-c", start + program))
 
 
 SANE = "say(HEADER.pack(96, 64, 4, 4, 1))\n"
@@ -637,7 +639,7 @@ async def test_one_that_never_stops_complaining_is_ended(caplog: pytest.LogCaptu
 async def test_where_no_decoder_can_be_started_the_engine_is_unavailable(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    decoders = Decoders(1, program=("/no/such/python",))
+    decoders = ClipDecoders(1, program=("/no/such/python",))
     for _ in range(2):  # and its place is free again
         with pytest.raises(Unavailable, match="No such file"):
             await frames_of(decoders, plain())

@@ -21,7 +21,7 @@ from PIL import Image
 from engine import errors
 from engine.media import decoder_pool, image, photo_decoder
 from engine.media.decoder_pool import PhotoDecoders
-from engine.media.image import LIMITS, Limits
+from engine.media.image import LIMITS, ImageLimits
 from tests.engine.heifs import grid
 from tests.engine.seers import PATIENCE_S, until
 
@@ -105,7 +105,7 @@ def test_an_idle_decoder_gives_memory_back() -> None:
 
 
 def test_too_little_memory_is_told() -> None:
-    with PhotoDecoders(1, limits=Limits(memory_bytes=8 * 2**20)) as small:
+    with PhotoDecoders(1, limits=ImageLimits(memory_bytes=8 * 2**20)) as small:
         with pytest.raises(errors.ImageError) as caught:
             small.open(encode("PNG", (4000, 4000), compress_level=1))
         assert caught.value.code in ("image_too_demanding", "broken_image")
@@ -169,7 +169,7 @@ while head := sys.stdin.buffer.read(REQUEST.size):
 )
 
 
-def saying(program: str, limits: Limits = LIMITS, count: int = 1) -> PhotoDecoders:
+def saying(program: str, limits: ImageLimits = LIMITS, count: int = 1) -> PhotoDecoders:
     """Decoders that answer honest files, and do something else with others."""
     indented = "\n".join("    " + line for line in program.splitlines())
     return PhotoDecoders(
@@ -182,14 +182,14 @@ OTHER = b"\xff\xd8\xff other"
 
 
 def test_who_takes_too_much_processor_time_is_ended_and_replaced() -> None:
-    with saying("while True: pass", Limits(cpu_s=0.3)) as decoders:
+    with saying("while True: pass", ImageLimits(cpu_s=0.3)) as decoders:
         with pytest.raises(errors.ImageTooDemanding):
             decoders.open(OTHER)
         assert decoders.open(HONEST).image.getpixel((0, 0)) == tuple(b"abc")
 
 
 def test_who_hangs_is_ended_and_replaced() -> None:
-    with saying("time.sleep(1000)", Limits(wait_s=0.5)) as decoders:
+    with saying("time.sleep(1000)", ImageLimits(wait_s=0.5)) as decoders:
         with pytest.raises(errors.ImageTooDemanding):
             decoders.open(OTHER)
         assert decoders.open(HONEST).width_px == 1
@@ -245,7 +245,7 @@ def test_a_long_answer_is_cut_and_printable() -> None:
 
 
 def test_who_takes_long_makes_place_for_others() -> None:
-    with saying("while True: pass", Limits(cpu_s=30)) as decoders:
+    with saying("while True: pass", ImageLimits(cpu_s=30)) as decoders:
         refused: list[Exception] = []
         slow = threading.Thread(target=lambda: refused.append(outcome(decoders, OTHER)))
         slow.start()

@@ -17,7 +17,7 @@ from PIL import Image
 from engine import errors
 from engine.media import photo_decoder
 from engine.media.decoder_pool import PROGRAM
-from engine.media.image import LIMITS, Limits, decode, decode_scaled, upright
+from engine.media.image import LIMITS, ImageLimits, decode, decode_scaled, upright
 
 ROOT = Path(__file__).parents[3]
 SIZE = (96, 64)
@@ -253,7 +253,7 @@ def test_shrinks_a_strip_that_is_thinner_than_the_factor() -> None:
 # --- Refusals ---
 
 
-def refusal(data: bytes, limits: Limits = LIMITS) -> errors.ImageError:
+def refusal(data: bytes, limits: ImageLimits = LIMITS) -> errors.ImageError:
     with pytest.raises(errors.ImageError) as caught:
         decode(data, limits=limits)
     assert caught.value.message.endswith(".")
@@ -369,16 +369,16 @@ def test_damaged_png_checksum(photo: Image.Image) -> None:
 
 def test_too_many_bytes(photo: Image.Image) -> None:
     data = encode(photo, "PNG")
-    assert decode(data, limits=Limits(file_bytes=len(data))).size == SIZE
-    error = refusal(data, Limits(file_bytes=len(data) - 1))
+    assert decode(data, limits=ImageLimits(file_bytes=len(data))).size == SIZE
+    error = refusal(data, ImageLimits(file_bytes=len(data) - 1))
     assert error.code == "file_too_large"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"])
 def test_too_many_pixels(photo: Image.Image, kind: str) -> None:
     data = encode(photo, kind)
-    assert decode(data, limits=Limits(pixels=96 * 64)).size == SIZE
-    error = refusal(data, Limits(pixels=96 * 64 - 1))
+    assert decode(data, limits=ImageLimits(pixels=96 * 64)).size == SIZE
+    error = refusal(data, ImageLimits(pixels=96 * 64 - 1))
     assert error.code == "too_many_pixels"
     assert "96 x 64" in error.message
 

@@ -18,7 +18,7 @@ from engine.errors import (
     NotAnImage,
     Unavailable,
 )
-from engine.runtime.batching import Answer, Batch, Batcher
+from engine.runtime.batching import Batch, Batcher, BatchResult
 from tests.engine.seers import after
 
 PATIENCE_S = 60.0
@@ -279,7 +279,7 @@ async def test_an_error_in_place_of_a_result_is_that_items_answer() -> None:
         good, odd = await asyncio.gather(
             batcher.submit(1), batcher.submit(ODD), return_exceptions=True
         )
-    assert isinstance(good, Answer)
+    assert isinstance(good, BatchResult)
     assert isinstance(odd, BrokenImage)
 
 
@@ -310,7 +310,7 @@ async def test_after_an_unexpected_error_each_is_tried_alone(
 async def test_an_engine_error_for_a_whole_batch_is_kept_as_it_is() -> None:
     works = Works(before_compute=Gate(shut=True), faults={2: BrokenImage("Broken.")})
     results = await in_one_batch(works, (1, 2))
-    assert isinstance(results[0], Answer)
+    assert isinstance(results[0], BatchResult)
     assert results[1] is works.faults[2]
 
 
@@ -429,7 +429,7 @@ async def test_tells_where_the_time_went() -> None:
     works.during_compute = compute_slowly
     async with batching(works, clock) as batcher:
         answer = await batcher.submit(1)
-    assert answer == Answer(2, prepare_s=3.0, queue_s=0.0, compute_s=7.0, batch=1)
+    assert answer == BatchResult(2, prepare_s=3.0, queue_s=0.0, compute_s=7.0, batch=1)
 
 
 async def test_time_spent_waiting_for_the_device_is_queueing() -> None:

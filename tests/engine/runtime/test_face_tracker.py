@@ -1,4 +1,4 @@
-from engine.runtime.face_tracker import Follower
+from engine.runtime.face_tracker import FaceTracker
 from engine.types import Face, Pose, Quality
 
 
@@ -9,7 +9,7 @@ def face(x: float, y: float = 100.0, size: float = 80.0, probability: float = 0.
 
 def followed(*frames: tuple[Face, ...]) -> list[tuple[float | None, int]]:
     """Where the followed face is in each frame, and how many others are there."""
-    follower = Follower()
+    follower = FaceTracker()
     seen = [follower.see(sorted(faces, key=size, reverse=True)) for faces in frames]
     return [(centre(one.face), one.others) for one in seen]
 

@@ -18,7 +18,7 @@ from training.datasets.probes import Probes
 from training.measure.evaluate import EmbeddedProbes
 from training.measure.metrics import expected_calibration_error, rate, reliability
 from training.measure.recalibrate import recalibrate
-from training.measure.sight import Sight
+from training.measure.sight import FaceScorer
 from training.vectors import unit
 
 KNOWN = 10
@@ -52,7 +52,7 @@ def sight(tmp_path_factory):
     }
     bundle.save(stem, bundles.manifest(people), tensors)
     tools = SimpleNamespace(device=torch.device("cpu"), embedder=DlibResNet29(torch.device("cpu")))
-    return Sight(bundle.load(stem), tools)
+    return FaceScorer(bundle.load(stem), tools)
 
 
 def held_out(seed):

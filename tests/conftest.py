@@ -3,7 +3,8 @@
 The suite's processes use the bundle that is always there, whatever weights a machine has. They keep
 compiled bytecode also where a machine says otherwise: each of hundreds would compile torch anew.
 And they trust no authority: no test speaks TLS, and reading all of them takes each of thousands of
-HTTP clients 30 ms of processor time.
+HTTP clients 30 ms of processor time. Examples are the same in every run, so that a change fails for
+what it changed; `--whole` draws others each time.
 """
 
 import gc
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
 
 from engine import threads
 
@@ -36,6 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="try every case of the long matrices that the suite samples; takes hours",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before modules are collected, whose settings start from these."""
+    settings.register_profile("suite", derandomize=not config.getoption("whole"))
+    settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -38,6 +38,7 @@ import json
 import math
 import pickle
 import random
+import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -88,6 +89,15 @@ ENROLLED = 5
 """Photos of each person that are read, at most."""
 LOOSE = 3.0
 """How much around a face a portrait keeps, in the face's sizes."""
+LOOSE_LIMITS = replace(
+    liveness.LIMITS,
+    steady_frames=1,
+    turned_mean_deg=0.0,
+    turned_held_deg=0.0,
+    rest_roll_deg=math.inf,
+    rest_growth=math.inf,
+)
+"""Without the rules against pictures shown one after the other and films that are joined."""
 FLAT = (Attack.STILL, Attack.MOVED, Attack.TILTED)
 
 
@@ -473,8 +483,12 @@ def judge_all(tries, subjects, enrolled, calibration, limits=liveness.LIMITS):
             continue
         judged = [liveness.judge(challenge(one), one.track, limits) for one in own]
         rows[kind] = row(own, judged, subjects, enrolled, calibration, count)
+        loose = [liveness.judge(challenge(one), one.track, LOOSE_LIMITS) for one in own]
+        accepted = sum(isinstance(result, Performance) for result in loose)
+        rows[kind]["liveness_without_stillness_and_joints"] = share(accepted, len(own))
     genuine = [one for one in tries if one.kind == GENUINE]
     if genuine:
+        rows[GENUINE] |= parts(genuine, subjects, limits)
         rows["any_guess"] = guesses(genuine, limits)
         if calibration:
             rows["stranger"] = strangers(genuine, subjects, enrolled, calibration, count, limits)
@@ -512,6 +526,27 @@ def row(own, judged, subjects, enrolled, calibration, count):
         found["whole"] = share(reasons["match"], len(said))
         found["whole_refused_because"] = {k: v for k, v in reasons.items() if k != "match"}
     return found
+
+
+def parts(genuine, subjects, limits):
+    """Genuine clips by photo, by light (exposure, from dark to bright), and by length."""
+    counts = collections.defaultdict(lambda: collections.defaultdict(lambda: [0, 0]))
+    for one in genuine:
+        faces = [frame.face for frame in one.track.frames if frame.face is not None]
+        light = statistics.median(face.quality.exposure for face in faces) if faces else 0.0
+        keys = {
+            "by_photo": f"{subjects[one.subject].person} {one.subject}",
+            "by_light": f"{light:.1f}",
+            "by_length": f"{one.track.duration_s // 3 * 3:.0f} s and more",
+        }
+        passed = isinstance(liveness.judge(challenge(one), one.track, limits), Performance)
+        for name, key in keys.items():
+            counts[name][key][0] += passed
+            counts[name][key][1] += 1
+    return {
+        name: {key: share(*found) for key, found in sorted(own.items())}
+        for name, own in counts.items()
+    }
 
 
 def guesses(genuine, limits):

@@ -164,7 +164,7 @@ async def main():
     photo = open(sys.argv[2], "rb").read()
     return await demo.once(engines.remote(sys.argv[1], None), photo, "photo.jpg")
 ending, replies = asyncio.run(main())
-assert ending is demo.Ending.FAILED, ending
+assert ending is demo.PhotoOutcome.FAILED, ending
 assert replies[0].text == sys.argv[3], replies
 assert "aiohttp" in sys.modules
 sys.exit("torch was loaded" if "torch" in sys.modules else 0)

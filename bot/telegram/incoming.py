@@ -391,7 +391,8 @@ class Intake:
             until_s: see `capture`.
             expected: its size in bytes, where known; fewer mean a broken download.
         """
-        within_s = min(until_s - asyncio.get_running_loop().time(), self._timeout_s)
+        left_s = max(0.0, until_s - asyncio.get_running_loop().time())
+        within_s = min(left_s, self._timeout_s)
         try:
             async with asyncio.timeout(within_s):
                 return await self._attempts(file_id, expected)

@@ -153,6 +153,8 @@ async def test_a_file_that_did_not_come_in_time_is_told(caplog: pytest.LogCaptur
         Reason.DOWNLOAD_FAILED
     )
     assert "0.01 s" in caplog.text
+    await intake(server).fetch("id", asyncio.get_running_loop().time() - 1)
+    assert "within 0.00 s" in caplog.text, "no time was left, and not less"
 
 
 async def test_names_are_quoted_so_that_they_stay_names() -> None:

@@ -3,8 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,10 @@ from bot.sandbox import Sandbox
 from bot.store import add_key
 from engine import __version__
 from tests import installed
+from tests.processes import ROOT, running
 
-ROOT = Path(__file__).parents[1]
 PATIENCE_S = 120.0
 KEY = "the-key-of-this-test"
-
-Process = asyncio.subprocess.Process
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -115,27 +112,6 @@ def astronaut(folder: Path) -> bytes:
     path = folder / "astronaut.jpg"
     Image.fromarray(skimage.data.astronaut()).save(path, quality=95)
     return path.read_bytes()
-
-
-@asynccontextmanager
-async def running(
-    log: Path, environ: Mapping[str, str], *words: str, **settings: str
-) -> AsyncIterator[Process]:
-    """`python -m` something, whose log is a file."""
-    with log.open("w") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *words),
-            cwd=ROOT,
-            env={**environ, **settings},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def test_a_bot_and_an_engine_installed_apart_answer_a_photo(tmp_path: Path) -> None:

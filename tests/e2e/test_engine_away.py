@@ -15,32 +15,11 @@ from PIL import Image
 from bot.sandbox import Person, Rates, Sandbox
 from bot.store import add_key
 from bot.texts import LANGUAGES, say
+from tests.processes import Process, running
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
 ANSWER_S = 8.0
 KEY = "the-key-of-this-test"
-
-Process = asyncio.subprocess.Process
-
-
-@asynccontextmanager
-async def running(log: Path, *words: str, **environ: str) -> AsyncIterator[Process]:
-    """`python -m` something, whose log is a file."""
-    with log.open("w") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *words),
-            cwd=ROOT,
-            env=os.environ | environ,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @asynccontextmanager
@@ -49,7 +28,7 @@ async def an_engine(folder: Path, socket: Path) -> AsyncIterator[Process]:
     serve = ("engine", "serve", "--device", "cpu")
     log = folder / "engine.log"
     environ = {"ENGINE_SOCKET": str(socket), "ENGINE_API_KEY": KEY}
-    async with running(log, *serve, **environ) as process:
+    async with running(log, os.environ, *serve, **environ) as process:
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)
         assert line.decode() == f"The engine listens on unix:{socket}\n", log.read_text()
@@ -62,6 +41,7 @@ async def a_bot(folder: Path, sandbox: Sandbox, socket: Path) -> AsyncIterator[P
     add_key(keys)
     async with running(
         folder / "bot.log",
+        os.environ,
         "bot",
         "run",
         BOT_TOKEN=sandbox.token,

@@ -140,6 +140,15 @@ async def enroll(store: Store, person: int = ANA, given: Enrolment | None = None
     assert await store.enroll(flow, enrolment() if given is None else given)
 
 
+async def name_contact(store: Store, contact: int = BEN, person: int = ANA) -> str:
+    """Have an account confirm that it is a person's contact; returns the link's code."""
+    code = await store.invite_contact(person)
+    assert code is not None
+    assert await store.open_invitation(code, contact) == person
+    assert await store.answer_invitation(code, contact, "en") == person
+    return code
+
+
 async def challenged(
     store: Store, person: int = ANA, level: Level = "video", *, lifetime_s: float = 60
 ) -> tuple[Flow, bytes]:

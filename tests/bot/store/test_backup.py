@@ -32,6 +32,7 @@ from tests.bot.store.places import (
     enrolment,
     fail,
     finish,
+    name_contact,
 )
 from tests.bot.store.test_rights import live, spellings
 
@@ -222,10 +223,7 @@ async def test_a_contact_who_ended_since_the_backup_is_not_told_again(
 ) -> None:
     async with sqlite.store() as store:
         await enroll(store)
-        code = await store.invite_contact(ANA)
-        assert code is not None
-        await store.open_invitation(code, BEN)
-        await store.answer_invitation(code, BEN, "en")
+        await name_contact(store)
         await back_up(sqlite.path, sqlite.folder / "backup.db")
         if way == "leaves":
             await store.leave_contact(BEN)
@@ -241,10 +239,7 @@ async def test_a_contact_who_ended_since_the_backup_is_not_told_again(
         assert await store.contact(ANA) is None
         assert await store.told_of(BEN) == 0
         assert await store.check_seals() == []
-        code = await store.invite_contact(ANA)
-        assert code is not None, "another one may be named"
-        await store.open_invitation(code, BEN)
-        await store.answer_invitation(code, BEN, "en")
+        await name_contact(store)
     async with sqlite.store() as store:
         assert store.ended == Ended(), "the new one has another mark"
         assert await store.contact(ANA) is not None

@@ -6,16 +6,9 @@ import pytest
 
 from bot.store import Keyring, Store
 from bot.store.contacts import LINKS_A_DAY
-from tests.bot.store.places import ANA, BEN, CODED, Place, enroll
+from tests.bot.store.places import ANA, BEN, CODED, Place, enroll, name_contact
 
 EVE = 7_000_000_002
-
-
-async def name(store: Store, contact: int = BEN, person: int = ANA) -> None:
-    code = await store.invite_contact(person)
-    assert code is not None
-    assert await store.open_invitation(code, contact) == person
-    assert await store.answer_invitation(code, contact, "en") == person
 
 
 async def test_a_link_makes_a_contact_once_it_was_confirmed_there(store: Store) -> None:
@@ -75,10 +68,7 @@ async def test_links_expire_and_give_way_and_are_few(place: Place) -> None:
 async def test_nothing_in_the_database_says_which_account_it_is(sqlite: Place) -> None:
     async with sqlite.store() as store:
         await enroll(store)
-        code = await store.invite_contact(ANA)
-        assert code is not None
-        await store.open_invitation(code, BEN)
-        await store.answer_invitation(code, BEN, "en")
+        code = await name_contact(store)
     raw = b"".join(path.read_bytes() for path in sqlite.folder.rglob("*") if path.is_file())
     for spelt in (str(BEN).encode(), BEN.to_bytes(8, "big"), code.encode()):
         assert spelt not in raw
@@ -88,7 +78,7 @@ async def test_an_end_takes_its_time_and_may_be_taken_back_by_either(place: Plac
     async with place.store() as store:
         await enroll(store)
         assert await store.end_contact_later(ANA, delay_s=60) is None
-        await name(store)
+        await name_contact(store)
         due = place.clock.now + timedelta(seconds=60)
         assert await store.end_contact_later(ANA, delay_s=60) == due
         assert await store.end_contact_later(ANA, delay_s=600) == due
@@ -114,7 +104,7 @@ async def test_an_end_takes_its_time_and_may_be_taken_back_by_either(place: Plac
 
 async def test_a_contact_stops_the_wait_for_another_face(store: Store) -> None:
     await enroll(store)
-    await name(store)
+    await name_contact(store)
     contact = await store.contact(ANA)
     assert contact is not None
     await store.schedule_reset(ANA, delay_s=60)
@@ -125,7 +115,7 @@ async def test_a_contact_stops_the_wait_for_another_face(store: Store) -> None:
 async def test_a_contact_leaves_one_or_all(store: Store) -> None:
     for person in (ANA, EVE):
         await enroll(store, person)
-        await name(store, person=person)
+        await name_contact(store, person=person)
     contact = await store.contact(ANA)
     assert contact is not None
     assert await store.leave_contact(EVE, contact.id) == ()
@@ -138,7 +128,7 @@ async def test_a_contact_leaves_one_or_all(store: Store) -> None:
 async def test_erasing_either_account_ends_it(store: Store) -> None:
     for person in (ANA, EVE):
         await enroll(store, person)
-        await name(store, person=person)
+        await name_contact(store, person=person)
     receipt = await store.forget(ANA)
     assert receipt.contact is not None
     assert receipt.contact.telegram_id == BEN
@@ -162,7 +152,7 @@ async def test_an_opened_link_forgets_an_account_that_is_erased(place: Place) ->
 async def test_it_outlives_another_face_and_another_key(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
-        await name(store)
+        await name_contact(store)
         await enroll(store, given=CODED)
         assert await store.contact(ANA) is not None
     place.keyring = Keyring({"first": b"1" * 32, "second": b"2" * 32})
@@ -175,7 +165,7 @@ async def test_it_outlives_another_face_and_another_key(place: Place) -> None:
 
 async def test_the_export_tells_of_it_and_not_which_account(store: Store) -> None:
     await enroll(store)
-    await name(store)
+    await name_contact(store)
     exported = await store.export(ANA)
     assert exported["contact"]["ends"] is None
     assert str(BEN) not in str(exported)

@@ -34,9 +34,10 @@ from tests.bot.store.places import (
     enrolment,
     fail,
     finish,
+    name_contact,
     vectors,
 )
-from tests.bot.store.test_contacts import EVE, name
+from tests.bot.store.test_contacts import EVE
 
 WRONG = "00000-00000-00000-00000"
 NEW = "11111-22222-33333-44444"
@@ -68,7 +69,7 @@ def used(code: str) -> bytes:
 async def test_code_and_video_move_everything(place: Place) -> None:
     async with place.store() as store:
         await enroll(store, given=CODED)
-        await name(store, EVE)
+        await name_contact(store, EVE)
         assert await store.claim_capture(ANA, "file", CONTENT, [PATTERN])
         assert await try_code(store, CODE.lower(), BEN) == ANA
         attempt = await passed(store)
@@ -154,7 +155,7 @@ async def test_a_locked_enrolment_stays(place: Place) -> None:
 
 async def test_the_contact_that_takes_over_is_no_contact_of_itself(store: Store) -> None:
     await enroll(store, given=CODED)
-    await name(store)
+    await name_contact(store)
     assert await store.move(await passed(store), BEN, used=used(CODE), code=NEW)
     assert await store.contact(BEN) is None
 

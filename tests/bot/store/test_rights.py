@@ -25,6 +25,7 @@ from tests.bot.store.places import (
     everything,
     fail,
     finish,
+    name_contact,
     vectors,
 )
 
@@ -45,10 +46,7 @@ async def live(store: Store, person: int) -> None:
     assert await store.claim_capture(person, f"{FILE}{person}", content, [PATTERN])
     code = CODE if person == ANA else CODE[::-1]
     assert await store.enroll(flow, enrolment(vectors(seed=person), recovery_code=code))
-    link = await store.invite_contact(person)
-    assert link is not None
-    await store.open_invitation(link, CONTACT)
-    await store.answer_invitation(link, CONTACT, "en")
+    await name_contact(store, CONTACT, person)
     await fail(store, person, times=2)
     await finish(store, await begin(store, person), passed=True)
     await store.schedule_reset(person, delay_s=60)

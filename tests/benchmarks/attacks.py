@@ -290,22 +290,32 @@ def make(portrait, other, code, kind, seed, as_phones):
     )
 
 
-async def tracked(engine, jobs, workers, label):
-    """The engine's tracks of clips that functions make, a few of them ahead, in order."""
+async def tracked(engine, jobs, arguments, label):
+    """The engine's tracks of clips that functions make, a few of them ahead, in order.
+
+    Those that a run before this one kept are read instead.
+    """
     loop, ahead, tracks = asyncio.get_running_loop(), collections.deque(), []
-    waiting = iter(jobs)
+    places = [arguments.keep and arguments.keep / f"{label}-{k}.pickle" for k in range(len(jobs))]
+    waiting = [
+        job for job, place in zip(jobs, places, strict=True) if not (place and place.exists())
+    ]
+    waiting.reverse()
     with (
-        ProcessPoolExecutor(workers) as pool,
+        ProcessPoolExecutor(arguments.workers) as pool,
         Progress(console=Console(stderr=True)) as progress,
     ):
-        bar = progress.add_task(label, total=len(jobs))
-        for _ in jobs:
-            for function, *arguments in waiting:
-                ahead.append(loop.run_in_executor(pool, function, *arguments))
-                if len(ahead) > 2 * workers:
-                    break
+        for place in progress.track(places, description=label):
+            if place and place.exists():
+                tracks.append(pickle.loads(place.read_bytes()))
+                continue
+            while waiting and len(ahead) <= 2 * arguments.workers:
+                ahead.append(loop.run_in_executor(pool, *waiting.pop()))
             tracks.append(await engine.track(await ahead.popleft()))
-            progress.advance(bar)
+            if place:
+                part = place.with_suffix(".part")
+                part.write_bytes(pickle.dumps(tracks[-1]))
+                part.replace(place)
     return tracks
 
 
@@ -344,7 +354,7 @@ async def stock_up(engine, subjects, filmed, arguments):
             jobs.append((shoot, subject.portrait, other, script, recoded, lot.getrandbits(32)))
             keys.append((number, name, script.motion))
     stocks = {}
-    tracks = await tracked(engine, jobs, arguments.workers, "frames")
+    tracks = await tracked(engine, jobs, arguments, "frames")
     for (number, name, motion), track in zip(keys, tracks, strict=True):
         angles = np.stack([motion.yaw, motion.pitch, motion.roll], axis=1)[: len(track.frames)]
         embedded = [one.face is not None and one.face.embedding is not None for one in track.frames]
@@ -401,11 +411,10 @@ def placed(face, x, y, roll, scale):
     )
 
 
-async def tries_of(engine, subjects, stocks, arguments):
+async def tries_of(engine, subjects, filmed, stocks, arguments):
     """All tries of all kinds."""
     lot = random.Random(arguments.seed)
     tries, jobs, planned = [], [], []
-    filmed = [number for number, name in stocks if name == "head"]
     recoded = [number for number, name in stocks if name == "recoded"]
     for kind in arguments.kinds:
         for number in range(arguments.tries):
@@ -426,7 +435,7 @@ async def tries_of(engine, subjects, stocks, arguments):
             own = stocks[index, stock_name(kind)]
             track = compose(script, own, stocks[other, "head"], lot)
             tries.append(Try(kind, asked.code, index, False, track))
-    tracks = await tracked(engine, jobs, arguments.workers, "whole clips")
+    tracks = await tracked(engine, jobs, arguments, "clips")
     for (kind, code, index), track in zip(planned, tracks, strict=True):
         tries.append(Try(kind, code, index, True, track))
     return tries
@@ -599,24 +608,18 @@ async def run(arguments):
     began = time.monotonic()
     async with await EmbeddedEngine.open(Settings(engine_device="cpu")) as engine:
         info = await engine.info()
-        if arguments.keep and arguments.keep.exists():
-            kept = pickle.loads(arguments.keep.read_bytes())
-            subjects, enrolled, stiff, stocks, tries = kept
-        else:
-            subjects, enrolled = await read(engine, arguments.folder, arguments.part)
-            if arguments.celebrities:
-                await add(engine, arguments, subjects, enrolled)
-            if len(enrolled) < 2:
-                raise SystemExit(
-                    f"{arguments.folder} needs photos of two people or more that show one large, "
-                    "sharp, frontal face each"
-                )
-            filmed, stiff = await rehearse(engine, subjects, enrolled, arguments.photos)
-            stocks = await stock_up(engine, subjects, filmed, arguments)
-            tries = await tries_of(engine, subjects, stocks, arguments)
-            if arguments.keep:
-                kept = (subjects, enrolled, stiff, stocks, tries)
-                arguments.keep.write_bytes(pickle.dumps(kept))
+        subjects, enrolled = await read(engine, arguments.folder, arguments.part)
+        if arguments.celebrities:
+            await add(engine, arguments, subjects, enrolled)
+        if len(enrolled) < 2:
+            raise SystemExit(
+                f"{arguments.folder} needs photos of two people or more that show one large, "
+                "sharp, frontal face each"
+            )
+        filmed, stiff = await rehearse(engine, subjects, enrolled, arguments.photos)
+        composed = not FILMED.issuperset(arguments.kinds)
+        stocks = await stock_up(engine, subjects, filmed, arguments) if composed else {}
+        tries = await tries_of(engine, subjects, filmed, stocks, arguments)
     rows = judge_all(tries, subjects, enrolled, info.login)
     result = {
         "command": " ".join(sys.argv[1:]),
@@ -624,7 +627,7 @@ async def run(arguments):
         "embedder": info.embedder,
         "login": info.login.version if info.login else None,
         "part": arguments.part,
-        "photos_filmed": len({number for number, _ in stocks}),
+        "photos_filmed": len(filmed),
         "photos_that_do_not_follow": stiff,
         "photos_to_enroll_from": len(subjects),
         "people": len(enrolled),
@@ -676,9 +679,27 @@ def main():
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="keep tries here, or judge those kept before")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="a folder for what the engine saw; the same command goes on where it was stopped",
+    )
     parser.add_argument("--json", action="store_true")
-    asyncio.run(run(parser.parse_args()))
+    arguments = parser.parse_args()
+    if arguments.keep:
+        keep(arguments)
+    asyncio.run(run(arguments))
+
+
+def keep(arguments):
+    """Make the folder, or see that it is of the same clips."""
+    arguments.keep.mkdir(parents=True, exist_ok=True)
+    told = {k: str(v) for k, v in vars(arguments).items() if k not in ("workers", "json", "keep")}
+    note = arguments.keep / "arguments.json"
+    if not note.exists():
+        note.write_text(json.dumps(told))
+    elif json.loads(note.read_text()) != told:
+        raise SystemExit(f"{arguments.keep} holds clips of other arguments: {note.read_text()}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Photos to faces: MTCNN (Zhang et al. 2016) over batches of photos on fixed canvases.
 
-The three networks and their weights are facenet-pytorch's; the cascade around them is ours, so
+The networks' weights are facenet-pytorch's; the cascade around them is ours, so
 that photos of any sizes share a batch, no photo's size reaches a network (every new shape would
 make the backend build and keep new kernels), and candidates are cut out of all photos at once.
 Knows nothing about whose faces they are or what becomes of them.
@@ -13,13 +13,12 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import batched_nms, roi_align
 
 from engine.vision.align import ARCFACE, ARCFACE_SIZE
+from engine.vision.mtcnn import batched_nms, o_net, p_net, r_net, roi_align
 from engine.vision.pyramid import CELL_PX, MOST_LEVELS, STRIDE_PX, Pyramid
 
 CANVASES = ((640, 480), (480, 640), (560, 560), (800, 450), (450, 800), (1120, 320), (320, 1120))
@@ -140,9 +139,10 @@ class Detector:
         self._device = device
         self._pyramids: dict[tuple[int, int], Pyramid] = {}
         # Channels last: pooling alone is ten times faster so on a CPU.
-        self._pnet = PNet().eval().to(device, memory_format=torch.channels_last)
-        self._rnet = RNet().eval().to(device, memory_format=torch.channels_last)
-        self._onet = ONet().eval().to(device, memory_format=torch.channels_last)
+        self._pnet, self._rnet, self._onet = (
+            build().to(device).to(memory_format=torch.channels_last)
+            for build in (p_net, r_net, o_net)
+        )
         self._onet_most = _ONET_CPU_MOST if device.type == "cpu" else _BUCKETS[-1]
 
     @torch.inference_mode()
@@ -382,7 +382,7 @@ def _crops(
         index = torch.nonzero(inside & stack.owns(found.view))[:, 0]
         view = (found.view[index, None] - stack.first).float()
         rois = torch.cat([view, top_left[index], bottom_right[index]], dim=1)
-        crops.append(roi_align(stack.pixels, rois, size, sampling_ratio=2, aligned=True))
+        crops.append(roi_align(stack.pixels, rois, size))
         kept.append(index)
     together = torch.cat(crops).contiguous(memory_format=torch.channels_last)
     return found[torch.cat(kept)], together

@@ -259,6 +259,8 @@ class Inbox:
             if not task.cancelled() and task.exception() is None:  # a bug waits for the next event
                 self._bell.ring()
 
+        while self.webhook is None:  # reading certificates takes the client 25 ms
+            await self._bell.wait()
         async with http_client() as http:
             try:
                 while True:

@@ -1,7 +1,7 @@
 """Edited copies of a person's selfies pass neither for enrolment nor for verification."""
 
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -145,24 +145,28 @@ async def test_no_edit_of_an_enrolled_selfie_is_another_selfie(
             assert (await ana.reply()).text.startswith(SEEN_BEFORE), name
 
 
-def portraits(pipeline: Pipeline, folder: Path) -> list[Image.Image]:
+def portraits(pipeline: Pipeline, folder: Path) -> Iterator[Image.Image]:
     """Photos of a person that are good enough for a login."""
-    found = []
     for path in sorted(folder.iterdir()):
         image = Image.open(path).convert("RGB")
         image.thumbnail((1280, 1280))
         (analysis,) = pipeline.analyze([PhotoRequest(image, top_k=1)])
         if isinstance(gate(analysis), Face) and analysis.turned == 0:
-            found.append(image)
-    return found
+            yield image
 
 
 @pytest.mark.skipif(not PEOPLE.is_dir(), reason="needs ../shared/data/photos")
-@pytest.mark.parametrize("name", ["lionel_messi", "roger_federer", "virat_kohli"])
 async def test_no_edit_of_somebody_s_selfie_verifies_them(
-    pipeline: Pipeline, tmp_path: Path, name: str
+    pipeline: Pipeline, tmp_path: Path, one_in: Callable[[int], int]
 ) -> None:
-    async with running(pipeline, tmp_path) as ana:
+    for name in ("lionel_messi", "roger_federer", "virat_kohli")[:: one_in(3)]:
+        folder = tmp_path / name
+        folder.mkdir()
+        await none_verifies(pipeline, folder, name)
+
+
+async def none_verifies(pipeline: Pipeline, folder: Path, name: str) -> None:
+    async with running(pipeline, folder) as ana:
         await agree(ana)
         taken = []
         for image in portraits(pipeline, PEOPLE / name):

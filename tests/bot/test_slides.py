@@ -1,7 +1,7 @@
 """Slide shows and joined films, as the engine itself sees them: refused, and a head is not."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -54,8 +54,8 @@ def a_film(attack: Attack | None) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def tracks() -> Mapping[str, Track]:
-    """What an engine sees in a clip of each kind."""
+def tracks(one_in: Callable[[int], int]) -> Mapping[str, Track]:
+    """What an engine sees in a clip of each kind; of slide shows, the first and the last."""
 
     async def see() -> dict[str, Track]:
         async with await EmbeddedEngine.open(Settings(engine_device="cpu")) as engine:
@@ -63,7 +63,7 @@ def tracks() -> Mapping[str, Track]:
                 "head": await engine.track(a_film(None)),
                 "cut": await engine.track(a_film(Attack.CUT)),
             }
-            for edit, count in SHOWS:
+            for edit, count in SHOWS[:: one_in(len(SHOWS) - 1)]:
                 seen[edit] = await engine.track(a_show(edit, count))
         return seen
 
@@ -75,15 +75,15 @@ def test_a_head_that_does_as_asked_passes(tracks: Mapping[str, Track]) -> None:
     assert isinstance(judged, Performance), judged
 
 
-@pytest.mark.parametrize("edit", Edit)
-def test_pictures_shown_one_after_the_other_are_still(
-    tracks: Mapping[str, Track], edit: Edit
-) -> None:
-    assert isinstance(judge(SUDO, tracks[edit]), Failure)
-    # However well they fit together.
-    reading = read(tracks[edit], ANY_CUT)
-    assert isinstance(reading, Reading), reading
-    assert reading.still
+def test_pictures_shown_one_after_the_other_are_still(tracks: Mapping[str, Track]) -> None:
+    shown = [track for name, track in tracks.items() if isinstance(name, Edit)]
+    assert len(shown) > 1
+    for track in shown:
+        assert isinstance(judge(SUDO, track), Failure)
+        # However well they fit together.
+        reading = read(track, ANY_CUT)
+        assert isinstance(reading, Reading), reading
+        assert reading.still
 
 
 def test_films_of_one_step_each_joined_as_they_are_are_refused(

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets.data import Faces, split
-from training.measure.metrics import multiplicities, support
-from training.measure.verification import FMRS, Pairs, thinned
+from training.measure.metrics import support, upper_quantile
+from training.measure.verification import FMRS, Pairs, resampled_tars, thinned
 from training.vectors import Numbers, Owners, Vectors, mean_face, numbered, unit
 
 FMR = 1e-2
@@ -194,7 +194,7 @@ def tar(pairs: Pairs, fmr: float = FMR) -> float:
     genuine, impostor = pairs.genuine, pairs.impostor
     if not len(genuine) or not len(impostor):
         return 0.0
-    return float((genuine > _rejected(impostor, fmr)).mean())
+    return float((genuine >= upper_quantile(impostor, fmr)).mean())
 
 
 def supported(pairs: Sequence[Pairs]) -> list[float]:
@@ -209,8 +209,9 @@ def change(before: Sequence[Pairs], after: Sequence[Pairs], fmr: float, seed: in
     weight /= weight.sum()
     drawn = np.zeros(_RESAMPLES)
     for k, (old, new) in enumerate(zip(before, after, strict=True)):
-        difference = _tars(new, fmr, seed + k) - _tars(old, fmr, seed + k)
-        drawn += weight[k] * difference
+        # The same people and seed give the same samples, so that the two are compared in pairs.
+        tars = [resampled_tars(pairs, [fmr], seed + k, _RESAMPLES)[0] for pairs in (old, new)]
+        drawn += weight[k] * np.nan_to_num(tars[1] - tars[0])
     lower, upper = np.quantile(drawn, (0.025, 0.975))
     return Change(
         fmr=fmr,
@@ -223,30 +224,3 @@ def change(before: Sequence[Pairs], after: Sequence[Pairs], fmr: float, seed: in
         genuine_pairs=sum(len(part.genuine) for part in before),
         impostor_pairs=sum(len(part.impostor) for part in before),
     )
-
-
-def _rejected(impostor: NDArray[np.float32], fmr: float) -> float:
-    """The highest similarity that is still to be rejected."""
-    allowed = min(int(fmr * len(impostor) + 1e-9), len(impostor) - 1)
-    return float(np.partition(impostor, len(impostor) - 1 - allowed)[len(impostor) - 1 - allowed])
-
-
-def _tars(pairs: Pairs, fmr: float, seed: int) -> NDArray[np.float64]:
-    """(resamples,) TAR in bootstrap samples of people, the same ones for the same seed.
-
-    A pair counts as often as its people were drawn: an impostor pair the product of both.
-    """
-    falling = np.argsort(-pairs.impostor, kind="stable")
-    scores = pairs.impostor[falling]
-    a, b = pairs.first[~pairs.same][falling], pairs.second[~pairs.same][falling]
-    order = np.argsort(-pairs.genuine, kind="stable")
-    genuine, whose = pairs.genuine[order], pairs.first[pairs.same][order]
-    found = np.zeros(_RESAMPLES)
-    for k, times in enumerate(multiplicities(pairs.people, seed, _RESAMPLES)):
-        running = np.cumsum(times[a] * times[b])
-        accepted = np.concatenate([[0], np.cumsum(times[whose])])
-        if running[-1] and accepted[-1]:
-            place = int(np.searchsorted(running, fmr * running[-1] + 1e-9, side="right"))
-            rejected = scores[min(place, len(scores) - 1)]
-            found[k] = accepted[np.searchsorted(-genuine, -rejected)] / accepted[-1]
-    return found

@@ -29,7 +29,8 @@ from training.datasets import facing
 from training.datasets.data import Faces
 from training.datasets.facing import Poses
 from training.measure.lending import Decided
-from training.measure.metrics import clopper_pearson, multiplicities, upper_quantile
+from training.measure.metrics import clopper_pearson, upper_quantile
+from training.measure.verification import PairBootstrap
 from training.tools import Tools
 from training.vectors import Flags, Numbers, Owners, Vectors, numbered, person_means, unit
 
@@ -344,12 +345,8 @@ class Bounds:
 
     def __init__(self, strangers: ImpostorTries, seed: int = 0) -> None:
         self._strangers = strangers
-        present = np.union1d(strangers.victim, strangers.impostor)
-        self._victim = np.searchsorted(present, strangers.victim)
-        self._impostor = np.searchsorted(present, strangers.impostor)
-        self._people = len(present)
-        self._times = np.array(list(multiplicities(max(1, self._people), seed)), np.float64)
-        self._all = self._weights(self._table(np.ones(len(strangers.score), bool)))
+        self._bootstrap = PairBootstrap(strangers.victim, strangers.impostor, seed)
+        self._all = self._bootstrap.weights(np.ones(len(strangers.score), bool))
 
     def upper(self, threshold: float) -> float:
         """The bound of the share that reaches a threshold; 1 where there is no try."""
@@ -360,7 +357,7 @@ class Bounds:
         _, exact = clopper_pearson(hits, self._strangers.independent, 0.9)
         if not reached.any():
             return exact
-        wrong = self._weights(self._table(reached))
+        wrong = self._bootstrap.weights(reached)
         drawn = wrong[self._all > 0] / self._all[self._all > 0]
         return max(exact, float(np.quantile(drawn, 0.95)))
 
@@ -377,16 +374,6 @@ class Bounds:
             else:
                 low = middle
         return float(np.nextafter(rising[high], np.inf))
-
-    def _table(self, chosen: Flags) -> Values:
-        """(people, people) how many tries there are of each two."""
-        table = np.zeros((self._people, self._people))
-        np.add.at(table, (self._victim[chosen], self._impostor[chosen]), 1.0)
-        return table
-
-    def _weights(self, table: Values) -> Values:
-        weights: Values = np.einsum("ri,ij,rj->r", self._times, table, self._times, optimize=True)
-        return weights
 
 
 # --- Playing ---

@@ -11,9 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.metrics import auc, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
-from training.measure.metrics import ERRORS_TO_MENTION, RESAMPLES, Scores, multiplicities, support
+from training.measure.metrics import (
+    ERRORS_TO_MENTION,
+    RESAMPLES,
+    Scores,
+    multiplicities,
+    support,
+    upper_quantile,
+)
 from training.vectors import Flags, Numbers, Vectors, numbered, person_means, unit
 
 FMRS = (1e-2, 1e-3, 1e-4)
@@ -229,8 +236,7 @@ def curve(pairs: Pairs) -> Curve:
 
 def area(pairs: Pairs) -> float:
     """The area under the ROC curve: how often a genuine pair outscores an impostor pair."""
-    fmr, tar, _ = roc_curve(pairs.same, pairs.score)
-    return float(auc(fmr, tar))
+    return float(roc_auc_score(pairs.same, pairs.score))
 
 
 def equal_error_rate(pairs: Pairs) -> float:
@@ -245,104 +251,95 @@ def equal_error_rate(pairs: Pairs) -> float:
     return float(fmr[k - 1] + share * (fmr[k] - fmr[k - 1]))
 
 
+class PairBootstrap:
+    """The bootstrap by subject, of pairs: each sample draws as many people as there are.
+
+    A pair counts as often as both of its people were drawn together: the product of how often each
+    was.
+
+    Args:
+        first, second: (n,) number of the person on either side.
+        seed: of the draws; the same people and seed give the same samples.
+        resamples: how many samples.
+    """
+
+    def __init__(
+        self, first: Numbers, second: Numbers, seed: int, resamples: int = RESAMPLES
+    ) -> None:
+        numbers = numbered(np.concatenate([first, second]))
+        self.first, self.second = np.split(numbers.astype(np.int32), 2)
+        self.people = int(numbers.max(initial=0)) + 1
+        self.times = np.array(list(multiplicities(self.people, seed, resamples)), np.float64)
+
+    def weights(self, chosen: Flags) -> NDArray[np.float64]:
+        """(resamples,) how much the chosen pairs count in each sample."""
+        a, b = self.first[chosen], self.second[chosen]
+        shape = (self.people, self.people)
+        met = coo_array((np.ones(len(a)), (a, b)), shape=shape).tocsr()
+        weights: NDArray[np.float64] = ((self.times @ met) * self.times).sum(axis=1)
+        return weights
+
+
 def tar_at_fmr(pairs: Pairs, targets: Sequence[float] = FMRS, seed: int = 0) -> list[TarAtFmr]:
     """True accepts at each rate of false matches, none where the impostor pairs are too few.
 
-    The interval is of a bootstrap over people: each sample draws as many people as there are, an
-    impostor pair counts as often as both of its people were drawn together (the product of how
-    often each was), a genuine pair as often as its one person was. The threshold is set anew in
-    each sample.
+    The interval is of a bootstrap over people, see `resampled_tars`.
     """
     genuine, impostor = pairs.genuine, pairs.impostor
-    order = np.argsort(impostor)[::-1]
-    falling = impostor[order]
-    allowed = [min(int(rate * len(falling) + 1e-9), len(falling) - 1) for rate in targets]
-    supported = [support(rate, len(falling)) for rate in targets]
-    quoted = [k for k, (sound, _) in enumerate(supported) if sound and len(genuine)]
-    intervals = dict(
-        zip(quoted, _intervals(pairs, order, [targets[k] for k in quoted], seed), strict=True)
-    )
+    supported = {rate: support(rate, len(impostor)) for rate in targets}
+    quoted = [rate for rate, (sound, _) in supported.items() if sound and len(genuine)]
+    drawn = dict(zip(quoted, resampled_tars(pairs, quoted, seed), strict=True))
     results = []
-    for k, rate in enumerate(targets):
-        errors = rate * len(falling)
-        warning = supported[k][1]
-        if k not in quoted:
+    for rate, (_, warning) in supported.items():
+        errors = rate * len(impostor)
+        if rate not in drawn:
             results.append(TarAtFmr(rate, None, None, None, None, errors, warning))
             continue
-        rejected = falling[allowed[k]]
-        lower, upper = intervals[k]
-        results.append(
-            TarAtFmr(
-                fmr=rate,
-                tar=float((genuine > rejected).mean()),
-                lower_95=lower,
-                upper_95=upper,
-                threshold=float(np.nextafter(rejected, np.float32(np.inf))),
-                errors=errors,
-                warning=warning,
-            )
-        )
+        threshold = upper_quantile(impostor, rate)
+        tar = float((genuine >= threshold).mean())
+        known = drawn[rate][np.isfinite(drawn[rate])]
+        lower, upper = None, None
+        if pairs.people > 2 and len(known):
+            lower, upper = np.quantile(known, (0.025, 0.975)).tolist()
+        results.append(TarAtFmr(rate, tar, lower, upper, threshold, errors, warning))
     return results
 
 
-def _intervals(
-    pairs: Pairs, order: Numbers, targets: Sequence[float], seed: int
-) -> list[tuple[float | None, float | None]]:
-    """Bootstrapped limits of TAR at each FMR.
+def resampled_tars(
+    pairs: Pairs, targets: Sequence[float], seed: int, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """(targets, resamples) TAR at each FMR in bootstrap samples of people.
 
-    Args:
-        pairs: all of them.
-        order: impostor pairs by falling score.
-        targets: FMRs.
-        seed: of the bootstrap.
+    An impostor pair counts as in `PairBootstrap`, a genuine pair as often as its one person was
+    drawn. The threshold is set anew in each sample; NaN where a sample has no pairs of a kind.
     """
+    found = np.full((len(targets), resamples), np.nan)
     if not targets:
-        return []
-    _, numbers = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
-    first, second = np.split(numbers.astype(np.int32), 2)
-    people = int(numbers.max()) + 1
-    of_genuine = first[pairs.same]
+        return found
+    bootstrap = PairBootstrap(pairs.first, pairs.second, seed, resamples)
     rising = np.argsort(pairs.genuine)[::-1]
-    sorted_genuine = pairs.genuine[rising]
-    of_genuine = of_genuine[rising]
-    a, b = first[~pairs.same][order], second[~pairs.same][order]
+    genuine, of_genuine = pairs.genuine[rising], bootstrap.first[pairs.same][rising]
+    order = np.argsort(pairs.impostor)[::-1]
     falling = pairs.impostor[order]
-    met = _met(a, b, people)
+    a, b = bootstrap.first[~pairs.same][order], bootstrap.second[~pairs.same][order]
     # Only the highest scores decide; in a sample a few people may have more than their share of
     # them, so a wider tail is looked at, and all of it where even that is not enough.
     tail = min(len(falling), int(_TAIL * max(targets) * len(falling)) + 1000)
-    better = np.searchsorted(-sorted_genuine, -falling[:tail])  # genuine pairs with higher scores
-    found: list[list[float]] = [[] for _ in targets]
-    genuine_of = np.bincount(of_genuine, minlength=people)
-    for times in multiplicities(people, seed, RESAMPLES):
-        accepted_of = genuine_of @ times
-        total = float(times @ (met @ times))
+    totals = bootstrap.weights(~pairs.same).tolist()
+    for n, (times, total) in enumerate(zip(bootstrap.times, totals, strict=True)):
+        accepted_of = times[of_genuine].sum()
         if not accepted_of or not total:
             continue
         running = np.cumsum(times[a[:tail]] * times[b[:tail]])
         for k, rate in enumerate(targets):
-            if running[-1] > rate * total or tail == len(falling):
-                place = int(np.searchsorted(running, rate * total + 1e-9, side="right"))
-                count = int(better[min(place, tail - 1)])
-            else:
-                whole = np.cumsum(times[a] * times[b])
-                place = int(np.searchsorted(whole, rate * total + 1e-9, side="right"))
-                rejected = falling[min(place, len(falling) - 1)]
-                count = int(np.searchsorted(-sorted_genuine, -rejected))
-            found[k].append(float(times[of_genuine[:count]].sum() / accepted_of))
-    return [
-        (float(np.quantile(own, 0.025)), float(np.quantile(own, 0.975)))
-        if people > 2 and own
-        else (None, None)
-        for own in found
-    ]
-
-
-def _met(a: NDArray[np.int32], b: NDArray[np.int32], people: int) -> coo_array:
-    """(people, people) how many impostor pairs two people have."""
-    pair, counts = np.unique(a.astype(np.int64) * people + b, return_counts=True)
-    made = coo_array((counts.astype(np.float64), divmod(pair, people)), shape=(people, people))
-    return made.tocsr()
+            weight = running
+            if running[-1] <= rate * total and tail < len(falling):
+                weight = np.cumsum(times[a] * times[b])
+            place = int(np.searchsorted(weight, rate * total + 1e-9, side="right"))
+            rejected = falling[min(place, len(weight) - 1)]
+            count = int(np.searchsorted(-genuine, -rejected))  # genuine pairs with higher scores
+            found[k, n] = times[of_genuine[:count]].sum() / accepted_of
+    return found
 
 
 def at_threshold(pairs: Pairs, threshold: float, promised_fmr: float, seed: int = 0) -> AtThreshold:
@@ -351,17 +348,12 @@ def at_threshold(pairs: Pairs, threshold: float, promised_fmr: float, seed: int 
     accepted = impostor >= np.float32(threshold)
     upper = None
     if accepted.sum() >= ERRORS_TO_MENTION:
-        _, numbers = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
-        first, second = np.split(numbers.astype(np.int32), 2)
-        people = int(numbers.max()) + 1
-        a, b = first[~pairs.same], second[~pairs.same]
-        met, wrong = _met(a, b, people), _met(a[accepted], b[accepted], people)
-        rates = [
-            float(times @ (wrong @ times)) / total
-            for times in multiplicities(people, seed, RESAMPLES)
-            if (total := float(times @ (met @ times)))
-        ]
-        upper = float(np.quantile(rates, 0.975)) if rates else None
+        bootstrap = PairBootstrap(pairs.first, pairs.second, seed)
+        wrong = np.zeros(len(pairs), bool)
+        wrong[~pairs.same] = accepted
+        met = bootstrap.weights(~pairs.same)
+        rates = bootstrap.weights(wrong)[met > 0] / met[met > 0]
+        upper = float(np.quantile(rates, 0.975)) if len(rates) else None
     return AtThreshold(
         threshold=threshold,
         promised_fmr=promised_fmr,

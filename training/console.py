@@ -3,6 +3,7 @@
 Knows terminals; knows nothing about faces.
 """
 
+import errno
 import json
 import os
 import time
@@ -34,6 +35,11 @@ Advance = Callable[[int], None]
 """Told how many items are done in all."""
 
 
+def silent(done: int) -> None:
+    """Where nobody wants to be told."""
+    del done
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """Turn the faults an operator can mend into one line on standard error and exit code 1."""
@@ -42,6 +48,17 @@ def failures() -> Iterator[None]:
     except (EngineError, ValueError, OSError) as error:
         complain(error)
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def full_disk(told: str) -> Iterator[None]:
+    """Say in words what a full disk means, in place of the system's OSError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) and "is full" not in str(error):
+            raise
+        raise OSError(told) from error
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class MatchScorer:
                 "Build the bundle again."
             )
         self.names = [people[i] for i in range(len(people))]
-        self._thumbnails = _thumbnails(bundle, len(people))
+        self._thumbnails = thumbnails(bundle)
         calibration = bundle.calibration
         self._temperature = calibration.temperature
         self._threshold_of = calibration.threshold_of
@@ -106,12 +106,19 @@ class MatchScorer:
         return Verdict.SOME if percentile >= SOME_PERCENTILE else Verdict.FAINT
 
 
-def _thumbnails(bundle: Bundle, people: int) -> Sequence[bytes] | None:
+def thumbnails(bundle: Bundle) -> Sequence[bytes] | None:
+    """A JPEG of each person; None where the bundle has no pictures.
+
+    Raises:
+        BundleError: they do not fit its people.
+    """
     data, ends_of = bundle.tensors.get("thumbnails"), bundle.tensors.get("thumbnail_ends")
     if data is None:
         return None
     ends = [] if ends_of is None or ends_of.dtype != torch.int64 else ends_of.reshape(-1).tolist()
-    sound = data.dtype == torch.uint8 and data.dim() == 1 and len(ends) == people
+    sound = (
+        data.dtype == torch.uint8 and data.dim() == 1 and len(ends) == len(bundle.manifest.people)
+    )
     # They rise, or a few pictures could be cut out again and again, and fill the memory.
     if not sound or not all(a <= b for a, b in pairwise([0, *ends, len(data)])):
         raise BundleError(

@@ -11,6 +11,7 @@ from engine.bundle import PairRecord
 from engine.vision.embed.dlib_resnet29 import DlibResNet29
 from training.bundles import gallery
 from training.bundles.gallery import Source, prototypes
+from training.console import silent
 from training.datasets.data import Faces
 from training.datasets.manifest import Row, Status
 from training.measure import calibration
@@ -50,7 +51,7 @@ def known():
     return cloud(PEOPLE, each=12)
 
 
-def measured(known, strangers, advance=None):
+def measured(known, strangers, advance=silent):
     return calibrate(known.vectors, known.owner, PEOPLE, prototypes, advance, strangers=strangers)
 
 

@@ -4,7 +4,6 @@ Ties prototypes, calibration and thumbnails together; knows nothing about photos
 line. Which faces to learn from was decided when the dataset was prepared.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from engine.bundle import Bundle, Calibration, save
 from engine.vision import embed
 from engine.vision.align import ARCFACE_TEMPLATE
-from training.console import Advance
+from training.console import Advance, silent
+from training.datasets import pictures
 from training.datasets.data import Faces, read_crops
 from training.datasets.people import Listed
 from training.measure.calibration import Prototypes, Strangers, calibrate, scaled
@@ -34,6 +33,8 @@ _THUMBNAIL = ARCFACE_TEMPLATE
 _OWN_CALIBRATION_PEOPLE = 10
 _OWN_CALIBRATION_FACES = 1000
 _LENT_PEOPLE = 20
+
+NO_LOGIN = Decided(None)
 
 
 @dataclass(frozen=True)
@@ -91,27 +92,6 @@ def cluster_count(photos: int) -> int:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """What is behind each prototype, so that more photos can be added later.
-
-    Attributes:
-        counts: (m,) int64, how many faces are closest to it.
-        lengths: (m,) float32, the mean resultant length of those (Mardia and Jupp, Directional
-            Statistics, 2000): the length of their mean, 1 where all are the same.
-    """
-
-    counts: Owners
-    lengths: Vectors
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """As a bundle keeps them."""
-        return {
-            "counts": torch.from_numpy(self.counts),
-            "lengths": torch.from_numpy(self.lengths),
-        }
-
-
-@dataclass(frozen=True)
 class Summarisation:
     """How people are summarised by a few directions each.
 
@@ -129,14 +109,21 @@ class Summarisation:
 CLUSTERS = Summarisation("gallery", prototypes, {"summary": "spherical k-means"})
 
 
-def tally(vectors: Vectors, owner: Owners, made: Vectors, made_owner: Owners) -> Tally:
-    """Count the faces behind each prototype of their person.
+def tally(
+    vectors: Vectors, owner: Owners, made: Vectors, made_owner: Owners
+) -> dict[str, torch.Tensor]:
+    """Count the faces behind each prototype of their person, so that photos can be added later.
 
     Args:
         vectors: (n, d) centred unit vectors.
         owner: (n,) index of the person of each.
         made: (m, d) prototypes.
         made_owner: (m,) in the order of the people, each with at least one.
+
+    Returns:
+        A bundle's tensors "counts", (m,) int64, how many faces are closest to each prototype; and
+        "lengths", (m,) float32, the mean resultant length of those (Mardia and Jupp, Directional
+        Statistics, 2000): the length of their mean, 1 where all are the same.
     """
     counts = np.zeros(len(made), np.int64)
     lengths = np.zeros(len(made), np.float32)
@@ -149,7 +136,7 @@ def tally(vectors: Vectors, owner: Owners, made: Vectors, made_owner: Owners) ->
             faces = vectors[members[closest == prototype]]
             counts[prototype] = len(faces)
             lengths[prototype] = np.linalg.norm(faces.mean(axis=0))
-    return Tally(counts, lengths)
+    return {"counts": torch.from_numpy(counts), "lengths": torch.from_numpy(lengths)}
 
 
 def own_calibration(faces: Faces) -> bool:
@@ -168,9 +155,9 @@ def build(
     thumbnails: bool,
     borrow: Bundle | None,
     summary: Summarisation = CLUSTERS,
-    login: Decided | None = None,
+    login: Decided = NO_LOGIN,
     strangers: Strangers | None = None,
-    advance: Advance | None = None,
+    advance: Advance = silent,
 ) -> Bundle:
     """Summarise and calibrate faces, and write the bundle.
 
@@ -183,7 +170,7 @@ def build(
         thumbnails: whether the bundle carries a small picture of each person.
         borrow: whose centre and calibration to use where these faces are too few to measure.
         summary: how people are summarised.
-        login: how it decides logins; None: it cannot.
+        login: how it decides logins.
         strangers: people outside the gallery, whom it is calibrated by; None: its own people are
             left out in turn.
         advance: told how far measuring has come; see `training.measure.calibration.rounds`.
@@ -210,7 +197,7 @@ def build(
         "prototypes": torch.from_numpy(made),
         "owner": torch.from_numpy(made_owner),
         "centre": torch.from_numpy(np.asarray(centre, np.float32)),
-    } | tally(centred, owner, made, made_owner).tensors()
+    } | tally(centred, owner, made, made_owner)
     if thumbnails:
         tensors |= portraits(faces, vectors)
     manifest = record(summary.kind, faces, embedder, source) | {
@@ -247,7 +234,7 @@ def lent(faces: Faces, vectors: Vectors, strangers: Strangers | None) -> Calibra
         people=[faces.people[i] for i in chosen],
         owner=np.searchsorted(chosen, faces.owner[index]),
     )
-    found, _ = _calibration(part, vectors[index], prototypes, None, strangers, None)
+    found, _ = _calibration(part, vectors[index], prototypes, None, strangers, silent)
     return found.model_copy(update={"people": len(chosen), "floors": {}})
 
 
@@ -258,10 +245,8 @@ def _measured_on(lender: Bundle) -> int:
     return everybody if theirs.strangers else everybody - 1
 
 
-def decided(login: Decided | None) -> dict[str, Any]:
+def decided(login: Decided) -> dict[str, Any]:
     """How a bundle decides logins, as its manifest has it."""
-    if login is None:
-        return {"login": None}
     return {"login": login.login, "login_absent": login.absent}
 
 
@@ -312,19 +297,17 @@ def portraits(faces: Faces, vectors: Vectors) -> dict[str, torch.Tensor]:
     Returns:
         The tensors "thumbnails" and "thumbnail_ends".
     """
-    pictures = []
+    made = []
     for members in grouped(faces.owner, len(faces.people)):
         mean = vectors[members].mean(axis=0)
         typical = int(members[(vectors[members] @ mean).argmax()])
-        pictures.append(jpeg(read_crops(faces, [typical], _THUMBNAIL)[0]))
-    return packed(pictures)
+        made.append(jpeg(read_crops(faces, [typical], _THUMBNAIL)[0]))
+    return packed(made)
 
 
 def jpeg(chip: NDArray[np.uint8]) -> bytes:
     """A thumbnail's bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(chip).save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+    return pictures.jpeg(chip, quality=85)
 
 
 def packed(pictures: list[bytes]) -> dict[str, torch.Tensor]:
@@ -369,7 +352,7 @@ def _calibration(
     prototypes: Prototypes,
     borrowed: Bundle | None,
     strangers: Strangers | None,
-    advance: Advance | None,
+    advance: Advance,
 ) -> tuple[Calibration, dict[str, float]]:
     people = len(faces.people)
     if borrowed is None:

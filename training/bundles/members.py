@@ -8,9 +8,9 @@ bundle as it was, and for more people than it holds for the figures are scaled
 people's.
 """
 
-import errno
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,15 +26,18 @@ from engine.bundle import AboutRecord, Bundle, Calibration
 from engine.errors import BundleError, ImageError
 from engine.media.decoder_pool import PhotoDecoders
 from engine.people.gallery import Gallery, best_per_person
+from engine.people.scoring import thumbnails
 from engine.vision import align, embed
 from engine.vision.align import ARCFACE_TEMPLATE
 from engine.vision.detect import Detections
 from engine.vision.faces import cut_faces
 from training.bundles.gallery import CALIBRATED_FOR, cluster_count, jpeg, packed, prototypes, tally
-from training.console import Advance, say
+from training.console import Advance, full_disk, say, silent
 from training.datasets import registration, twins
 from training.datasets.audit import LEAST_ALIKE, FaceLimits
+from training.datasets.journal import GREY_PX
 from training.datasets.photos import person_of
+from training.datasets.pictures import grey
 from training.fit import recipes
 from training.fit.fitting import Machine
 from training.fit.recipes import Recipe
@@ -43,7 +46,6 @@ from training.tools import Tools
 from training.vectors import Vectors, unit
 
 _CHIP = ARCFACE_TEMPLATE
-_GREY_PX = 16
 _ROUNDS = 3
 _STEP = 8
 _STAND_FOR = 8
@@ -114,7 +116,7 @@ def add(
     created: str,
     aligned: bool = False,
     trust: bool = False,
-    advance: Advance | None = None,
+    advance: Advance = silent,
 ) -> Addition:
     """Add a person to a gallery bundle, or more photos of somebody it knows.
 
@@ -157,7 +159,7 @@ def add(
                 f"{old.name} does not say how many photos each person's prototypes stand for, so "
                 f"none can be added to {person}. Build it again with `python -m training gallery`."
             )
-        candidates, left_out = _see(photos, tools, aligned, advance or _silent)
+        candidates, left_out = _see(photos, tools, aligned, advance)
         chosen = _choose(candidates, old, index)
         kept = _without_copies(chosen, left_out)
         if not trust:
@@ -169,12 +171,13 @@ def add(
         tensors = _grown(old, kept, index)
         people = names if index is not None else [*names, person]
         dataset = old.manifest.dataset
+        dropped = Counter(dataset.dropped) + Counter(added=len(left_out))
         record = dataset.model_copy(
             update={
                 "people": len(people),
                 "photos": dataset.photos + len(photos),
                 "faces": dataset.faces + len(kept.paths),
-                "dropped": _sum(dataset.dropped, {"added": len(left_out)}),
+                "dropped": dict(sorted(dropped.items())),
             }
         )
         written = _save(to, old, people, tensors, record.model_dump(), created)
@@ -216,7 +219,7 @@ def remove(name: str, out_of: Path, *, created: str) -> Bundle:
             if key in tensors:
                 tensors[key] = tensors[key][stay]
         tensors["owner"] = tensors["owner"] - (tensors["owner"] > index).long()
-        pictures = _pictures(old)
+        pictures = list(thumbnails(old) or ())
         if pictures:
             tensors |= packed(pictures[:index] + pictures[index + 1 :])
         dataset = old.manifest.dataset
@@ -239,18 +242,11 @@ def remove(name: str, out_of: Path, *, created: str) -> Bundle:
 def _alone(stem: Path) -> Iterator[None]:
     """Two changes at the same time would lose one of them."""
     waiting = partial(say, f"Another command is changing {stem.name}; waiting for it.")
-    try:
-        if not stem.parent.is_dir():  # loading will say so
-            yield
-            return
-        with locks.alone(stem.parent / f".{stem.name}.lock", waiting):
-            yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(
-                f"The disk is full: {stem} was not changed. Make room and try again."
-            ) from error
-        raise
+    full = f"The disk is full: {stem} was not changed. Make room and try again."
+    with full_disk(full), ExitStack() as stack:
+        if stem.parent.is_dir():  # else loading will say so
+            stack.enter_context(locks.alone(stem.parent / f".{stem.name}.lock", waiting))
+        yield
 
 
 def _gallery(stem: Path, purpose: str) -> Bundle:
@@ -335,14 +331,6 @@ def _carried_over(old: Bundle, people: Sequence[str]) -> tuple[Calibration, int]
         if old.manifest.people.get(i) in number
     }
     return carried.model_copy(update={"floors": floors}), max(holds_for, len(people))
-
-
-def _pictures(old: Bundle) -> list[bytes]:
-    if "thumbnails" not in old.tensors:
-        return []
-    data = old.tensors["thumbnails"].numpy().tobytes()
-    ends = old.tensors["thumbnail_ends"].tolist()
-    return [data[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 # --- The photos ---
@@ -430,14 +418,8 @@ def _choose(candidates: Sequence[_Candidates], old: Bundle, index: int | None) -
 def _without_copies(chosen: _Chosen, left_out: list[LeftOut]) -> _Chosen:
     if len(chosen.paths) < 2:
         return chosen
-    box = Image.Resampling.BOX
-    grey = np.stack(
-        [
-            np.asarray(Image.fromarray(chip).convert("L").resize((_GREY_PX, _GREY_PX), box))
-            for chip in chosen.chips
-        ]
-    )
-    pairs = twins.find(chosen.vectors, grey, LEAST_ALIKE)
+    tiny = np.stack([grey(chip, GREY_PX) for chip in chosen.chips])
+    pairs = twins.find(chosen.vectors, tiny, LEAST_ALIKE)
     pictures = [registration.grey(chip) for chip in chosen.chips]
     copies: dict[int, int] = {}
     for first, second in sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
@@ -532,9 +514,9 @@ def _grown(old: Bundle, chosen: _Chosen, index: int | None) -> dict[str, torch.T
         }
         if counted:
             alone = np.zeros(len(chosen.paths), np.int64)
-            new |= tally(chosen.vectors, alone, made, np.zeros(len(made), np.int64)).tensors()
+            new |= tally(chosen.vectors, alone, made, np.zeros(len(made), np.int64))
         tensors |= {key: torch.cat([tensors[key], value]) for key, value in new.items()}
-        pictures = _pictures(old)
+        pictures = list(thumbnails(old) or ())
         if pictures:
             typical = int((chosen.vectors @ chosen.vectors.mean(axis=0)).argmax())
             tensors |= packed([*pictures, jpeg(chosen.chips[typical])])
@@ -592,15 +574,3 @@ def _name(name: str) -> str:
     if not person:
         raise ValueError("A person needs a name.")
     return person
-
-
-def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
-    total = dict(first)
-    for key, value in second.items():
-        if value:
-            total[key] = total.get(key, 0) + value
-    return dict(sorted(total.items()))
-
-
-def _silent(done: int) -> None:
-    del done

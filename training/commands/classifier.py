@@ -9,22 +9,9 @@ import typer
 
 from engine import threads
 from engine.errors import WeightsError
+from training import options
 from training.console import emit, failures, say, show, today
 from training.measure.lending import lender, report
-from training.options import (
-    AcceptLicenseOption,
-    AlignedOption,
-    CreatedOption,
-    DatasetOption,
-    JsonOption,
-    LenderOption,
-    LicenceOption,
-    PeopleOption,
-    RunsOption,
-    SeedOption,
-    StrangersOption,
-    ThumbnailsOption,
-)
 
 if TYPE_CHECKING:
     from training.bundles.build import Inputs, Made
@@ -52,13 +39,13 @@ def classifier(
             metavar="run/models/NAME",
         ),
     ] = None,
-    listed: PeopleOption = None,
-    strangers: StrangersOption = None,
+    listed: options.PeopleOption = None,
+    strangers: options.StrangersOption = None,
     recipe: Annotated[str, typer.Option(help=_RECIPES, metavar="head|finetune|cnn")] = "head",
     browse: Annotated[
         bool, typer.Option("--browse", help="Choose the folder in the desktop's dialog.")
     ] = False,
-    aligned: AlignedOption = False,
+    aligned: options.AlignedOption = False,
     embedder: Annotated[
         str,
         typer.Option(
@@ -109,15 +96,15 @@ def classifier(
         str | None,
         typer.Option(help="32-true, 16-mixed or bf16-mixed. Default: by device."),
     ] = None,
-    seed: SeedOption = 0,
-    thumbnails: ThumbnailsOption = False,
-    dataset: DatasetOption = None,
-    licence: LicenceOption = "unknown",
-    created: CreatedOption = None,
-    calibration_from: LenderOption = None,
-    runs: RunsOption = None,
-    accept_license: AcceptLicenseOption = False,
-    as_json: JsonOption = False,
+    seed: options.SeedOption = 0,
+    thumbnails: options.ThumbnailsOption = False,
+    dataset: options.DatasetOption = None,
+    licence: options.LicenceOption = "unknown",
+    created: options.CreatedOption = None,
+    calibration_from: options.LenderOption = None,
+    runs: options.RunsOption = None,
+    accept_license: options.AcceptLicenseOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Train a classifier: whom the engine can recognise, learned from their faces.
 

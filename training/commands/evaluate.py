@@ -1,6 +1,7 @@
 """`python -m training evaluate`: how good a bundle is, on faces that it has not seen."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +76,7 @@ def evaluate(
             lfw=lfw or _find_lfw(data),
             seed=seed,
         )
-        record = evaluation.as_json(found)
+        record = asdict(found)
         home = out or _home(found)
         text = json.dumps(record, ensure_ascii=False, indent=1)
         write_text(home / evaluation.NAME, text + "\n")

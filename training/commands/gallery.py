@@ -8,20 +8,9 @@ from rich.table import Table
 
 from engine import threads
 from engine.terminal import escape
+from training import options
 from training.console import emit, failures, results, show, today
 from training.measure.lending import lender, report
-from training.options import (
-    AlignedOption,
-    CreatedOption,
-    DatasetOption,
-    JsonOption,
-    LenderOption,
-    LicenceOption,
-    OutOption,
-    PeopleOption,
-    StrangersOption,
-    ThumbnailsOption,
-)
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
@@ -41,10 +30,10 @@ def gallery(
             "who is in several of them is one person.",
         ),
     ],
-    out: OutOption,
-    listed: PeopleOption = None,
-    strangers: StrangersOption = None,
-    aligned: AlignedOption = False,
+    out: options.OutOption,
+    listed: options.PeopleOption = None,
+    strangers: options.StrangersOption = None,
+    aligned: options.AlignedOption = False,
     embedder: Annotated[
         str,
         typer.Option(
@@ -52,12 +41,12 @@ def gallery(
             "trained:BUNDLE."
         ),
     ] = "dlib-resnet29",
-    thumbnails: ThumbnailsOption = False,
-    dataset: DatasetOption = None,
-    licence: LicenceOption = "unknown",
-    created: CreatedOption = None,
-    calibration_from: LenderOption = None,
-    as_json: JsonOption = False,
+    thumbnails: options.ThumbnailsOption = False,
+    dataset: options.DatasetOption = None,
+    licence: options.LicenceOption = "unknown",
+    created: options.CreatedOption = None,
+    calibration_from: options.LenderOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Build a gallery bundle: whom the engine can recognise, without training a network."""
     threads.configure()

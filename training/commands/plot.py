@@ -7,22 +7,16 @@ import typer
 
 from engine import threads
 from training.console import emit, failures, progress, say
+from training.options import AlignedOption, JsonOption
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from training.datasets.data import Faces
-    from training.tools import Tools
 
 plot = typer.Typer(
     help="Draw pictures: the suffix of --out (.png, .svg or .pdf) says which kind.",
     no_args_is_help=True,
 )
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")]
-AlignedOption = Annotated[
-    bool, typer.Option("--aligned", help="The files are crops on the ArcFace template.")
-]
 EvaluationArgument = Annotated[
     Path,
     typer.Argument(
@@ -118,12 +112,12 @@ def face_map(
     threads.configure()
     with failures():
         from training import tools
-        from training.datasets import data
+        from training.datasets import data, prepare
         from training.measure import mapping, plots
 
         plots.check_suffix(out)
         seen = tools.load(embedder)
-        faces = _dataset(source, seen, aligned=aligned)
+        faces = prepare.dataset(source, seen, aligned=aligned)
         chosen = mapping.evenly(faces, mapping.MOST_FACES)
         if len(chosen) < len(faces):
             say(f"Drawing {len(chosen):,} of {len(faces):,} faces, evenly over people.")
@@ -157,12 +151,6 @@ def samples(
         doubted = int((found.doubted | found.copy).sum())
         title = f"{found.faces.name}: {len(found.faces):,} faces, {doubted:,} of them doubted"
         _write(plots.samples(sheet, columns, title), out, as_json)
-
-
-def _dataset(source: Path, tools: "Tools", *, aligned: bool) -> "Faces":
-    from training.datasets import prepare
-
-    return prepare.dataset(source, tools, aligned=aligned)
 
 
 def _run_name(path: Path) -> str:

@@ -8,17 +8,8 @@ import typer
 from rich.table import Table
 
 from engine import threads
+from training import options
 from training.console import emit, failures, results, say, show, today
-from training.options import (
-    AlignedOption,
-    CreatedOption,
-    DatasetOption,
-    JsonOption,
-    LicenceOption,
-    OutOption,
-    RunsOption,
-    SeedOption,
-)
 
 if TYPE_CHECKING:
     from training.datasets.data import Faces
@@ -35,7 +26,7 @@ def vectorizer(
     source: Annotated[
         Path, typer.Argument(metavar="DIR|MANIFEST", help="A prepared dataset, or photos.")
     ],
-    out: OutOption,
+    out: options.OutOption,
     start: Annotated[
         str,
         typer.Option(
@@ -108,13 +99,13 @@ def vectorizer(
             help="Keep what is better on the people trained on even where it is not on others.",
         ),
     ] = False,
-    runs: RunsOption = None,
-    seed: SeedOption = 0,
-    aligned: AlignedOption = False,
-    dataset: DatasetOption = None,
-    licence: LicenceOption = "unknown",
-    created: CreatedOption = None,
-    as_json: JsonOption = False,
+    runs: options.RunsOption = None,
+    seed: options.SeedOption = 0,
+    aligned: options.AlignedOption = False,
+    dataset: options.DatasetOption = None,
+    licence: options.LicenceOption = "unknown",
+    created: options.CreatedOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Train an embedder of your own: usable as trained:NAME wherever an embedder is.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from training.console import Advance
+from training.console import Advance, silent
 from training.datasets import twins
 from training.datasets.manifest import Code
 from training.vectors import Vectors, person_means, unit
@@ -132,7 +132,7 @@ def decide(
     limits: FaceLimits,
     same: Same,
     lender: tuple[Vectors, int] | None = None,
-    advance: Advance | None = None,
+    advance: Advance = silent,
 ) -> Decisions:
     """Choose, judge and group.
 
@@ -274,7 +274,7 @@ def _copies(
     other: Index,
     likeness: Vectors,
     same: Same,
-    advance: Advance | None,
+    advance: Advance,
 ) -> twins.TwinPairs:
     """Find copies among the faces still usable; returns all pairs of twins.
 
@@ -300,7 +300,7 @@ def _copies(
     stays: dict[int, int] = {}  # the photo that stays for each picture, by what stands for it
     order = np.lexsort((np.arange(len(own)), -own, ~photos.word.kept))
     for done, i in enumerate(order[usable[order]].tolist()):
-        if advance and done % 64 == 0:
+        if done % 64 == 0:
             advance(done)
         picture = stands_for[int(photos.identity[chosen[i]])]
         if picture in stays:

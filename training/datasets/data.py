@@ -14,13 +14,14 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from engine import bundle
 from engine.errors import ImageError
 from engine.media import image
 from engine.vision import align, embed
 from engine.vision.align import Template
-from training.console import Advance
+from training.console import Advance, silent
 from training.datasets import manifest
 from training.datasets.manifest import Code, Row
 from training.vectors import Owners, Vectors
@@ -185,17 +186,25 @@ def read_crops(faces: Faces, index: Sequence[int], template: Template) -> NDArra
     """
     cut = np.empty((len(index), template.size_px, template.size_px, 3), np.uint8)
     for j, i in enumerate(index):
-        path = faces.place(i)
-        try:
-            picture = image.open_photo(path.read_bytes()).image
-        except (ImageError, OSError) as error:
-            told = error.strerror if isinstance(error, OSError) else error
-            raise OSError(f"The crop {path} cannot be read ({told}). Run prepare again.") from error
-        cut[j] = align.cut(picture, faces.rows[i].landmarks, template)
+        cut[j] = align.cut(read_crop(faces, i), faces.rows[i].landmarks, template)
     return cut
 
 
-def vectors(faces: Faces, embedder: embed.Embedder, advance: Advance | None = None) -> Vectors:
+def read_crop(faces: Faces, index: int) -> Image:
+    """A face's picture as `prepare` keeps it.
+
+    Raises:
+        OSError: it is missing or damaged.
+    """
+    path = faces.place(index)
+    try:
+        return image.open_photo(path.read_bytes()).image
+    except (ImageError, OSError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        raise OSError(f"The crop {path} cannot be read ({told}). Run prepare again.") from error
+
+
+def vectors(faces: Faces, embedder: embed.Embedder, advance: Advance = silent) -> Vectors:
     """(n, d) unit embeddings, from the cache where they are there, computed and kept where not.
 
     Raises:
@@ -209,14 +218,9 @@ def vectors(faces: Faces, embedder: embed.Embedder, advance: Advance | None = No
     return result
 
 
-def after(before: int, advance: Advance | None) -> Advance:
+def after(before: int, advance: Advance) -> Advance:
     """Tells of items that come after so many others."""
-
-    def tell(done: int) -> None:
-        if advance:
-            advance(before + done)
-
-    return tell
+    return lambda done: advance(before + done)
 
 
 def _vectors(

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.bundle import PREPROCESSING
-from engine.errors import ImageError
-from engine.media import image
 from engine.vision.detect import Detector
 from engine.vision.pose import pose
-from training.console import Advance
+from training.console import Advance, silent
 from training.datasets import data
 from training.datasets.data import Faces
 from training.datasets.manifest import Row
@@ -36,7 +34,7 @@ _FARTHEST = 0.2
 """How far the eyes and mouth may be from where the crop has them, in widths of it, on the mean."""
 
 
-def poses(faces: Faces, detector: Detector, advance: Advance | None = None) -> Poses:
+def poses(faces: Faces, detector: Detector, advance: Advance = silent) -> Poses:
     """Where the faces of a dataset look.
 
     Args:
@@ -99,11 +97,7 @@ def _seen(faces: Faces, index: Sequence[int], detector: Detector) -> Poses:
     """Poses of some crops, by the face that lies where the crop has it."""
     pictures, expected = [], []
     for i in index:
-        path = faces.place(i)
-        try:
-            crop = image.open_photo(path.read_bytes()).image
-        except (ImageError, OSError) as error:
-            raise OSError(f"The crop {path} cannot be read. Run prepare again.") from error
+        crop = data.read_crop(faces, i)
         scale = _SIDE_PX / max(crop.size)
         size = (round(crop.width * scale), round(crop.height * scale))
         margin = round(_ROOM * _SIDE_PX)

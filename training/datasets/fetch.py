@@ -8,7 +8,6 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -175,12 +174,8 @@ def lfw(min_photos: int, places: Places, *, accept: bool) -> Path:
 
 def facenet_weights(places: Places, *, accept: bool) -> Path:
     """The weights of the embedder facenet-vggface2; see `fetch`."""
-    file = facenet_vggface2.WEIGHTS
-
-    def agree() -> None:
-        licences.agree("facenet-vggface2", _FACENET_TERMS, accept=accept, agreed=places.agreed)
-
-    return _download(file, places.weights, places, agree)
+    file, terms = facenet_vggface2.WEIGHTS, _FACENET_TERMS
+    return _download(file, "facenet-vggface2", terms, places, accept=accept)
 
 
 def mobilefacenet_weights(places: Places, *, accept: bool) -> Path:
@@ -223,12 +218,8 @@ def imagenet(arch: str, places: Places, *, accept: bool) -> Path:
     name = url.rsplit("/", 1)[-1]
     digits = re.search(r"-([0-9a-f]{8,})\.", name)
     assert digits is not None, name  # torchvision's own rule, by which it checks downloads
-
-    def agree() -> None:
-        licences.agree(IMAGENET[:-1], _IMAGENET_TERMS, accept=accept, agreed=places.agreed)
-
     file = WeightsFile(name, url, None, digits[1], _IMAGENET_TERMS)
-    return _download(file, places.weights, places, agree)
+    return _download(file, IMAGENET[:-1], _IMAGENET_TERMS, places, accept=accept)
 
 
 def _fetch_lfw(home: Path, places: Places) -> None:
@@ -295,10 +286,10 @@ def _found(file: WeightsFile, folder: Path) -> Path | None:
         return None  # another file in its place; it is fetched again
 
 
-def _download(file: WeightsFile, folder: Path, places: Places, agree: Callable[[], None]) -> Path:
-    """The file in the folder, downloaded where it is missing or another one."""
-    found = _found(file, folder)
+def _download(file: WeightsFile, name: str, terms: str, places: Places, *, accept: bool) -> Path:
+    """A file of weights; fetched on its terms where it is missing or another one."""
+    found = _found(file, places.weights)
     if found is not None:
         return found
-    agree()
-    return weights.fetch(file, folder, retries=places.retries)
+    licences.agree(name, terms, accept=accept, agreed=places.agreed)
+    return weights.fetch(file, places.weights, retries=places.retries)

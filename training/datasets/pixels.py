@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from engine.errors import EngineError
 from engine.threads import usable_cores
 from engine.vision.align import Template
-from training.console import Advance
+from training.console import Advance, silent
 from training.datasets.data import Faces, read_crops
 
 _CHUNK = 64
 
 
-def mapped(faces: Faces, template: Template, advance: Advance | None = None) -> NDArray[np.uint8]:
+def mapped(faces: Faces, template: Template, advance: Advance = silent) -> NDArray[np.uint8]:
     """(n, px, px, 3) RGB crops on a template, read-only; cut on first use and kept in `home`.
 
     Raises:
@@ -34,7 +34,7 @@ def mapped(faces: Faces, template: Template, advance: Advance | None = None) -> 
     shape = (len(faces), template.size_px, template.size_px, 3)
     if not path.exists():
         _cut(faces, template, path, shape, advance)
-    elif advance:
+    else:
         advance(len(faces))
     found: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return found
@@ -45,7 +45,7 @@ def _cut(
     template: Template,
     path: Path,
     shape: tuple[int, ...],
-    advance: Advance | None,
+    advance: Advance,
 ) -> None:
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     try:
@@ -58,8 +58,7 @@ def _cut(
             ):
                 made[part.start : part.stop] = crops
                 done += len(part)
-                if advance:
-                    advance(done)
+                advance(done)
         made.flush()
         del made
         unfinished.replace(path)

@@ -6,14 +6,13 @@ has changed since, does only what is missing. Knows nothing about the command li
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import groupby
@@ -25,7 +24,7 @@ from engine import bundle, locks
 from engine.errors import EngineError
 from engine.media import image
 from engine.vision import align, embed
-from training.console import Advance, progress, say
+from training.console import Advance, full_disk, progress, say
 from training.datasets import audit, data, journal, manifest, photos, registration, seeing, verdicts
 from training.datasets.audit import Decisions, FaceLimits
 from training.datasets.journal import Journal
@@ -123,7 +122,8 @@ def prepare(
         ValueError: there is nobody in `source`, or `home` was made otherwise.
         OSError: `source` cannot be read or `home` cannot be written.
     """
-    with _disk(home), _alone(source, home), closing(Journal(home / journal.NAME)) as book:
+    full = f"The disk of {home} is full. Make room; the same command then goes on from here."
+    with full_disk(full), _alone(source, home), closing(Journal(home / journal.NAME)) as book:
         _require_same(book, source, home, tools.embedder.specification, aligned=aligned)
         words = _words(home)
         book.forget(list(_without_crop(book, home)))
@@ -158,19 +158,6 @@ def _alone(source: Path, home: Path) -> AbstractContextManager[object]:
     home.mkdir(parents=True, exist_ok=True)
     waiting = partial(say, f"Another command is preparing {home}; waiting for it.")
     return locks.alone(home / ".lock", waiting)
-
-
-@contextmanager
-def _disk(home: Path) -> Iterator[None]:
-    """Say what a full disk means."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) and "is full" not in str(error):
-            raise
-        raise OSError(
-            f"The disk of {home} is full. Make room; the same command then goes on from here."
-        ) from error
 
 
 def _require_same(

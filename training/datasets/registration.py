@@ -7,8 +7,9 @@ nothing about files or people.
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates, minimum_filter
+
+from training.datasets import pictures
 
 Grey = NDArray[np.float32]
 
@@ -42,8 +43,7 @@ def grey(chip: NDArray[np.uint8]) -> Grey:
 
     Black, as where a crop reaches over its photo's edge, is taken for no picture at all.
     """
-    small = Image.fromarray(chip).convert("L").resize((SIDE_PX, SIDE_PX), Image.Resampling.BOX)
-    return np.asarray(small, np.float32)
+    return np.asarray(pictures.grey(chip, SIDE_PX), np.float32)
 
 
 def same_picture(one: Grey, other: Grey) -> bool:

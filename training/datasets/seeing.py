@@ -6,7 +6,6 @@ about whose faces they are.
 """
 
 import hashlib
-import io
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from engine.vision import align, embed
 from engine.vision.align import Template
 from engine.vision.detect import Detections
 from engine.vision.faces import cut_faces
+from training.datasets import pictures
 from training.datasets.journal import GREY_PX, Journal, JournalFace, SeenPhoto
 from training.datasets.manifest import CROP, Code
 from training.datasets.photos import Photo
@@ -224,7 +224,10 @@ def _cut(
             data, suffix = opened.data, _suffix(photo.path)
             landmarks = points
         else:
-            data, suffix = _jpeg(align.cut(opened.picture, points, CROP)), ".jpg"
+            data, suffix = (
+                pictures.jpeg(align.cut(opened.picture, points, CROP), _JPEG_QUALITY),
+                ".jpg",
+            )
             matrix = align.similarity_transform(points, CROP.landmarks)
             landmarks = (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
         # Of an aligned crop the template is known, not how the face looks in it.
@@ -248,7 +251,7 @@ def _cut(
                 exposure=own.quality.exposure,
                 yaw=None if math.isnan(facing.yaw) else facing.yaw,
                 pitch=None if math.isnan(facing.pitch) else facing.pitch,
-                grey=_grey(align.cut(opened.picture, points, _GREY)),
+                grey=pictures.grey(align.cut(opened.picture, points, _GREY), GREY_PX),
             ),
             own.crop,
         )
@@ -269,14 +272,3 @@ def _suffix(path: str) -> str:
     """A file's suffix, where it is one."""
     suffix = Path(path).suffix
     return suffix if len(suffix.encode()) <= _LONGEST_SUFFIX else ""
-
-
-def _jpeg(crop: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def _grey(chip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    small = Image.fromarray(chip).convert("L").resize((GREY_PX, GREY_PX), Image.Resampling.BOX)
-    return np.asarray(small)

@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from engine.bundle import Calibration, IdentificationRecord, PairRecord, RepeatedRecord, TailRecord
 from engine.people.gallery import best_per_person
-from training.console import Advance
+from training.console import Advance, silent
 from training.measure import tails
 from training.measure.metrics import ERRORS_TO_QUOTE, clopper_pearson, upper_quantile
 from training.vectors import Owners, Vectors, grouped, numbered, person_means, thinned, unit
@@ -108,7 +108,7 @@ def calibrate(
     owner: Owners,
     people: int,
     prototypes: Prototypes,
-    advance: Advance | None = None,
+    advance: Advance = silent,
     *,
     group: Owners | None = None,
     strangers: Strangers | None = None,
@@ -141,17 +141,16 @@ def calibrate(
     moments = np.arange(len(owner)) if group is None else group
     if people < 3:
         raise ValueError("it takes at least three people to measure what strangers look like")
-    report = advance or _silent
     groups = rounds(people, strangers) - _FOLDS
     if strangers is None:
-        found = _left_out(vectors, owner, people, prototypes, report)
+        found = _left_out(vectors, owner, people, prototypes, advance)
         seen = people - -(-people // groups)
     else:
         found = _outside(vectors, owner, prototypes, strangers)
         seen = people - 1
-        report(groups)
+        advance(groups)
     held_out = _held_out(
-        vectors, owner, people, moments, prototypes, lambda done: report(groups + done)
+        vectors, owner, people, moments, prototypes, lambda done: advance(groups + done)
     )
     if not len(held_out.own):
         raise ValueError("it takes people with at least two photos to measure anything")
@@ -160,10 +159,6 @@ def calibrate(
     if strangers is not None:
         calibration = calibration.model_copy(update={"strangers": strangers.name})
     return calibration, metrics
-
-
-def _silent(done: int) -> None:
-    del done
 
 
 def rounds(people: int, strangers: Strangers | None = None) -> int:

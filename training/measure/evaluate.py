@@ -293,9 +293,9 @@ def _identification(
     rates = [
         metrics.rate(hit, truth, seed)
         for hit in (
-            metrics.top_k(answers.rank, 1),
-            metrics.top_k(answers.rank, 5),
-            metrics.top_k(answers.rank, 1) & named,
+            (answers.rank == 0),
+            (answers.rank < 5),
+            (answers.rank == 0) & named,
             (answers.person != truth) & named,
         )
     ]

@@ -3,9 +3,8 @@
 Knows the form; knows nothing about how anything is measured.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -255,11 +254,6 @@ class Evaluation:
     verification_undoubted: Verification | None
     pairs: ListedPairs | None
     lfw: Lfw | None
-
-
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Plain values, ready to be written."""
-    return asdict(evaluation)
 
 
 def read(path: Path) -> Evaluation:

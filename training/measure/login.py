@@ -24,7 +24,7 @@ from engine.decision import NO_VETO, PHOTO, VIDEO, LoginCalibration, OperatingPo
 from engine.login_gates import GATES, Gates
 from engine.vision import embed
 from training.bundles.gallery import own_calibration
-from training.console import Advance, progress
+from training.console import Advance, progress, silent
 from training.datasets import facing
 from training.datasets.data import Faces
 from training.datasets.facing import Poses
@@ -462,7 +462,7 @@ class LoginSimulation:
         middle: Values = self._means[left].mean(axis=0)
         return middle
 
-    def play(self, advance: Advance | None = None) -> list[Trials]:
+    def play(self, advance: Advance = silent) -> list[Trials]:
         """Everybody against themselves and against everybody else, for each combination.
 
         Args:
@@ -486,8 +486,7 @@ class LoginSimulation:
             for book in found:
                 book.impostor(a, b, across, own_a, own_b)
                 book.impostor(b, a, across.T, own_b, own_a)
-            if advance:
-                advance(done)
+            advance(done)
         return [book.trials() for book in found]
 
     def agreement(self) -> float:
@@ -719,7 +718,7 @@ def measure(
     *,
     grid: Sequence[tuple[int, int]] = GRID,
     seed: int = 0,
-    advance: Advance | None = None,
+    advance: Advance = silent,
 ) -> LoginCalibration | None:
     """Calibrate a login on a dataset.
 
@@ -745,8 +744,7 @@ def measure(
         found = choose_for_others(trials, seed)
         if found is not None:
             chosen.append((trials, found))
-        if advance:
-            advance(pairs + done)
+        advance(pairs + done)
     if not chosen:
         return None
     points = [_photo(trials, threshold, seed) for trials, threshold in chosen]

@@ -195,11 +195,6 @@ def support(rate: float, cases: int) -> tuple[bool, str]:
     return False, f"{cases:,} comparisons cannot support it; it takes {needed:,} at the least"
 
 
-def top_k(rank: Numbers, k: int) -> Flags:
-    """(n,) whether the right person is among the k most similar; rank 0 is the most similar."""
-    return np.asarray(rank < k)
-
-
 def per_person(
     truth: Numbers, answer: Numbers, named: Flags, names: Sequence[str]
 ) -> list[PersonResult]:

@@ -11,7 +11,7 @@ import numpy as np
 from engine.bundle import Calibration, Manifest, PairRecord
 from engine.decision import LoginCalibration
 from training.bundles.gallery import CALIBRATED_FOR
-from training.console import Advance
+from training.console import Advance, silent
 from training.datasets import facing, people
 from training.measure import login, verification
 from training.measure.calibration import assemble
@@ -31,22 +31,16 @@ _MOST_SCORES = 2**24
 
 @dataclass(frozen=True)
 class Recalibration:
-    """A new calibration and what it rests on.
+    """A new calibration, which says what it rests on.
 
     Attributes:
         before, after: the bundle's calibrations.
-        known_faces, known_people: of people whom the bundle knows.
-        stranger_faces, stranger_people: of people whom it does not know.
         pairs_measured: whether the thresholds for two photos were measured, too; where there are
             too few pairs they stay what they were.
     """
 
     before: Calibration
     after: Calibration
-    known_faces: int
-    known_people: int
-    stranger_faces: int
-    stranger_people: int
     pairs_measured: bool
 
 
@@ -124,10 +118,6 @@ def recalibrate(
     return Recalibration(
         before=bundle.calibration,
         after=calibration.model_copy(update={"source": described}),
-        known_faces=known_faces,
-        known_people=known_people,
-        stranger_faces=stranger_faces,
-        stranger_people=stranger_people,
         pairs_measured=bool(records),
     )
 
@@ -145,7 +135,7 @@ def recalibrate_login(
     created: str,
     strangers: EmbeddedProbes | None = None,
     seed: int = 0,
-    advance: Advance | None = None,
+    advance: Advance = silent,
 ) -> LoginCalibration:
     """Measure a login's thresholds for a bundle's embedder.
 

@@ -22,7 +22,7 @@ from engine.people.recogniser import Recogniser
 from engine.vision import embed
 from engine.vision.faces import cut_faces
 from training import tools
-from training.console import Advance
+from training.console import Advance, silent
 from training.datasets import data
 from training.datasets.data import Faces
 from training.measure.metrics import Scores
@@ -92,7 +92,7 @@ class FaceScorer:
         """(d) the mean face from which vectors are compared; None for a vectorizer, without any."""
         return self.bundle.tensors["centre"].numpy() if self.knows_people else None
 
-    def vectors(self, faces: Faces, advance: Advance | None = None) -> Vectors:
+    def vectors(self, faces: Faces, advance: Advance = silent) -> Vectors:
         """(n, d) unit vectors of the bundle's embedder, not centred; kept between runs."""
         return data.vectors(faces, self.tools.embedder, advance)
 
@@ -141,7 +141,7 @@ class FaceScorer:
         return FaceScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def look(
-        self, paths: Sequence[Path], *, aligned: bool, advance: Advance | None = None
+        self, paths: Sequence[Path], *, aligned: bool, advance: Advance = silent
     ) -> tuple[Vectors, Flags]:
         """The largest face of each photo, as `engine compare` takes it.
 
@@ -166,8 +166,7 @@ class FaceScorer:
                 vectors.append(
                     embed.embed_crops(self.tools.embedder, np.stack(crops)).cpu().numpy()
                 )
-            if advance:
-                advance(start + len(photos))
+            advance(start + len(photos))
         if not vectors:
             raise ValueError("No face was found in any of the photos. Are they photos of faces?")
         seen = np.concatenate(vectors)

@@ -160,11 +160,11 @@ def test_the_tally_gives_back_the_means():
     vectors = unit(generator.normal(size=(len(owner), 16)).astype(np.float32))
     made, made_owner = prototypes(vectors, owner, 3)
     counted = tally(vectors, owner, made, made_owner)
-    assert [int(counted.counts[made_owner == person].sum()) for person in range(3)] == [45, 8, 1]
+    assert [int(counted["counts"][made_owner == person].sum()) for person in range(3)] == [45, 8, 1]
     # A single cluster's prototype, count and length together are the sum of its faces.
-    total = made[3] * counted.lengths[3] * counted.counts[3]
+    total = made[3] * counted["lengths"][3].item() * counted["counts"][3].item()
     np.testing.assert_allclose(total, vectors[45:53].sum(axis=0), atol=1e-5)
-    assert counted.lengths[4] == pytest.approx(1)
+    assert counted["lengths"][4].item() == pytest.approx(1)
 
 
 def test_prototypes_do_not_depend_on_who_else_is_there():

@@ -72,7 +72,6 @@ def found(sight):
 
 def test_the_threshold_holds_on_photos_that_it_was_not_set_on(sight, found):
     record = found.after.identification
-    assert (found.known_faces, found.stranger_faces) == (300, 900)
     assert (record.strangers, record.stranger_people, record.genuine) == (900, 30, 300)
     assert record.fmr <= 1e-2 + 1e-9
     fresh = seen(*held_out(2))
@@ -113,7 +112,7 @@ def test_thresholds_for_two_photos_come_with_bounds(found):
 def test_a_photo_that_is_in_both_collections_counts_once(sight, found):
     material = seen(*held_out(1))
     twice = recalibrate(sight, material, created="2026-01-01", strangers=material, fmr=1e-2)
-    assert twice.stranger_faces == found.stranger_faces
+    assert twice.after.identification.strangers == found.after.identification.strangers
     assert twice.after.identification == found.after.identification
 
 
@@ -129,9 +128,9 @@ def test_an_open_set_gives_strangers_only(sight):
         fmr=1e-2,
     )
     # The known people's photos in the open set may be what the bundle was made from.
-    assert found.known_faces == 300
-    assert found.stranger_faces == 15 * 30 + 30 * 30
-    assert found.stranger_people == 30
+    assert found.after.identification.genuine == 300
+    assert found.after.identification.strangers == 15 * 30 + 30 * 30
+    assert found.after.identification.stranger_people == 30
     assert "on held and street" in found.after.source
 
 

@@ -78,7 +78,11 @@ def analyze(
         fail("--embed prints with --json only.", code=_MISCONFIGURED)
     pipeline = _pipeline(bundle, device)
     unreadable = False
-    for path, outcome in _analyze(pipeline, _walk(paths), top_k, embed=embed, aligned=aligned):
+    try:
+        files = image.files_in(paths)
+    except ValueError as error:
+        fail(error, code=_MISCONFIGURED)
+    for path, outcome in _analyze(pipeline, files, top_k, embed=embed, aligned=aligned):
         unreadable |= isinstance(outcome, EngineError)
         if as_json:
             _emit(_photo_to_json(path, outcome))
@@ -210,20 +214,6 @@ def _pipeline(bundle: str | None, device: str | None) -> "Pipeline":
 def _emit(record: dict[str, Any]) -> None:
     """A line of JSON on standard output."""
     typer.echo(controls.escape(json.dumps(record, ensure_ascii=False)))
-
-
-def _walk(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; of folders, every file in them whose name says that it is a picture."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in image.SUFFIXES)
-            found += [p for p in inside if p.is_file() and not p.name.startswith(".")]
-        else:
-            found.append(path)
-    if not found:
-        fail("There is no picture in what was given.", code=_MISCONFIGURED)
-    return found
 
 
 def _analyze(

@@ -44,6 +44,11 @@ class Pipeline:
         embedder: the one that the bundle was made with.
         device: where the networks run.
 
+    Attributes:
+        bundle: the one that answers.
+        recogniser: tells its people apart.
+        device: where the networks run.
+
     Raises:
         BundleError: the bundle was made with another embedder or other weights.
     """
@@ -52,9 +57,9 @@ class Pipeline:
         _require_same_embedder(bundle, embedder.specification)
         self._detector = Detector(device)
         self._embedder = embedder
-        self._recogniser = recogniser.load(bundle, device)
-        self._bundle = bundle
-        self._device = device
+        self.recogniser = recogniser.load(bundle, device)
+        self.bundle = bundle
+        self.device = device
         # A GPU has its own crowd: what is started there from one thread overlaps already.
         self._workers = WorkerThreads(torch.get_num_threads() if device.type == "cpu" else 1)
 
@@ -75,21 +80,6 @@ class Pipeline:
         return cls(chosen, embedder, device)
 
     @property
-    def bundle(self) -> Bundle:
-        """The bundle that answers."""
-        return self._bundle
-
-    @property
-    def recogniser(self) -> recogniser.Recogniser:
-        """Whoever tells its people apart."""
-        return self._recogniser
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks run."""
-        return self._device
-
-    @property
     def at_once(self) -> int:
         """Two where its parts take turns: one batch's last part leaves cores to the next batch."""
         return 2 if self._workers.several else 1
@@ -98,16 +88,16 @@ class Pipeline:
         """What this pipeline is made of."""
         return EngineInfo(
             version=__version__,
-            bundle=self._bundle.id,
+            bundle=self.bundle.id,
             embedder=self._embedder.specification.id,
-            people=len(self._recogniser),
-            device=str(self._device),
-            login=self._bundle.manifest.login,
+            people=len(self.recogniser),
+            device=str(self.device),
+            login=self.bundle.manifest.login,
         )
 
     def people(self) -> tuple[Person, ...]:
         """Whom the bundle knows, in the order of the class indices."""
-        manifest = self._bundle.manifest
+        manifest = self.bundle.manifest
         told = [
             (name, manifest.about.get(index, AboutRecord()))
             for index, name in sorted(manifest.people.items())
@@ -138,7 +128,7 @@ class Pipeline:
         ]
         owners = [(i, k) for i, faces in enumerate(cut) for k in range(len(faces))]
         # Vectors are not needed where a classifier looks at the crops itself and nobody asks.
-        by_crop = isinstance(self._recogniser, Classifier)
+        by_crop = isinstance(self.recogniser, Classifier)
         embedded = [
             (i, k) for i, k in owners if requests[i].embed or (requests[i].top_k and not by_crop)
         ]
@@ -174,7 +164,7 @@ class Pipeline:
                 faces=tuple(seen),
                 width_px=request.size_px[0],
                 height_px=request.size_px[1],
-                bundle=self._bundle.id,
+                bundle=self.bundle.id,
                 turned=degrees,
                 picture=request.picture,
             )
@@ -244,12 +234,12 @@ class Pipeline:
         """
         if not named:
             return {}
-        if isinstance(self._recogniser, Classifier):
-            found = self._recogniser.search(crops_on(self._recogniser.template), top_k)
+        if isinstance(self.recogniser, Classifier):
+            found = self.recogniser.search(crops_on(self.recogniser.template), top_k)
         else:
             assert vectors is not None
             row = {number: place for place, number in enumerate(embedded)}
-            found = self._recogniser.search(vectors[[row[number] for number in named]], top_k)
+            found = self.recogniser.search(vectors[[row[number] for number in named]], top_k)
         return dict(zip(named, found, strict=True))
 
 

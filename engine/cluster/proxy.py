@@ -10,12 +10,12 @@ Ray's proxies call `middlewares` when RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH 
 """
 
 import asyncio
-import json
 import math
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.errors import Busy, DeadlineExceeded, EngineError, Unavailable
@@ -60,9 +60,9 @@ class ServiceAnswers:
             if not limit.expired():
                 raise
         if limit.expired() and not answer.begun:
-            await answer.refuse(_too_late())
+            await answer.refuse(_too_late(), scope, receive)
         elif not answer.begun:
-            await answer.refuse(answer.refusal or _gone())
+            await answer.refuse(answer.refusal or _gone(), scope, receive)
 
 
 class _ProxiedResponse:
@@ -80,19 +80,13 @@ class _ProxiedResponse:
         if self.begun:
             await self._send(message)
 
-    async def refuse(self, error: EngineError) -> None:
-        record = problem(error)
-        body = json.dumps(record).encode()
-        headers = [
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        if isinstance(error, Busy):
-            headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
+    async def refuse(self, error: EngineError, scope: Scope, receive: Receive) -> None:
         self.begun = True
-        start = {"type": "http.response.start", "status": record["status"], "headers": headers}
-        await self._send(start)
-        await self._send({"type": "http.response.body", "body": body})
+        record, headers = problem(error), {}
+        if isinstance(error, Busy):
+            headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+        response = JSONResponse(record, record["status"], headers, "application/problem+json")
+        await response(scope, receive, self._send)
 
 
 def _limit_s(headers: Mapping[str, str]) -> float | None:

@@ -14,7 +14,9 @@ applied: pixels are read as sRGB, CMYK as Adobe writes it.
 
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import (
     AvifImagePlugin,
@@ -46,6 +48,25 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".heic", ".heif", ".avif")
 ) | {".bmp", ".tif", ".tiff", ".svg", ".jxl"}
 """Of file names that promise a picture, of a format that is read here or not."""
+
+
+def files_in(paths: Iterable[Path]) -> list[Path]:
+    """Files as given; of folders, every file in them whose name says that it is a picture.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES)
+            found += [p for p in inside if p.is_file() and not p.name.startswith(".")]
+        else:
+            found.append(path)
+    if not found:
+        raise ValueError("There is no picture in what was given.")
+    return found
+
 
 ACCEPTED = "JPEG, PNG, WebP, GIF, HEIC or AVIF"
 

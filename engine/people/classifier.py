@@ -32,6 +32,9 @@ class Classifier:
         bundle: a classifier with a network of its own.
         device: where the network runs.
 
+    Attributes:
+        scorer: what its similarities are worth.
+
     Raises:
         BundleError: its tensors do not fit together.
     """
@@ -39,7 +42,7 @@ class Classifier:
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         network = networks.restore(bundle.manifest.architecture, bundle.tensors)
         check_prototypes(bundle, network.dimension, "feature_centre")
-        self._scorer = MatchScorer(bundle)
+        self.scorer = MatchScorer(bundle)
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._prototypes = Prototypes(
             bundle.tensors["prototypes"].to(device), bundle.tensors["owner"].to(device)
@@ -48,12 +51,7 @@ class Classifier:
         self._device = device
 
     def __len__(self) -> int:
-        return len(self._scorer.names)
-
-    @property
-    def scorer(self) -> MatchScorer:
-        """What its similarities are worth."""
-        return self._scorer
+        return len(self.scorer.names)
 
     @property
     def template(self) -> Template:
@@ -72,7 +70,7 @@ class Classifier:
             matches
             for part in self._features(crops)
             if len(part)
-            for matches in self._scorer.matches(self._prototypes.parts(part), top_k)
+            for matches in self.scorer.matches(self._prototypes.parts(part), top_k)
         ]
 
     def _features(self, crops: NDArray[np.uint8]) -> Iterator[Tensor]:

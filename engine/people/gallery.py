@@ -48,6 +48,9 @@ class Gallery:
         bundle: a gallery, or a classifier without a network of its own.
         device: where the prototypes live.
 
+    Attributes:
+        scorer: what its similarities are worth.
+
     Raises:
         BundleError: its tensors do not fit together.
     """
@@ -56,19 +59,14 @@ class Gallery:
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         check_prototypes(bundle, bundle.embedder.dimension)
-        self._scorer = MatchScorer(bundle)
+        self.scorer = MatchScorer(bundle)
         self._prototypes = Prototypes(
             bundle.tensors["prototypes"].to(device), bundle.tensors["owner"].to(device)
         )
         self._centre = bundle.tensors["centre"].to(device)
 
     def __len__(self) -> int:
-        return len(self._scorer.names)
-
-    @property
-    def scorer(self) -> MatchScorer:
-        """What its similarities are worth."""
-        return self._scorer
+        return len(self.scorer.names)
 
     @torch.inference_mode()
     def similarities(self, vectors: Tensor) -> Tensor:
@@ -87,7 +85,7 @@ class Gallery:
         return [
             matches
             for start in range(0, len(queries), _QUERIES)
-            for matches in self._scorer.matches(
+            for matches in self.scorer.matches(
                 self._prototypes.parts(queries[start : start + _QUERIES]), top_k
             )
         ]

@@ -17,7 +17,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPMethod
-from types import TracebackType
 from typing import Self, TypeVar
 
 from engine.client import require_top_k
@@ -169,12 +168,7 @@ class RemoteEngine:
         self._exchange = Exchange(self._address, key=self._key, connect_s=self._patience.connect_s)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _opened(self) -> Exchange:

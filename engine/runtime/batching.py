@@ -30,7 +30,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from engine.errors import Busy, DeadlineExceeded, EngineError, InternalError, Unavailable
@@ -180,12 +179,7 @@ class Batcher(Generic[Raw, Item, Result]):
         self._dispatchers = [self._lane() for _ in range(self._lanes)]
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     @property

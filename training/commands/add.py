@@ -33,10 +33,11 @@ def add(
     threads.configure()
     with failures():
         from engine import bundle
+        from engine.media import image
         from training import tools
         from training.bundles import members
 
-        files = _files(photos)
+        files = list(dict.fromkeys(image.files_in(photos)))
         with progress("Seeing photos", len(files)) as advance:
             added = members.add(
                 name,
@@ -52,22 +53,6 @@ def add(
         emit(_as_json(added))
     else:
         _show(added)
-
-
-def _files(photos: list[Path]) -> list[Path]:
-    """Files as given; of folders, every picture in them."""
-    from engine.media import image
-
-    found: list[Path] = []
-    for path in photos:
-        if path.is_dir():
-            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in image.SUFFIXES)
-            found += [p for p in inside if p.is_file() and not p.name.startswith(".")]
-        else:
-            found.append(path)
-    if not found:
-        raise ValueError("There is no picture in what was given.")
-    return list(dict.fromkeys(found))
 
 
 def _as_json(added: "Addition") -> dict[str, object]:

@@ -12,9 +12,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -451,10 +450,10 @@ def _text(manifest: Manifest) -> str:
     """
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
     content = json.loads(text)
-    obeyed = _obeyed(content)
-    if obeyed:
+    problem = _problem(content)
+    if problem:
         raise ValueError(
-            f"The bundle was not written: {obeyed}. Take it out of the names and texts that the "
+            f"The bundle was not written: {problem}. Take it out of the names and texts that the "
             "bundle is made of."
         )
     try:
@@ -522,7 +521,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(
             f"{path} could not be read as JSON ({error}). Copy it again, or build the bundle again."
         ) from error
-    problem = _obeyed(content) or _measureless(content)
+    problem = _problem(content)
     if problem:
         raise BundleError(f"{path} is not a bundle's description: {problem}. Build it again.")
     if isinstance(content, dict) and content and all(str(key).isdigit() for key in content):
@@ -546,28 +545,21 @@ def _read_manifest(path: Path) -> Manifest:
         ) from error
 
 
-def _obeyed(content: object) -> str:
-    """Where a description has a text that is more than text; "" where it has none."""
+def _problem(content: object) -> str:
+    """Where a description has a text that is more than text, or a number beyond measure, if any."""
     for place, value in _leaves(content):
-        found = controls.first(value) if isinstance(value, str) else ""
-        if found:
-            return f"{place()} has the control character {found}"
-    return ""
-
-
-def _measureless(content: object) -> str:
-    """Where a description has a number beyond measure; "" where it has none."""
-    for place, value in _leaves(content):
+        if isinstance(value, str) and (found := controls.first(value)):
+            return f"{_spelled(place)} has the control character {found}"
         # NaN is at most nothing.
         if isinstance(value, float) and not abs(value) <= sys.float_info.max:
-            return f"{place()} is not a finite number"
+            return f"{_spelled(place)} is not a finite number"
         if isinstance(value, int) and abs(value) > _LARGEST:
-            return f"{place()} is larger than any number in a bundle"
+            return f"{_spelled(place)} is larger than any number in a bundle"
     return ""
 
 
-def _leaves(content: object) -> Iterator[tuple[Callable[[], str], object]]:
-    """Every key and value that holds no others, and what tells where it stands."""
+def _leaves(content: object) -> Iterator[tuple[tuple[object, ...], object]]:
+    """Where each key and value stands that holds no others, and what it is."""
     # Not by recursion: somebody else decides how deep it goes.
     rest: list[tuple[tuple[object, ...], object]] = [((), content)]
     while rest:
@@ -578,7 +570,7 @@ def _leaves(content: object) -> Iterator[tuple[Callable[[], str], object]]:
         elif isinstance(value, list):
             rest += [((*place, i), entry) for i, entry in enumerate(value)]
         else:
-            yield partial(_spelled, place), value
+            yield place, value
 
 
 def _spelled(place: tuple[object, ...]) -> str:

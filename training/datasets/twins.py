@@ -55,24 +55,17 @@ def find(vectors: Vectors, grey: NDArray[np.uint8], least: tuple[float, float]) 
     """
     least_signature, least_similarity = least
     index = _index(vectors)
-    first, second, alike, near = [], [], [], []
+    none, nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+    parts = [(none, none, nothing, nothing)]
     for start in range(0, len(vectors), _CHUNK):
         similarity, found = index.search(vectors[start : start + _CHUNK], NEIGHBOURS)
         rows, columns = np.nonzero((found >= 0) & (similarity > least_similarity))
         a, b = rows + start, found[rows, columns]
         signature = correlation(grey[a], grey[b])
         close = (signature > least_signature) & (a != b)
-        first.append(np.minimum(a, b)[close])
-        second.append(np.maximum(a, b)[close])
-        alike.append(signature[close])
-        near.append(similarity[rows, columns][close])
-    none = np.empty(0, np.int64)
-    pairs = TwinPairs(
-        np.concatenate([none, *first]),
-        np.concatenate([none, *second]),
-        np.concatenate([none.astype(np.float32), *alike]),
-        np.concatenate([none.astype(np.float32), *near]),
-    )
+        a, b = np.minimum(a, b)[close], np.maximum(a, b)[close]
+        parts.append((a, b, signature[close], similarity[rows, columns][close]))
+    pairs = TwinPairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     # A pair is mostly found from both sides, but not where one side has too many twins.
     _, once = np.unique(pairs.first * len(vectors) + pairs.second, return_index=True)
     return pairs[once]

@@ -17,7 +17,12 @@ from engine.bundle import Calibration, IdentificationRecord, PairRecord, Repeate
 from engine.people.gallery import best_per_person
 from training.console import Advance, silent
 from training.measure import tails
-from training.measure.metrics import ERRORS_TO_QUOTE, clopper_pearson, upper_quantile
+from training.measure.metrics import (
+    ERRORS_TO_QUOTE,
+    clopper_pearson,
+    resampled_rates,
+    upper_quantile,
+)
 from training.vectors import Owners, Vectors, grouped, numbered, person_means, thinned, unit
 
 Prototypes = Callable[[Vectors, Owners, int], tuple[Vectors, Owners]]
@@ -445,18 +450,16 @@ def _left_out(
 ) -> _BestMatches:
     """Each face's best match in a gallery without its person."""
     groups = rounds(people) - _FOLDS
-    best, named, stranger = [], [], []
+    parts = []
     for group in range(groups):
         out = owner % groups == group
         asked = thinned(np.flatnonzero(out), _MOST_QUERIES // groups)
         without = _gallery(vectors, owner, np.flatnonzero(~out), prototypes)
         found, whose = _best(without, vectors[asked])
-        best.append(found)
-        named.append(np.unique(owner[~out])[whose])
-        stranger.append(owner[asked])
+        parts.append((found, np.unique(owner[~out])[whose], owner[asked]))
         advance(group + 1)
-    person = numbered(np.concatenate(stranger))
-    return _BestMatches(np.concatenate(best), np.concatenate(named), person)
+    best, named, stranger = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _BestMatches(best, named, numbered(stranger))
 
 
 def _held_out(
@@ -474,11 +477,8 @@ def _held_out(
         turn = np.argsort(np.argsort(first))  # in order of appearance
         # A person's only photo always stays in the gallery.
         fold[members] = turn[moment] % _FOLDS if len(first) > 1 else -1
-    own: list[Vectors] = [np.zeros(0, np.float32)]
-    person: list[Owners] = [np.zeros(0, np.int64)]
-    rank: list[Owners] = [np.zeros(0, np.int64)]
-    sample: list[Vectors] = [np.zeros((0, people), np.float32)]
-    truth: list[Owners] = [np.zeros(0, np.int64)]
+    scored, nobody = np.zeros((0, people), np.float32), np.zeros(0, np.int64)
+    parts = [(scored[:, 0], nobody, nobody, scored, nobody)]
     for k in range(_FOLDS):
         test = fold == k
         asked = thinned(np.flatnonzero(test), _MOST_QUERIES // _FOLDS)
@@ -490,20 +490,12 @@ def _held_out(
             for scores in rest.scores(vectors[asked]):
                 part = slice(start, start + len(scores))
                 right = owner[asked[part]]
-                own.append(scores[np.arange(len(scores)), right])
-                person.append(right)
-                rank.append((scores > own[-1][:, None]).sum(axis=1))
-                sample.append(scores[kept[part]])
-                truth.append(right[kept[part]])
+                own = scores[np.arange(len(scores)), right]
+                rank = (scores > own[:, None]).sum(axis=1)
+                parts.append((own, right, rank, scores[kept[part]], right[kept[part]]))
                 start += len(scores)
         advance(k + 1)
-    return _HeldOut(
-        np.concatenate(own),
-        np.concatenate(person),
-        np.concatenate(rank),
-        np.concatenate(sample),
-        np.concatenate(truth),
-    )
+    return _HeldOut(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _temperature(scores: Vectors, truth: Owners) -> float:
@@ -527,15 +519,8 @@ def _upper_bound(wrong: NDArray[np.bool_], stranger: Owners) -> float:
     bootstrap by subject takes whole people, but sees no further than the errors that were made.
     """
     errors, faces = np.bincount(stranger, wrong), np.bincount(stranger)
-    people = len(faces)
     _, exact = clopper_pearson(int(wrong.sum()), len(wrong), 0.9)
-    generator = np.random.default_rng(0)
-    size = max(1, _MOST_SCORES // (4 * people))
-    rates = np.empty(_RESAMPLES)
-    for start in range(0, _RESAMPLES, size):
-        part = rates[start : start + size]
-        drawn = generator.integers(0, people, (len(part), people))
-        part[:] = errors[drawn].sum(axis=1) / faces[drawn].sum(axis=1)
+    rates = resampled_rates(errors, faces, 0, _RESAMPLES)
     return max(exact, float(np.quantile(rates, 0.95)))
 
 

@@ -7,6 +7,7 @@ are `training.measure.verification`'s.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +140,14 @@ def multiplicities(people: int, seed: int, resamples: int = RESAMPLES) -> Iterat
         yield np.bincount(generator.integers(0, people, people), minlength=people)
 
 
+def resampled_rates(
+    hits: NDArray[Any], cases: Numbers, seed: int, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """(resamples,) the rate of hits in bootstrap samples of people, who have (people,) of each."""
+    drawn = multiplicities(len(cases), seed, resamples)
+    return np.array([(hits @ times) / (cases @ times) for times in drawn])
+
+
 def rate(hit: Flags, subject: Numbers, seed: int = 0) -> Rate | None:
     """The share of hits, with an interval that knows that faces of one person are alike.
 
@@ -154,9 +163,7 @@ def rate(hit: Flags, subject: Numbers, seed: int = 0) -> Rate | None:
         return None
     people, renumbered = np.unique(subject, return_inverse=True)
     hits, cases = np.bincount(renumbered, hit), np.bincount(renumbered)
-    drawn = np.array(
-        [(hits @ times) / (cases @ times) for times in multiplicities(len(people), seed)]
-    )
+    drawn = resampled_rates(hits, cases, seed)
     lower, upper = clopper_pearson(int(hit.sum()), len(hit))
     return Rate(
         value=float(hit.mean()),

@@ -328,6 +328,15 @@ class Bundle:
             (theirs.id, theirs.weights_sha256) == (embedder_id, weights_sha256)
         )
 
+    def require_made_with(self, embedder_id: str, weights_sha256: str) -> None:
+        """Raise BundleError where its vectors may not be compared with an embedder's."""
+        if not self.made_with(embedder_id, weights_sha256):
+            raise BundleError(
+                f"{self.name} was made with other weights of {self.embedder.id} than the ones here "
+                f"({embedder_id}); their vectors are not comparable. Build the bundle again.",
+                code="bundle_mismatch",
+            )
+
 
 def locate(name_or_path: str | Path, folder: Path = FOLDER) -> Path:
     """The path of a bundle without its suffix.

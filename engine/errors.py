@@ -257,3 +257,8 @@ class ComparisonError(EngineError):
     """A photo that cannot be compared: nobody was found on it."""
 
     code = "no_face"
+
+
+def too_late() -> DeadlineExceeded:
+    """What whoever waits is told when a deadline has passed."""
+    return DeadlineExceeded("The answer would have come too late: ask again, or allow more time.")

@@ -15,7 +15,6 @@ from PIL import Image
 
 from engine import __version__, bundle, default_bundle
 from engine.bundle import AboutRecord, Bundle
-from engine.errors import BundleError
 from engine.media import jpeg
 from engine.people import recogniser
 from engine.people.classifier import Classifier
@@ -54,7 +53,8 @@ class Pipeline:
     """
 
     def __init__(self, bundle: Bundle, embedder: embed.Embedder, device: torch.device) -> None:
-        _require_same_embedder(bundle, embedder.specification)
+        own = embedder.specification
+        bundle.require_made_with(own.id, own.weights_sha256)
         self._detector = Detector(device)
         self._embedder = embedder
         self.recogniser = recogniser.load(bundle, device)
@@ -272,13 +272,3 @@ def _found_before(face: Face, request: PhotoRequest) -> Detections:
         landmarks=(np.array([face.landmarks]) / scale).astype(np.float32),
         probabilities=np.array([face.probability], np.float32),
     )
-
-
-def _require_same_embedder(bundle: Bundle, own: embed.Specification) -> None:
-    if not bundle.made_with(own.id, own.weights_sha256):
-        raise BundleError(
-            f"{bundle.name} was made with the embedder {bundle.embedder.id} and other "
-            f"weights than the ones here ({own.id}); their vectors are not comparable. Build the "
-            "bundle again.",
-            code="bundle_mismatch",
-        )

@@ -30,6 +30,7 @@ results = Console()
 errors = Console(stderr=True)
 
 _LINE_EVERY_S = 10.0
+_INTERRUPTED = 130
 
 Advance = Callable[[int], None]
 """Told how many items are done in all."""
@@ -41,10 +42,19 @@ def silent(done: int) -> None:
 
 
 @contextmanager
-def failures() -> Iterator[None]:
-    """Turn the faults an operator can mend into one line on standard error and exit code 1."""
+def failures(*, goes_on: str = "") -> Iterator[None]:
+    """Turn the faults an operator can mend into one line on standard error and exit code 1.
+
+    Args:
+        goes_on: what is told where the operator stops a command that can be continued.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        if not goes_on:
+            raise
+        say(f"Stopped. {goes_on}")
+        raise typer.Exit(_INTERRUPTED) from None
     except (EngineError, ValueError, OSError) as error:
         complain(error)
         raise typer.Exit(1) from error

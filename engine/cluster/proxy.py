@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.errors import Busy, DeadlineExceeded, EngineError, Unavailable
+from engine.errors import Busy, EngineError, Unavailable, too_late
 from engine.wire import problem
 
 IMPORT_PATH = "engine.cluster.proxy.middlewares"
@@ -60,7 +60,7 @@ class ServiceAnswers:
             if not limit.expired():
                 raise
         if limit.expired() and not answer.begun:
-            await answer.refuse(_too_late(), scope, receive)
+            await answer.refuse(too_late(), scope, receive)
         elif not answer.begun:
             await answer.refuse(answer.refusal or _gone(), scope, receive)
 
@@ -103,7 +103,7 @@ def _meaning(status: int, headers: Mapping[str, str]) -> EngineError | None:
     if status not in _STATUSES_OF_RAY or not own_words:
         return None
     if status == 408:
-        return _too_late()
+        return too_late()
     if status == 404:
         return Unavailable("No engine runs on this cluster: deploy it, or ask again later.")
     if status == 500:
@@ -115,7 +115,3 @@ def _meaning(status: int, headers: Mapping[str, str]) -> EngineError | None:
 
 def _gone() -> Unavailable:
     return Unavailable("The engine that had this request is gone: ask again.")
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("The answer would have come too late: ask again, or allow more time.")

@@ -20,7 +20,7 @@ from http import HTTPMethod
 from typing import Self, TypeVar
 
 from engine.client import require_top_k
-from engine.errors import DeadlineExceeded, Unavailable
+from engine.errors import Unavailable, too_late
 from engine.media.clip import check_length as check_clip_length
 from engine.media.image import LIMITS, check_length
 from engine.remote.address import Address
@@ -184,7 +184,7 @@ class RemoteEngine:
         if deadline_s is not None:
             limit_s = min(limit_s, deadline_s - self._clock())
         if limit_s <= 0:
-            raise _too_late()
+            raise too_late()
         self._under_way += 1
         try:
             return await self._guarded(exchange, question, read, limit_s)
@@ -209,7 +209,7 @@ class RemoteEngine:
                     value = await self._attempts(exchange, question, read, deadline)
             except TimeoutError:
                 trial.answered = False if limit_s >= self._patience.silence_s else None
-                raise _too_late() from None
+                raise too_late() from None
             except Failed as failed:
                 trial.answered = failed.answered
                 raise failed.error from failed.__cause__
@@ -249,7 +249,3 @@ class RemoteEngine:
             _LOG.warning("The engine at %s does not answer: circuit open.", self._address.name)
         else:
             _LOG.info("The engine at %s answers again.", self._address.name)
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("The answer would have come too late: ask again, or allow more time.")

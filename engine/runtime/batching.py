@@ -32,7 +32,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
-from engine.errors import Busy, DeadlineExceeded, EngineError, InternalError, Unavailable
+from engine.errors import Busy, EngineError, InternalError, Unavailable, too_late
 from engine.runtime.observers import Observers
 
 _LOG = logging.getLogger(__name__)
@@ -311,7 +311,7 @@ class Batcher(Generic[Raw, Item, Result]):
                 raise
             if self._given_up:
                 raise Unavailable("The engine was shut down before it could answer.") from error
-            raise _too_late() from error
+            raise too_late() from error
         finally:
             self._scopes.discard(scope)
 
@@ -490,8 +490,7 @@ class Batcher(Generic[Raw, Item, Result]):
                 return [_internal()]
             _LOG.exception("Computing a batch of %d failed.", len(batch))
         return [
-            _too_late() if entry.answer.done() else self._compute_each([entry])[0]
-            for entry in batch
+            too_late() if entry.answer.done() else self._compute_each([entry])[0] for entry in batch
         ]
 
 
@@ -499,10 +498,6 @@ def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> Non
     # The event loop may have already been closed, and then nobody waits for this.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("The answer would have come too late: ask again, or allow more time.")
 
 
 def _internal() -> InternalError:

@@ -147,11 +147,7 @@ def add(
         old = _gallery(to, "add people to")
         tools = tools_for(old.embedder.id)
         form = tools.embedder.specification
-        if not old.made_with(form.id, form.weights_sha256):
-            raise ValueError(
-                f"{old.name} was made with other weights of {old.embedder.id} than the ones here; "
-                "their vectors are not comparable. Build the bundle again."
-            )
+        old.require_made_with(form.id, form.weights_sha256)
         names = _names(old)
         index = names.index(person) if person in names else None
         if index is not None and "counts" not in old.tensors:

@@ -7,14 +7,13 @@ import typer
 from rich.table import Table
 
 from engine import threads
-from training.console import emit, failures, results, say, show
+from training.console import emit, failures, results, show
 from training.options import AlignedOption, JsonOption
 
 if TYPE_CHECKING:
     from training.datasets.prepare import Summary
 
 _SHOWN = 20
-_INTERRUPTED = 130
 
 _MEANINGS = {
     "": "kept, nothing to say",
@@ -60,37 +59,20 @@ def prepare(
     name, "override_face": the right face's id. What you say there stays when prepare runs again.
     """
     threads.configure()
-    with failures():
-        try:
-            summary = _prepare(folder, out, aligned, embedder, min_size, max_blur, report)
-        except KeyboardInterrupt:
-            say("Stopped. The same command goes on from here.")
-            raise typer.Exit(_INTERRUPTED) from None
+    with failures(goes_on="The same command goes on from here."):
+        from training import tools
+        from training.datasets import doubts
+        from training.datasets.audit import FaceLimits
+        from training.datasets.prepare import prepare as work
+
+        limits = FaceLimits(min_size, max_blur)
+        summary = work(folder, out, tools.load(embedder), aligned=aligned, limits=limits)
+        if report:
+            doubts.write(out, folder.resolve().name)
     if as_json:
         emit(_as_json(summary, report))
     else:
         _show(summary, report)
-
-
-def _prepare(
-    folder: Path,
-    out: Path,
-    aligned: bool,
-    embedder: str,
-    min_size: float,
-    max_blur: float,
-    report: bool,
-) -> "Summary":
-    from training import tools
-    from training.datasets import doubts
-    from training.datasets.audit import FaceLimits
-    from training.datasets.prepare import prepare as work
-
-    limits = FaceLimits(min_size, max_blur)
-    summary = work(folder, out, tools.load(embedder), aligned=aligned, limits=limits)
-    if report:
-        doubts.write(out, folder.resolve().name)
-    return summary
 
 
 def _as_json(summary: "Summary", report: bool) -> dict[str, object]:

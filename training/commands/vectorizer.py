@@ -9,7 +9,7 @@ from rich.table import Table
 
 from engine import threads
 from training import options
-from training.console import emit, failures, results, say, show, today
+from training.console import emit, failures, results, show, today
 
 if TYPE_CHECKING:
     from training.datasets.data import Faces
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 NOT_KEPT = 3
 _SCRATCH = "scratch"
-_INTERRUPTED = 130
 _ALL = 1000
 
 
@@ -116,7 +115,7 @@ def vectorizer(
     command is given again.
     """
     threads.configure()
-    with failures():
+    with failures(goes_on="The same command goes on from the last whole epoch."):
         from engine import bundle, settings
         from engine.vision import embed
         from training import tools
@@ -145,27 +144,23 @@ def vectorizer(
         home = runs or training_runs.FOLDER
         weights = settings.load(os.environ).face_weights_dir
         written = None
-        try:
-            faces = prepare.dataset(source, loaded, aligned=aligned)
-            with training_runs.alone(stem.name, home):
-                outcome, begun = train(
-                    faces,
-                    plan,
-                    loaded,
-                    stem.name,
-                    weights,
-                    accept_worse_strangers=accept_worse_strangers,
-                    folder=home,
-                )
-                if outcome.kept:
-                    data = Source(dataset or faces.name, licence, created or today())
-                    form = loaded.embedder.specification
-                    written = write(stem, outcome, plan, faces, form, data).id
-                for run in begun:
-                    run.finish()
-        except KeyboardInterrupt:
-            say("Stopped. The same command goes on from the last whole epoch.")
-            raise typer.Exit(_INTERRUPTED) from None
+        faces = prepare.dataset(source, loaded, aligned=aligned)
+        with training_runs.alone(stem.name, home):
+            outcome, begun = train(
+                faces,
+                plan,
+                loaded,
+                stem.name,
+                weights,
+                accept_worse_strangers=accept_worse_strangers,
+                folder=home,
+            )
+            if outcome.kept:
+                data = Source(dataset or faces.name, licence, created or today())
+                form = loaded.embedder.specification
+                written = write(stem, outcome, plan, faces, form, data).id
+            for run in begun:
+                run.finish()
     if as_json:
         emit(_as_json(outcome, plan, faces, written))
     else:

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from engine.bundle import Bundle
-from engine.errors import BundleError, ImageError
+from engine.errors import ImageError
 from engine.media import image
 from engine.people import recogniser
 from engine.people.gallery import Gallery
@@ -74,12 +74,7 @@ class FaceScorer:
         if bundle.manifest.kind == "vectorizer":
             return
         form = tools.embedder.specification
-        if not bundle.made_with(form.id, form.weights_sha256):
-            raise BundleError(
-                f"{bundle.name} was made with other weights of {bundle.embedder.id} than the ones "
-                "here; their vectors are not comparable. Build the bundle again.",
-                code="bundle_mismatch",
-            )
+        bundle.require_made_with(form.id, form.weights_sha256)
         self._recogniser = recogniser.load(bundle, tools.device)
 
     @property

@@ -416,6 +416,12 @@ def test_such_names_are_not_written(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_number_that_would_be_refused_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match=r"not written: architecture\.epochs is larger than"):
+        make(tmp_path, architecture={"prototypes": 3, "epochs": 2**60})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "1" + 400 * "0"])
 @pytest.mark.parametrize(
     "place",

@@ -240,6 +240,20 @@ def _tables() -> bytes:
         return file.read_bytes()
 
 
+@cache
+def _settings_with(**fixed: Any) -> type[Settings]:
+    """Settings with other constants; pydantic takes 30 ms to make the class."""
+    if not fixed:
+        return Settings
+
+    class Changed(Settings):
+        pass
+
+    for name, value in fixed.items():
+        setattr(Changed, name, value)
+    return Changed
+
+
 def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
     """Settings for a bot in the sandbox: nothing from the environment, files in a folder.
 
@@ -253,11 +267,7 @@ def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
         database.write_bytes(_tables())
         database.chmod(0o600)
 
-    class Changed(Settings):
-        pass
-
-    for name in Settings.__class_vars__ & changes.keys():
-        setattr(Changed, name, changes.pop(name))
+    fixed = {name: changes.pop(name) for name in Settings.__class_vars__ & changes.keys()}
     values: dict[str, Any] = {
         "bot_token": sandbox.token,
         "telegram_api_url": sandbox.url,
@@ -268,7 +278,7 @@ def settings(sandbox: Sandbox, folder: Path, **changes: Any) -> Settings:
         "send_rate": 1000,
         **changes,
     }
-    return Changed(**values)
+    return _settings_with(**fixed)(**values)
 
 
 @asynccontextmanager

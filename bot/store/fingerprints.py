@@ -88,8 +88,9 @@ def distances(pattern: bytes, kept: Signs) -> NDArray[np.float32]:
     """
     pixels = _pixels(pattern).astype(np.float32)
     both = np.stack([pixels, pixels[:, ::-1]]).reshape(2, -1)
-    near, weights = _places()
-    seen = np.einsum("mpk,pk->mp", both[:, near], weights).reshape(-1, _ROW**2)
+    # Corner by corner, which takes a fifth of the time of all at once.
+    corners = (both.take(near, axis=1) * weight for near, weight in zip(*_places(), strict=True))
+    seen = np.add.reduce(list(corners)).reshape(-1, _ROW**2)
     contrast = np.maximum(np.abs(seen).sum(axis=1, keepdims=True), 1.0)
     best = seen[(seen @ kept.T / contrast).argmax(axis=0)]
     whole = _by_block(np.abs(best))
@@ -146,7 +147,7 @@ def _pixels(pattern: bytes) -> NDArray[np.int8]:
 
 @functools.cache
 def _places() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Of every place of every variant the four pixels around it, and what each counts; (p, 4)."""
+    """The four pixels around every place of every variant, and what each counts; (4, p)."""
     row = (np.arange(_ROW) - (_ROW - 1) / 2) * PITCH_PX
     grid = (row[None, :] + 1j * row[:, None]).ravel()
     variants = [
@@ -158,8 +159,6 @@ def _places() -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
     right, low = x - left, y - top
     corner = top * SIDE_PX + left
-    near = np.stack([corner, corner + 1, corner + SIDE_PX, corner + SIDE_PX + 1], axis=1)
-    weights = np.stack(
-        [(1 - right) * (1 - low), right * (1 - low), (1 - right) * low, right * low], axis=1
-    )
+    near = np.stack([corner, corner + 1, corner + SIDE_PX, corner + SIDE_PX + 1])
+    weights = np.stack([(1 - right) * (1 - low), right * (1 - low), (1 - right) * low, right * low])
     return near, weights.astype(np.float32)

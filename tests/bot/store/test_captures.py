@@ -29,11 +29,14 @@ def blended(one: bytes, other: bytes, share: float) -> bytes:
 
 
 def near(one: bytes, least: float, most: float) -> bytes:
-    """A pattern at a distance from another one."""
-    for share in np.arange(0.02, 1, 0.01):
-        found = blended(one, pattern(99), float(share))
-        if least < distances(found, signs([fingerprint(one)])).item() <= most:
+    """A pattern at a distance from another one, by bisection: the more is blended, the farther."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        found = blended(one, pattern(99), (low + high) / 2)
+        distance = distances(found, signs([fingerprint(one)])).item()
+        if least < distance <= most:
             return found
+        low, high = (low, (low + high) / 2) if distance > most else ((low + high) / 2, high)
     raise AssertionError("none is so far")
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import create_engine
 
 from bot import app
 from bot.lookalike.handlers import Draw
-from bot.sandbox import Sandbox, WebhookRules
+from bot.sandbox import Fault, Sandbox, WebhookRules
 from bot.settings import Settings
 from bot.store import add_key
 from bot.store.migrate import _migrate
@@ -114,6 +114,7 @@ class FakeEngine:
     """The engine protocol; `see` decides what a photo shows and `watch` a clip; both may raise.
 
     Photos and clips are served one at a time, as by one device: `gate` lets a test hold each.
+    `deadline_s` is that of what was asked last, a time of the event loop.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class FakeEngine:
         self.asked = asyncio.Condition()
         self.waiting = 0
         self.gate: asyncio.Semaphore | None = None
+        self.deadline_s: float | None = None
         self._device = asyncio.Lock()
 
     async def analyze(
@@ -157,6 +159,7 @@ class FakeEngine:
     async def _turn(self, deadline_s: float | None) -> AsyncIterator[None]:
         async with self.asked:
             self.waiting += 1
+            self.deadline_s = deadline_s
             self.asked.notify_all()
         try:
             async with asyncio.timeout_at(deadline_s), self._device:
@@ -290,6 +293,13 @@ async def bot(
         chosen = settings(sandbox, folder, **changes)
         async with app.running(chosen, engine or FakeEngine(), draw=drawing):
             yield sandbox
+
+
+async def until_met(sandbox: Sandbox, fault: Fault) -> None:
+    """Wait until somebody has suffered a fault that was ordered once."""
+    async with asyncio.timeout(60):
+        while fault in sandbox.faults.pending():  # noqa: ASYNC110 (nobody announces it)
+            await asyncio.sleep(0.01)
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ from bot.store.limits import LIMITS
 from bot.texts import moment, say
 from engine import errors
 from engine.types import Track
+from tests.bot import clock, fakes
 from tests.bot.login.test_verify import PASSED, clip_of
 from tests.bot.logins import (
     LOT,
@@ -106,12 +107,14 @@ async def test_a_clip_for_which_there_is_no_time_is_a_draw_and_deleted_all_the_s
     tmp_path: Path,
 ) -> None:
     engine, shots = LoginEngine(), Shots()
-    async with login_bot(tmp_path, engine, answer_timeout_s=3) as sandbox:
+    async with login_bot(tmp_path, engine, answer_timeout_s=120) as sandbox:
         ana = await english(sandbox)
         await enroll(ana, shots)
         asked = await drawn(ana)
         engine.gate = asyncio.Semaphore(0)
         sent = await ana.send_video_note(b"a clip", reply_to=asked)
+        await engine.until_asked(SELFIES + 1)
+        await clock.advance_to(engine.deadline_s)
         said = (await ana.reply()).text
         assert said.startswith((say("en", "refusal.deadline"), say("en", "turned.deadline")))
         await ana.deleted(sent)
@@ -123,13 +126,17 @@ async def test_an_answer_that_cannot_be_sent_in_time_leaves_no_capture_in_the_ch
     tmp_path: Path,
 ) -> None:
     engine, shots = LoginEngine(), Shots()
-    async with login_bot(tmp_path, engine, answer_timeout_s=2) as sandbox:
+    async with login_bot(tmp_path, engine, answer_timeout_s=60) as sandbox:
         ana = await english(sandbox)
         await enroll(ana, shots)
         await ana.send_text("/verify photo")
         asked = await ana.reply()
         sandbox.faults.add(Fault(FaultKind.RESET, 1000, "sendMessage"))
         sent = await ana.send_photo(shots.new(), reply_to=asked)
+        for _ in range(2):  # the answer, and that there was no time for one
+            (cut,) = sandbox.faults.pending()
+            await fakes.until_met(sandbox, cut)
+            await clock.advance(60)
         await ana.deleted(sent)
 
 

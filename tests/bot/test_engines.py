@@ -5,7 +5,6 @@ import contextlib
 import logging
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,8 +19,18 @@ from engine import __version__
 from engine.remote.client import RemoteEngine
 from engine.types import EngineInfo
 from engine.wire import write_analysis, write_info
+from tests.bot import clock
 from tests.bot.fakes import NAMES, analysis, bot, face, picture
-from tests.engine.strangers import Heard, Says, closed_port, is_silent, resets, says, stranger
+from tests.engine.strangers import (
+    Heard,
+    Says,
+    Stranger,
+    closed_port,
+    is_silent,
+    resets,
+    says,
+    stranger,
+)
 
 ROOT = Path(__file__).parents[2]
 INFO = EngineInfo(__version__, "fake@0", "fake", 1, "cpu")
@@ -114,13 +123,21 @@ async def test_a_photo_is_answered_by_an_engine_elsewhere(tmp_path: Path) -> Non
     assert heard.timeout_ms < 1000 * ANSWER_S
 
 
+async def until_posted(server: Stranger | None, count: int) -> None:
+    """Wait until a server has heard of so many photos."""
+    assert server is not None
+    async with asyncio.timeout(60):
+        while sum(each.line.startswith("POST") for each in server.heard) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     ("answer", "key", "answer_s"),
     [
         (None, "refusal.engine_down", ANSWER_S),
         (resets, "refusal.engine_down", ANSWER_S),
         (says(200, b"<html>"), "refusal.engine_down", ANSWER_S),
-        (is_silent, "refusal.deadline", 4.0),  # as long as it takes
+        (is_silent, "refusal.deadline", 120.0),
     ],
     ids=["nobody", "resets", "nonsense", "silent"],
 )
@@ -128,16 +145,16 @@ async def test_everybody_has_an_answer_in_time_whatever_listens(
     tmp_path: Path, answer: Says | None, key: str, answer_s: float
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        url = closed_port()
-        if answer is not None:
-            url = (await stack.enter_async_context(stranger(answer))).url
+        server = None if answer is None else await stack.enter_async_context(stranger(answer))
+        url = closed_port() if server is None else server.url
         ana, ben = await stack.enter_async_context(chatting(url, tmp_path, answer_s))
-        started = time.monotonic()
         for person in (ana, ben):
             await person.send_photo(picture())
+        if answer is is_silent:
+            await until_posted(server, 2)
+            await clock.advance(0.7 * answer_s)  # of which a part is for saying so
         assert (await ana.reply()).text == say("es", key)
         assert (await ben.reply()).text == say("en", key)
-        assert time.monotonic() - started < 5 * answer_s
         # Who sends no photo notices nothing.
         await ana.send_text("/help")
         assert (await ana.reply()).text

@@ -16,8 +16,18 @@ from bot.telegram.incoming import Reason, Refusal
 from bot.texts import say
 from engine import errors
 from engine.types import Analysis, Match, Verdict
-from tests.bot import fakes
-from tests.bot.fakes import FakeEngine, analysis, bot, draw, face, face_of, matches, picture
+from tests.bot import clock, fakes
+from tests.bot.fakes import (
+    FakeEngine,
+    analysis,
+    bot,
+    draw,
+    face,
+    face_of,
+    matches,
+    picture,
+    until_met,
+)
 
 
 def refusing(error: Exception) -> FakeEngine:
@@ -495,12 +505,13 @@ async def test_an_album_with_one_usable_photo_has_buttons(tmp_path: Path) -> Non
 async def test_an_answer_comes_within_its_deadline_and_others_are_served(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.gate = asyncio.Semaphore(0)  # a device that never finishes
-    async with bot(tmp_path, engine, answer_timeout_s=2) as sandbox:
+    async with bot(tmp_path, engine, answer_timeout_s=120) as sandbox:
         ana, ben = sandbox.person("ana"), sandbox.person("ben")
         await ana.set_language("en")
-        async with asyncio.timeout(60):
-            await ana.send_photo(picture())
-            assert (await ana.reply()).text == say("en", "refusal.deadline")
+        await ana.send_photo(picture())
+        await engine.until_asked(1)
+        await clock.advance_to(engine.deadline_s)
+        assert (await ana.reply()).text == say("en", "refusal.deadline")
         engine.gate = None
         await ben.send_photo(picture())
         assert (await ben.reply()).photo
@@ -509,12 +520,16 @@ async def test_an_answer_comes_within_its_deadline_and_others_are_served(tmp_pat
 async def test_an_albums_finished_cards_are_sent_when_time_runs_out(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.gate = asyncio.Semaphore(2)  # two photos, then no more
-    async with bot(tmp_path, engine, answer_timeout_s=3) as sandbox:
+    async with bot(tmp_path, engine, answer_timeout_s=120) as sandbox:
         ana = sandbox.person("ana")
         await ana.set_language("en")
+        await ana.send_album([picture(seed) for seed in range(3)])
+        await engine.until_asked(3)
         async with asyncio.timeout(60):
-            await ana.send_album([picture(seed) for seed in range(3)])
-            *cards, late = await ana.replies(3)
+            while engine.served < 2:  # noqa: ASYNC110 (nobody announces it)
+                await asyncio.sleep(0)
+        await clock.advance_to(engine.deadline_s)
+        *cards, late = await ana.replies(3)
         assert all(card.photo for card in cards)
         assert late.text == f"Photo 3: {say('en', 'refusal.deadline')}"
 
@@ -552,12 +567,14 @@ async def test_a_download_that_fails_for_good_is_said(tmp_path: Path) -> None:
 
 
 async def test_a_download_that_stalls_is_given_up(tmp_path: Path) -> None:
-    async with bot(tmp_path, download_timeout_s=0.3) as sandbox:
-        sandbox.faults.add(Fault(FaultKind.SLOW, method="download", delay_s=20))
+    async with bot(tmp_path, download_timeout_s=60, answer_timeout_s=300) as sandbox:
+        sandbox.faults.add(stall := Fault(FaultKind.SLOW, method="download", delay_s=600))
         ana = sandbox.person("ana")
         await ana.set_language("en")
         await ana.send_photo(picture())
-        assert (await ana.reply(timeout_s=5)).text == say("en", "refusal.download_failed")
+        await until_met(sandbox, stall)
+        await clock.advance(60)
+        assert (await ana.reply()).text == say("en", "refusal.download_failed")
 
 
 async def test_a_duplicate_update_is_answered_once(tmp_path: Path) -> None:

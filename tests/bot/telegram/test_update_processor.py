@@ -16,6 +16,7 @@ from bot.telegram.incoming import route
 from bot.telegram.request import Request, current
 from bot.telegram.update_processor import PerPersonProcessor, ServedUpdates, Turned
 from bot.texts import say
+from tests.bot import clock
 from tests.bot.fakes import FakeEngine, bot, picture
 
 
@@ -210,10 +211,11 @@ def test_only_the_newest_numbers_are_kept() -> None:
 
 
 async def test_whose_answer_came_through_when_time_was_over_is_told_nothing_else() -> None:
-    scene = Scene(answer_timeout_s=0.2)
+    scene = Scene(answer_timeout_s=60)
     scene.send(1, person=1)
     await scene.until_started(1)
     scene.requests[1].told = True
+    await clock.advance(60)
     async with asyncio.timeout(60):
         await asyncio.gather(*scene.tasks)
     assert scene.turned == []
@@ -221,9 +223,12 @@ async def test_whose_answer_came_through_when_time_was_over_is_told_nothing_else
 
 
 async def test_work_stops_at_the_deadline_with_an_answer() -> None:
-    scene = Scene(answer_timeout_s=0.2, slots=1)
+    scene = Scene(answer_timeout_s=60, slots=1)
     scene.send(1, person=1)
     scene.send(2, person=2)  # gets the slot at its last moment at best
+    await scene.until_started(1)
+    await settle()
+    await clock.advance(60)
     async with asyncio.timeout(60):
         await asyncio.gather(*scene.tasks)
     assert scene.turned == [(1, Turned.LATE), (2, Turned.LATE)]

@@ -1,6 +1,8 @@
 """Databases to test on: SQLite always, PostgreSQL where TEST_POSTGRES_URL names a server.
 
-Tables are made once; every test has a copy of its own.
+Tables are made once; every test has a copy of its own. Tests of rules (`pytest.mark.rules`), which
+count and look at the clock with statements that others try on both kinds, do with SQLite; with
+`--whole` they are tried on PostgreSQL, too.
 """
 
 import asyncio
@@ -22,6 +24,24 @@ _BACKENDS = [
     "sqlite",
     pytest.param("postgresql", marks=pytest.mark.skipif(not _POSTGRESQL, reason=_NO_SERVER)),
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rules: needs no PostgreSQL, except with --whole")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the rules on PostgreSQL."""
+    if config.getoption("whole"):
+        return
+    left_out = {item for item in items if item.get_closest_marker("rules") and _on_postgresql(item)}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
+
+
+def _on_postgresql(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return call is not None and "postgresql" in map(call.params.get, ("place", "bare"))
 
 
 async def _make(place: Place) -> Place:

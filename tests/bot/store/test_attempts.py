@@ -74,6 +74,7 @@ async def test_a_challenge_is_good_for_its_person_level_and_time_only(place: Pla
         assert (await store.export(ANA))["attempts"] == []
 
 
+@pytest.mark.rules
 async def test_a_new_challenge_spends_the_one_before(store: Store) -> None:
     await enroll(store)
     _, old = await challenged(store)
@@ -81,6 +82,7 @@ async def test_a_new_challenge_spends_the_one_before(store: Store) -> None:
     assert await store.begin_attempt(flow, "video", old) == Barred("spent")
 
 
+@pytest.mark.rules
 async def test_an_overtaken_flow_begins_nothing(store: Store) -> None:
     await enroll(store)
     flow, nonce = await challenged(store)
@@ -88,6 +90,7 @@ async def test_an_overtaken_flow_begins_nothing(store: Store) -> None:
     assert await store.begin_attempt(flow, "video", nonce) == Barred("expired")
 
 
+@pytest.mark.rules
 async def test_who_lets_challenges_lapse_until_one_suits_them_is_charged(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -118,6 +121,7 @@ def test_delays_double_up_to_an_hour() -> None:
     ]
 
 
+@pytest.mark.rules
 async def test_five_failures_in_a_row_delay_and_each_more_doubles(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -138,6 +142,7 @@ async def test_five_failures_in_a_row_delay_and_each_more_doubles(place: Place) 
         assert await store.barred(BEN) is None
 
 
+@pytest.mark.rules
 async def test_a_success_ends_the_row_and_a_barred_challenge_is_not_spent(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -209,6 +214,7 @@ async def nearly_locked(store: Store, given: Enrolment | None = None) -> None:
         await finish(store, await begin(store), passed=True)
 
 
+@pytest.mark.rules
 async def test_the_twentieth_attempt_may_still_succeed(place: Place, store: Store) -> None:
     await nearly_locked(store)
     attempt = await begin(store)
@@ -217,6 +223,7 @@ async def test_the_twentieth_attempt_may_still_succeed(place: Place, store: Stor
     assert await store.barred(ANA) is None
 
 
+@pytest.mark.rules
 async def test_the_twentieth_attempt_that_crashes_locks_for_good(place: Place) -> None:
     async with place.store() as store:
         await nearly_locked(store)
@@ -226,6 +233,7 @@ async def test_the_twentieth_attempt_that_crashes_locks_for_good(place: Place) -
         assert await store.barred(ANA) == Barred("locked")
 
 
+@pytest.mark.rules
 async def test_what_was_our_fault_is_not_charged(place: Place, store: Store) -> None:
     await nearly_locked(store)
     attempt = await begin(store)
@@ -265,6 +273,7 @@ async def test_nobody_succeeds_who_was_erased_or_enrolled_anew_meanwhile(store: 
         await finish(store, attempt, passed=True)
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize("right", [Right.VIDEO, Right.WAIT, Right.CODE])
 async def test_of_all_enrolments_that_by_the_code_alone_forgives_failures(
     place: Place, right: Right
@@ -288,6 +297,7 @@ def test_recovery_codes_are_strong_and_easy_to_copy() -> None:
     assert not is_recovery_code("")
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize("typed", [CODE, CODE.lower(), CODE.replace("-", " ").replace("0", "O")])
 async def test_a_recovery_code_is_right_however_it_is_typed(store: Store, typed: str) -> None:
     await enroll(store, ANA, CODED)
@@ -295,6 +305,7 @@ async def test_a_recovery_code_is_right_however_it_is_typed(store: Store, typed:
     assert await store.check_recovery_code(ANA, typed)
 
 
+@pytest.mark.rules
 async def test_a_recovery_code_is_used_up_by_the_face_that_it_stores(store: Store) -> None:
     await enroll(store, ANA, CODED)
     await fail(store, times=5)
@@ -308,6 +319,7 @@ async def test_a_recovery_code_is_used_up_by_the_face_that_it_stores(store: Stor
     assert not await store.enroll(flow, enrolment(right=Right.CODE)), "there is no code any more"
 
 
+@pytest.mark.rules
 async def test_a_recovery_code_lifts_a_lock_and_nothing_else_does(
     place: Place, store: Store
 ) -> None:
@@ -349,6 +361,7 @@ async def test_a_recovery_code_stores_one_face_of_two_devices(place: Place) -> N
         assert sorted(used) == [False, False, False, True]
 
 
+@pytest.mark.rules
 async def test_without_a_recovery_code_none_is_right(store: Store) -> None:
     await enroll(store)
     assert not await store.check_recovery_code(ANA, CODE)
@@ -373,6 +386,7 @@ async def test_a_reset_is_due_after_its_delay_unless_cancelled(place: Place) -> 
         assert await store.reset_due(ANA) is None
 
 
+@pytest.mark.rules
 async def test_whoever_lets_challenges_lapse_to_draw_another_is_delayed_then_locked(
     place: Place,
 ) -> None:

@@ -42,6 +42,7 @@ async def a_trail_of_seven(store: Store) -> None:
     await finish(store, await begin(store), passed=True)  # 6 and 7
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize(("statement", "number"), TAMPERING.values(), ids=TAMPERING)
 async def test_tampering_is_found_at_its_first_entry(
     place: Place, statement: str, number: int
@@ -118,6 +119,7 @@ async def test_erasing_cuts_the_link_and_not_the_chain(place: Place) -> None:
         assert [entry["event"] for entry in after] == ["enrolled"], "nobody knows any more"
 
 
+@pytest.mark.rules
 async def test_no_score_and_no_id_is_in_the_trail(place: Place) -> None:
     async with place.store() as store:
         await a_trail_of_seven(store)

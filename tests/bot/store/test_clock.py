@@ -22,6 +22,7 @@ from tests.bot.store.places import (
 FAR = timedelta(days=26_000)
 
 
+@pytest.mark.rules
 async def test_failures_of_a_clock_that_was_ahead_delay_nobody_after_its_repair(
     place: Place, store: Store
 ) -> None:
@@ -36,6 +37,7 @@ async def test_failures_of_a_clock_that_was_ahead_delay_nobody_after_its_repair(
     assert await store.barred(ANA) == Barred("delay", until), "the sixth in a row"
 
 
+@pytest.mark.rules
 async def test_failures_of_a_clock_that_was_ahead_do_not_lock_after_its_repair(
     place: Place, store: Store
 ) -> None:
@@ -51,6 +53,7 @@ async def test_failures_of_a_clock_that_was_ahead_do_not_lock_after_its_repair(
     assert bar is None or bar.reason != "locked"
 
 
+@pytest.mark.rules
 async def test_clocks_of_replicas_that_differ_a_little_give_no_try_away(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -72,6 +75,7 @@ async def test_wrong_codes_of_a_clock_that_was_ahead_delay_nobody_after_its_repa
     assert await store.recovery_barred(ANA) is None
 
 
+@pytest.mark.rules
 async def test_a_challenge_of_a_clock_that_was_ahead_is_expired(place: Place, store: Store) -> None:
     await enroll(store)
     place.clock.advance(days=3)
@@ -90,6 +94,7 @@ async def test_a_conversation_of_a_clock_that_was_ahead_is_over(place: Place, st
     assert (await store.tidy()).counts["flows"] == 1
 
 
+@pytest.mark.rules
 async def test_the_delay_before_a_new_face_is_never_longer_than_itself(
     place: Place, store: Store
 ) -> None:
@@ -129,6 +134,7 @@ async def old(place: Place, store: Store) -> None:
         assert await store.erasing_waits() is None
 
 
+@pytest.mark.rules
 async def test_a_clock_that_is_far_ahead_erases_nothing_until_it_is_confirmed(
     place: Place, store: Store
 ) -> None:
@@ -175,6 +181,7 @@ async def test_after_the_repair_erasing_goes_on_and_times_to_come_are_set_to_now
     assert await store.check_audit() is None
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize("ahead", [FAR, -FAR / 2])
 async def test_a_clock_that_was_wrong_at_the_first_start_erases_after_its_repair(
     place: Place, ahead: timedelta
@@ -189,6 +196,7 @@ async def test_a_clock_that_was_wrong_at_the_first_start_erases_after_its_repair
         assert await store.erasing_waits() is None
 
 
+@pytest.mark.rules
 async def test_a_clock_that_is_behind_changes_nothing(place: Place, store: Store) -> None:
     await old(place, store)
     before = await store.export(ANA)
@@ -199,6 +207,7 @@ async def test_a_clock_that_is_behind_changes_nothing(place: Place, store: Store
     assert {**after, "audit": None} == {**before, "audit": None}
 
 
+@pytest.mark.rules
 async def test_the_audit_trail_goes_on_losing_its_oldest_after_a_clock_was_ahead(
     place: Place, store: Store
 ) -> None:
@@ -225,6 +234,7 @@ class Leaping(Clock):
         return self.now
 
 
+@pytest.mark.rules
 async def test_a_clock_that_is_set_while_it_is_looked_at_is_doubted(place: Place) -> None:
     place.clock = Leaping()
     async with place.store() as store:

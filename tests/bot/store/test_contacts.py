@@ -33,6 +33,7 @@ async def test_a_link_makes_a_contact_once_it_was_confirmed_there(store: Store) 
     assert (await store.told_of(BEN), await store.told_of(ANA)) == (1, 0)
 
 
+@pytest.mark.rules
 async def test_who_declines_is_told_nothing(store: Store) -> None:
     await enroll(store)
     code = await store.invite_contact(ANA)
@@ -102,6 +103,7 @@ async def test_an_end_takes_its_time_and_may_be_taken_back_by_either(place: Plac
         assert await place.sql("SELECT id FROM contacts") == []
 
 
+@pytest.mark.rules
 async def test_a_contact_stops_the_wait_for_another_face(store: Store) -> None:
     await enroll(store)
     await name_contact(store)
@@ -149,6 +151,7 @@ async def test_an_opened_link_forgets_an_account_that_is_erased(place: Place) ->
         assert await store.answer_invitation(code, BEN, "en") is None
 
 
+@pytest.mark.rules
 async def test_it_outlives_another_face_and_another_key(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -163,6 +166,7 @@ async def test_it_outlives_another_face_and_another_key(place: Place) -> None:
         assert contact.telegram_id == BEN
 
 
+@pytest.mark.rules
 async def test_the_export_tells_of_it_and_not_which_account(store: Store) -> None:
     await enroll(store)
     await name_contact(store)
@@ -172,6 +176,7 @@ async def test_the_export_tells_of_it_and_not_which_account(store: Store) -> Non
     assert (await store.export(BEN))["told_of"] == 1
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize("code", ["", "x" * 64, "ñ", "\0"])
 async def test_what_is_no_link_opens_nothing(store: Store, code: str) -> None:
     assert await store.open_invitation(code, BEN) is None

@@ -90,6 +90,7 @@ async def test_enrolling_anew_replaces_the_templates_and_the_data_key(place: Pla
         assert events.count("enrolled") == 2, "the trail goes on under the new key"
 
 
+@pytest.mark.rules
 async def test_an_open_challenge_does_not_outlive_an_enrolment(store: Store) -> None:
     await enroll(store)
     _, nonce = await challenged(store)
@@ -98,6 +99,7 @@ async def test_an_open_challenge_does_not_outlive_an_enrolment(store: Store) -> 
     assert getattr(await store.begin_attempt(flow, "video", nonce), "reason", None) == "spent"
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize(
     "bad",
     [
@@ -164,6 +166,7 @@ SWAPS = {
 }
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize("statement", SWAPS.values(), ids=SWAPS)
 async def test_what_was_moved_to_another_place_does_not_open(place: Place, statement: str) -> None:
     async with place.store() as store:
@@ -175,6 +178,7 @@ async def test_what_was_moved_to_another_place_does_not_open(place: Place, state
             await store.templates(ANA)
 
 
+@pytest.mark.rules
 async def test_without_template_keys_there_are_languages_and_no_faces(place: Place) -> None:
     place.keyring = None
     async with place.store() as store:

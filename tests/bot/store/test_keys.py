@@ -131,6 +131,7 @@ async def test_a_rotation_goes_on_while_flows_are_advanced(place: Place) -> None
             assert await other.flow(ANA) == advanced
 
 
+@pytest.mark.rules
 async def test_a_bot_learns_of_a_key_that_was_added_after_its_start(place: Place) -> None:
     path = place.folder / "template.keys"
     add_key(path)
@@ -145,6 +146,7 @@ async def test_a_bot_learns_of_a_key_that_was_added_after_its_start(place: Place
         assert await store.templates(ANA) is not None
 
 
+@pytest.mark.rules
 async def test_a_missing_key_refuses_to_start_and_says_which(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -154,6 +156,7 @@ async def test_a_missing_key_refuses_to_start_and_says_which(place: Place) -> No
             pass
 
 
+@pytest.mark.rules
 async def test_a_wrong_key_refuses_to_start_and_says_which(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -221,6 +224,7 @@ async def test_a_key_that_protects_somebody_is_not_given_up(place: Place) -> Non
         assert await running.keys_in_use() == {first: 2}
 
 
+@pytest.mark.rules
 async def test_keys_without_a_file_refuse_whom_they_would_lose(place: Place) -> None:
     place.keyring = Keyring({"first": TWO["first"]})
     async with place.store() as running:

@@ -63,6 +63,7 @@ def test_draws_are_counted_in_a_row_and_of_late() -> None:
     assert limits.no_draw_until(9, None, []) is None, "nobody knows when it was"
 
 
+@pytest.mark.rules
 async def test_a_thief_draws_five_times_a_week(place: Place, store: Store) -> None:
     end, draws = place.clock.now + WEEK, 0
     while place.clock.now < end:
@@ -79,6 +80,7 @@ async def test_a_thief_draws_five_times_a_week(place: Place, store: Store) -> No
     assert await store.barred(ANA) is None, "what was drawn may be answered"
 
 
+@pytest.mark.rules
 async def test_nobody_draws_for_free_by_waiting_until_a_challenge_is_forgotten(
     place: Place, store: Store
 ) -> None:
@@ -106,6 +108,7 @@ async def test_passes_between_them_give_no_more_draws_than_there_are_in_a_week(
     assert await store.barred(ANA, drawing=True) is None
 
 
+@pytest.mark.rules
 async def test_by_photo_there_is_nothing_to_draw_and_no_wait(place: Place, store: Store) -> None:
     for _ in range(2 * LIMITS.draws_until_wait):
         await challenged(store, ANA, "photo")
@@ -114,6 +117,7 @@ async def test_by_photo_there_is_nothing_to_draw_and_no_wait(place: Place, store
     assert await counts(place) == (0, 0, 0)
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize("level", ["photo", "video"])
 async def test_fifty_failures_since_the_last_pass_lock_however_long_they_take(
     place: Place, store: Store, level: Level
@@ -131,6 +135,7 @@ async def test_fifty_failures_since_the_last_pass_lock_however_long_they_take(
     assert await counts(place) == (0, 0, 0)
 
 
+@pytest.mark.rules
 async def test_lapses_lock_as_failures_do(place: Place, store: Store) -> None:
     for _ in range(STOP):
         await let_lapse(place, store)
@@ -140,6 +145,7 @@ async def test_lapses_lock_as_failures_do(place: Place, store: Store) -> None:
     assert await store.barred(ANA, drawing=True) is None
 
 
+@pytest.mark.rules
 async def test_the_fiftieth_may_still_succeed(place: Place, store: Store) -> None:
     for _ in range(STOP - 1):
         await fail(store)
@@ -166,6 +172,7 @@ async def test_a_pass_by_photo_forgives_no_failures_by_video(place: Place, store
     assert await counts(place) == (0, 0, 0)
 
 
+@pytest.mark.rules
 async def test_a_fault_of_ours_costs_a_draw_and_is_no_failure(place: Place, store: Store) -> None:
     for _ in range(LIMITS.draws_until_wait):
         attempt = await begin(store)
@@ -195,6 +202,7 @@ async def test_an_excused_challenge_that_lapses_is_a_draw_and_no_failure(
     assert await place.sql("SELECT outcome, reason FROM attempts") == [("void", "fault")]
 
 
+@pytest.mark.rules
 async def test_what_was_forgiven_meanwhile_is_not_taken_back_twice(
     place: Place, store: Store
 ) -> None:
@@ -206,6 +214,7 @@ async def test_what_was_forgiven_meanwhile_is_not_taken_back_twice(
     assert await counts(place) == (0, 1, 0)
 
 
+@pytest.mark.rules
 async def test_lapses_of_somebody_whose_rows_were_changed_keep_nobody_from_tidying(
     place: Place, store: Store
 ) -> None:
@@ -240,6 +249,7 @@ async def test_the_owner_is_told_of_unanswered_draws(place: Place, store: Store)
     assert await told(store) == "unanswered"
 
 
+@pytest.mark.rules
 async def test_the_owner_is_told_before_a_lock_and_of_it(place: Place, store: Store) -> None:
     said = []
     for number in range(1, STOP + 1):
@@ -259,6 +269,7 @@ async def test_the_owner_is_told_before_a_lock_and_of_it(place: Place, store: St
     ]
 
 
+@pytest.mark.rules
 async def test_what_was_not_told_is_claimed_again_after_a_while(place: Place, store: Store) -> None:
     await let_lapse(place, store, 3)
     assert await store.claim_alarm(ANA, lease_s=60) is not None
@@ -267,6 +278,7 @@ async def test_what_was_not_told_is_claimed_again_after_a_while(place: Place, st
     assert await store.claim_alarm(ANA, lease_s=60) == Alarm("unanswered", 3, STOP)
 
 
+@pytest.mark.rules
 async def test_a_claim_of_a_clock_that_was_ahead_keeps_nobody_from_an_alarm(
     place: Place, store: Store
 ) -> None:

@@ -99,6 +99,7 @@ async def test_code_and_video_move_everything(place: Place) -> None:
         await finish(store, await begin(store, BEN), passed=True)
 
 
+@pytest.mark.rules
 async def test_neither_alone_is_enough(store: Store) -> None:
     await enroll(store, given=CODED)
     failed = await passed(store, yes=False)
@@ -113,6 +114,7 @@ async def test_neither_alone_is_enough(store: Store) -> None:
     assert not await store.move(attempt, BEN, used=used(CODE), code=WRONG)
 
 
+@pytest.mark.rules
 async def test_a_photo_does_not_move_it(store: Store) -> None:
     await enroll(store, given=CODED)
     attempt = await begin(store, level="photo")
@@ -122,6 +124,7 @@ async def test_a_photo_does_not_move_it(store: Store) -> None:
     assert not await store.move(attempt, BEN, used=used(CODE), code=NEW)
 
 
+@pytest.mark.rules
 async def test_a_pass_of_an_earlier_face_moves_nothing(store: Store) -> None:
     await enroll(store, given=CODED)
     attempt = await passed(store)
@@ -129,6 +132,7 @@ async def test_a_pass_of_an_earlier_face_moves_nothing(store: Store) -> None:
     assert not await store.move(attempt, BEN, used=used(CODE), code=NEW)
 
 
+@pytest.mark.rules
 async def test_who_is_enrolled_or_held_takes_nothing_over(store: Store) -> None:
     await enroll(store, given=CODED)
     await enroll(store, BEN)
@@ -140,6 +144,7 @@ async def test_who_is_enrolled_or_held_takes_nothing_over(store: Store) -> None:
     assert await store.membership(ANA) is not None
 
 
+@pytest.mark.rules
 async def test_a_locked_enrolment_stays(place: Place) -> None:
     async with place.store() as store:
         await enroll(store, given=CODED)
@@ -153,6 +158,7 @@ async def test_a_locked_enrolment_stays(place: Place) -> None:
         assert not await store.move(attempt, BEN, used=used(CODE), code=NEW)
 
 
+@pytest.mark.rules
 async def test_the_contact_that_takes_over_is_no_contact_of_itself(store: Store) -> None:
     await enroll(store, given=CODED)
     await name_contact(store)
@@ -160,6 +166,7 @@ async def test_the_contact_that_takes_over_is_no_contact_of_itself(store: Store)
     assert await store.contact(BEN) is None
 
 
+@pytest.mark.rules
 async def test_failures_count_for_whose_face_it_is_to_be(store: Store) -> None:
     await enroll(store, given=CODED)
     for _ in range(5):
@@ -187,6 +194,7 @@ async def test_wrong_codes_are_counted_for_who_tries_and_for_all(place: Place) -
         assert await try_code(store, CODE, EVE) == ANA
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize("code", ["", "no code", WRONG])
 async def test_what_is_nobodys_code_finds_nobody(store: Store, code: str) -> None:
     assert await try_code(store, code, BEN) is None

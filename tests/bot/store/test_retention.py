@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from bot.store import FlowKind, Retention, Store
 from tests.bot import fakes
 from tests.bot.store.places import ANA, BEN, Place, begin, challenged, enroll, fail, finish
@@ -66,6 +68,7 @@ async def test_idle_templates_go_after_a_notice(place: Place) -> None:
         assert await store.check_audit() is None
 
 
+@pytest.mark.rules
 async def test_a_late_notice_still_gives_its_full_time(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -78,6 +81,7 @@ async def test_a_late_notice_still_gives_its_full_time(place: Place) -> None:
         assert await store.membership(ANA) is not None
 
 
+@pytest.mark.rules
 async def test_templates_in_use_stay(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -102,6 +106,7 @@ async def test_what_was_sent_for_a_face_is_known_again_while_it_is_here(place: P
         assert await place.sql("SELECT * FROM fingerprints") == []
 
 
+@pytest.mark.rules
 async def test_retention_is_the_operator_s(place: Place) -> None:
     short = Retention(
         challenges_hours=1, captures_days=1, audit_days=3, idle_days=10, notice_days=2

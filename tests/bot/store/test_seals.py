@@ -55,6 +55,7 @@ async def at_risk(store: Store) -> tuple[Flow, bytes]:
     return flow, nonce
 
 
+@pytest.mark.rules
 @pytest.mark.parametrize("statement", FORGERIES.values(), ids=FORGERIES)
 async def test_with_forged_rows_nobody_passes(
     place: Place, statement: str, caplog: pytest.LogCaptureFixture
@@ -78,6 +79,7 @@ async def test_with_forged_rows_nobody_passes(
         assert await store.check_audit() is None
 
 
+@pytest.mark.rules
 async def test_a_lock_that_was_lifted_by_hand_is_still_one(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -101,6 +103,7 @@ async def test_what_was_changed_is_named(place: Place) -> None:
         await fail(store, BEN)
 
 
+@pytest.mark.rules
 async def test_rows_put_back_beside_newer_ones_are_seen(place: Place) -> None:
     if not place.is_sqlite:
         pytest.skip("one kind of database shows it")
@@ -118,6 +121,7 @@ async def test_rows_put_back_beside_newer_ones_are_seen(place: Place) -> None:
             await begin(store)
 
 
+@pytest.mark.rules
 async def test_seen_captures_cannot_be_taken_away(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -176,6 +180,7 @@ async def test_rows_of_before_are_sealed_once(place: Place) -> None:
     assert place.tombstones.read_bytes() == before
 
 
+@pytest.mark.rules
 async def test_a_cut_audit_trail_is_seen_whatever_its_end_says(place: Place) -> None:
     async with place.store() as store:
         await at_risk(store)
@@ -195,6 +200,7 @@ async def test_a_cut_audit_trail_is_seen_whatever_its_end_says(place: Place) -> 
             await fail(store)
 
 
+@pytest.mark.rules
 async def test_a_forged_takeover_begins_anew(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -222,6 +228,7 @@ def test_every_table_of_a_person_is_sealed_or_says_why_not() -> None:
     assert theirs | named == {*USUAL, *ON_USE, *OTHERWISE} | named
 
 
+@pytest.mark.rules
 async def test_the_wrong_key_of_the_ids_seals_nothing(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)

@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
+
 from bot.store import Enrolment, Store
 from tests.bot.store.places import ANA, BEN, EMBEDDER, Place, enroll, enrolment
 
@@ -50,6 +52,7 @@ async def test_it_waits_for_people_who_are_enrolled_with_the_other_one(place: Pl
         assert await store.check_audit() is None
 
 
+@pytest.mark.rules
 async def test_it_does_not_wait_where_more_people_are_enrolled_with_it(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -60,6 +63,7 @@ async def test_it_does_not_wait_where_more_people_are_enrolled_with_it(place: Pl
         assert await left(store) == timedelta(0)
 
 
+@pytest.mark.rules
 async def test_no_notice_is_at_once_even_when_a_date_was_noted(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)
@@ -115,6 +119,7 @@ async def test_whoever_is_affected_is_told_once_of_each_date(place: Place) -> No
         assert await store.check_audit() is None
 
 
+@pytest.mark.rules
 async def test_another_pair_of_embedders_takes_the_date_s_place(place: Place) -> None:
     async with place.store() as store:
         await enroll(store)

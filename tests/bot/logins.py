@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,12 @@ from engine.decision import LoginCalibration, OperatingPoint
 from engine.types import Analysis, EngineInfo, Face, Pose, Quality, Track
 from tests.bot import fakes
 from tests.bot.fakes import FakeEngine, picture
+from tests.bot.rewriting import rewrite
 
 DIMENSION = 16
 SELFIES, PHOTOS = 3, 2
+_ENROLLED: list[str] = []
+_FILES: dict[Path, bytes] = {}
 LOT = 5
 """Seed of the challenges that `login_bot` draws."""
 
@@ -110,8 +114,8 @@ class LoginEngine(FakeEngine):
 class Shots:
     """Photos that nobody has seen."""
 
-    def __init__(self) -> None:
-        self._taken = 100
+    def __init__(self, taken: int = 100) -> None:
+        self._taken = taken
 
     def new(self) -> bytes:
         self._taken += 1
@@ -154,6 +158,36 @@ async def enroll(person: Person, shots: Shots, *, idle_days: int = 365) -> str:
     code = await capture_all(person, shots, idle_days=idle_days)
     assert code is not None
     return code
+
+
+async def enrolled(folder: Path) -> str:
+    """Have a folder's database hold what `enroll` of Ana leaves; returns her recovery code.
+
+    For tests of what comes afterwards, with a bot that is not started yet: she enrolls once in a
+    process, with shots that no test takes, and each has a copy.
+    """
+    if not _ENROLLED:
+        engine, shots = LoginEngine(), Shots(9000)
+        engine.shots = 9000
+        with TemporaryDirectory() as name:
+            own = Path(name)
+            async with login_bot(own, engine) as sandbox:
+                code = await enroll(await english(sandbox), shots)
+            # Every sandbox numbers its updates from the same number on.
+            await rewrite(own, "DELETE FROM updates")
+            _ENROLLED.append(code)
+            _FILES.update(_read_all(own))
+    for path, content in _FILES.items():
+        file = folder / path
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.write_bytes(content)
+        file.chmod(0o600)
+    return _ENROLLED[0]
+
+
+def _read_all(folder: Path) -> dict[Path, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 async def capture_all(

@@ -21,7 +21,7 @@ from bot.texts import moment, say
 from tests.bot import fakes
 from tests.bot.login.test_recover import take_selfies
 from tests.bot.login.test_verify import clip_of
-from tests.bot.logins import LOT, LoginEngine, Shots, english, enroll, login_bot
+from tests.bot.logins import LOT, LoginEngine, Shots, english, enroll, enrolled, login_bot
 from tests.bot.test_thief import (
     ALREADY,
     OWNER,
@@ -112,9 +112,9 @@ async def stale(person: Person) -> Message:
 
 
 async def test_the_thief_s_wait_is_seen_and_stopped_by_the_other_account(tmp_path: Path) -> None:
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana, ben = await english(sandbox), await english(sandbox, "ben")
-        await enroll(ana, Shots())
         await name_other(ana, ben)
         before = datetime.now(UTC)
         await ask_for_the_wait(ana)
@@ -174,9 +174,9 @@ async def test_the_thief_does_not_remove_the_other_account_unseen(tmp_path: Path
 
 async def test_the_owner_removes_it_by_video_by_code_or_after_the_wait(tmp_path: Path) -> None:
     engine, drawn = LoginEngine(), random.Random(LOT)
+    code = await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana, ben = await english(sandbox), await english(sandbox, "ben")
-        code = await enroll(ana, Shots())
         await name_other(ana, ben)
         await ana.press(await standing(ana), say("en", "buttons.alerts_video"))
         asked = await ana.reply()
@@ -209,9 +209,9 @@ async def test_the_owner_removes_it_by_video_by_code_or_after_the_wait(tmp_path:
 
 async def test_what_happens_to_the_login_is_told_there(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    code = await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana, ben = await english(sandbox), await english(sandbox, "ben")
-        code = await enroll(ana, shots)
         await name_other(ana, ben)
         await ana.send_text(f"/recover {code}")
         assert (await ana.reply()).text == say("en", "recover.done")
@@ -226,9 +226,9 @@ async def test_what_happens_to_the_login_is_told_there(tmp_path: Path) -> None:
 
 
 async def test_the_other_account_leaves_when_it_likes(tmp_path: Path) -> None:
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana, ben = await english(sandbox), await english(sandbox, "ben")
-        await enroll(ana, Shots())
         await name_other(ana, ben)
         told = await standing(ben)
         assert told.text == say("en", "alerts.told_of", count=1)
@@ -242,9 +242,9 @@ async def test_the_other_account_leaves_when_it_likes(tmp_path: Path) -> None:
 
 
 async def test_who_blocked_the_bot_is_made_known_to_the_owner(tmp_path: Path) -> None:
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana, ben = await english(sandbox), await english(sandbox, "ben")
-        await enroll(ana, Shots())
         await name_other(ana, ben)
         await ben.block()
         await ask_for_the_wait(ana)
@@ -252,9 +252,9 @@ async def test_who_blocked_the_bot_is_made_known_to_the_owner(tmp_path: Path) ->
 
 
 async def test_a_lock_is_told_there(tmp_path: Path) -> None:
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana, ben = await english(sandbox), await english(sandbox, "ben")
-        await enroll(ana, Shots())
         await name_other(ana, ben)
         number = (await ana.messages())[-1].raw["chat"]["id"]
         async with (

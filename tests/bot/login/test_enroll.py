@@ -25,6 +25,7 @@ from tests.bot.logins import (
     code_of,
     english,
     enroll,
+    enrolled,
     good_face,
     login_bot,
     verify,
@@ -278,10 +279,9 @@ async def test_without_a_calibration_there_is_no_login(tmp_path: Path) -> None:
 
 
 async def test_replacing_without_verifying_waits_and_can_be_cancelled(tmp_path: Path) -> None:
-    shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/enroll")
         offer = await ana.reply()
         before = datetime.now(UTC)
@@ -304,9 +304,9 @@ async def test_replacing_without_verifying_waits_and_can_be_cancelled(tmp_path: 
 
 async def test_whoever_passes_is_told_that_somebody_wants_another_face(tmp_path: Path) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/enroll")
         offer = await ana.reply()
         await ana.press(offer, say("en", "buttons.wait"))
@@ -349,9 +349,9 @@ async def test_a_button_whose_message_is_gone_is_answered_all_the_same(
 
 
 async def test_a_wait_that_a_clock_noted_which_was_ahead_is_as_long_as_any(tmp_path: Path) -> None:
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, Shots())
         await ana.send_text("/enroll")
         offer = await ana.reply()
         await ana.press(offer, say("en", "buttons.wait"))
@@ -521,9 +521,9 @@ async def test_no_recovery_code_is_in_force_that_telegram_did_not_deliver(tmp_pa
 
 async def test_a_recovery_code_that_did_not_come_into_force_is_deleted(tmp_path: Path) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/enroll")
         offer = await ana.reply()
         await ana.press(offer, say("en", "buttons.wait"))

@@ -12,7 +12,17 @@ from bot.sandbox.client import Message
 from bot.texts import say
 from tests.bot.login.test_alerts import name_other, passed_on
 from tests.bot.login.test_verify import clip_of
-from tests.bot.logins import LOT, LoginEngine, Shots, code_of, english, enroll, login_bot, verify
+from tests.bot.logins import (
+    LOT,
+    LoginEngine,
+    Shots,
+    code_of,
+    english,
+    enroll,
+    enrolled,
+    login_bot,
+    verify,
+)
 from tests.bot.test_thief import OWNER, THIEF
 
 WRONG = "AAAAA-BBBBB-CCCCC-DDDDD"
@@ -94,10 +104,10 @@ async def last(person: Person) -> Message:
 
 
 async def test_a_clip_from_the_history_of_the_old_account_is_known_again(tmp_path: Path) -> None:
-    engine, shots, drawn = LoginEngine(), Shots(), random.Random(LOT)
+    engine, drawn = LoginEngine(), random.Random(LOT)
+    code = await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana, thief = await english(sandbox), await english(sandbox, "ben")
-        code = await enroll(ana, shots)
         await ana.send_text("/verify video")
         first = await ana.reply()
         engine.watch = clip_of(OWNER, draw(drawn))
@@ -109,10 +119,10 @@ async def test_a_clip_from_the_history_of_the_old_account_is_known_again(tmp_pat
 
 
 async def test_a_code_of_nobody_is_answered_like_any_other(tmp_path: Path) -> None:
-    engine, shots = LoginEngine(), Shots()
+    engine = LoginEngine()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
-        ana, ben = await english(sandbox), await english(sandbox, "ben")
-        await enroll(ana, shots)
+        ben = await english(sandbox, "ben")
         for code in (WRONG, "no code", WRONG, WRONG, WRONG, WRONG):
             assert (await ask(ben, code)).text == say("en", "move.wrong")
         await ben.send_text("/move")
@@ -121,9 +131,9 @@ async def test_a_code_of_nobody_is_answered_like_any_other(tmp_path: Path) -> No
 
 async def test_who_has_a_login_takes_no_other_one(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    code = await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
-        ana, ben = await english(sandbox), await english(sandbox, "ben")
-        code = await enroll(ana, shots)
+        ben = await english(sandbox, "ben")
         await enroll(ben, shots)
         written = await ben.send_text(f"/move {code}")
         await ben.deleted(written)
@@ -131,10 +141,10 @@ async def test_who_has_a_login_takes_no_other_one(tmp_path: Path) -> None:
 
 
 async def test_the_other_account_is_told_and_goes_along(tmp_path: Path) -> None:
-    engine, shots, drawn = LoginEngine(), Shots(), random.Random(LOT)
+    engine, drawn = LoginEngine(), random.Random(LOT)
+    code = await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana, ben = await english(sandbox), await english(sandbox, "ben")
-        code = await enroll(ana, shots)
         await name_other(ana, ben)
         # The other account takes it over itself, and is told nothing about itself any more.
         asked = await ask(ben, code)

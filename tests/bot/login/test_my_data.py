@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from bot.texts import say
-from tests.bot.logins import LoginEngine, Shots, english, enroll, login_bot, vector, verify
+from tests.bot.logins import (
+    LoginEngine,
+    Shots,
+    english,
+    enroll,
+    enrolled,
+    login_bot,
+    vector,
+    verify,
+)
 
 
 async def test_mydata_is_a_file_with_everything(tmp_path: Path) -> None:
@@ -32,9 +41,9 @@ async def test_mydata_is_a_file_with_everything(tmp_path: Path) -> None:
 
 async def test_forget_erases_and_gives_a_receipt(tmp_path: Path) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/forget")
         asked = await ana.reply()
         await ana.press(asked, say("en", "buttons.forget_no"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bot.sandbox import Person
 from bot.texts import say
-from tests.bot.logins import LoginEngine, Shots, capture_all, english, enroll, login_bot
+from tests.bot.logins import LoginEngine, Shots, capture_all, english, enroll, enrolled, login_bot
 
 
 async def take_selfies(person: Person, shots: Shots) -> str:
@@ -19,9 +19,9 @@ async def take_selfies(person: Person, shots: Shots) -> str:
 
 async def test_the_code_replaces_a_face_once(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    code = await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        code = await enroll(ana, shots)
         await ana.send_text("/recover")
         assert (await ana.reply()).text == say("en", "recover.ask")
         written = await ana.send_text(code.lower().replace("-", " "))

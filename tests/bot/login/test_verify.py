@@ -34,6 +34,7 @@ from tests.bot.logins import (
     Shots,
     english,
     enroll,
+    enrolled,
     login_bot,
     vector,
     verify,
@@ -58,9 +59,9 @@ async def test_the_right_person_passes_and_another_does_not(tmp_path: Path) -> N
 
 async def test_nobody_verifies_as_somebody_else(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana, ben = await english(sandbox), await english(sandbox, "ben")
-        await enroll(ana, shots)
         engine.person = 1
         await enroll(ben, shots)
         engine.person = 0
@@ -93,9 +94,9 @@ async def test_a_capture_from_elsewhere_is_refused_and_not_charged(
     tmp_path: Path, lie: dict[str, object], reason: str
 ) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify photo")
         asked = await ana.reply()
         await ana.send_photo(shots.new(), reply_to=asked, **lie)  # type: ignore[arg-type]
@@ -107,9 +108,9 @@ async def test_a_capture_from_elsewhere_is_refused_and_not_charged(
 
 async def test_it_must_be_a_reply_to_the_last_message_of_the_challenge(tmp_path: Path) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify photo")
         asked = await ana.reply()
         assert asked.asks_reply
@@ -125,9 +126,9 @@ async def test_it_must_be_a_reply_to_the_last_message_of_the_challenge(tmp_path:
 
 async def test_too_late_is_too_late(tmp_path: Path) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine(), photo_challenge_s=10) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify photo")
         asked = await ana.reply()
         await ana.send_photo(shots.new(), reply_to=asked, age_s=-30)
@@ -140,9 +141,9 @@ async def test_too_late_is_too_late(tmp_path: Path) -> None:
 @pytest.mark.parametrize("late_s", [31, 1800])
 async def test_a_selfie_in_reply_that_comes_late_is_told_so(tmp_path: Path, late_s: int) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine(), photo_challenge_s=10) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify photo")
         asked = await ana.reply()
         await grow_older(tmp_path, 10 + late_s)
@@ -152,9 +153,9 @@ async def test_a_selfie_in_reply_that_comes_late_is_told_so(tmp_path: Path, late
 
 async def test_a_photo_in_no_reply_after_the_time_of_a_challenge_is_for_fun(tmp_path: Path) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine(), photo_challenge_s=10) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify photo")
         await ana.reply()
         await grow_older(tmp_path, 41)
@@ -254,9 +255,9 @@ async def test_a_photo_does_where_a_video_is_wanted_as_little_as_the_reverse(
     tmp_path: Path,
 ) -> None:
     shots = Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, LoginEngine()) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify")
         asked = await ana.reply()
         assert asked.photo
@@ -278,9 +279,9 @@ async def test_a_photo_does_where_a_video_is_wanted_as_little_as_the_reverse(
 
 async def test_failures_bring_delays(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         engine.person = 1
         for _ in range(5):
             assert (await verify(ana, shots)).text == FAILED
@@ -296,9 +297,9 @@ def broken(_photo: bytes) -> Analysis:
 async def test_a_fault_denies_and_is_not_charged(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
     look = engine.see
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         for _ in range(6):
             await ana.send_text("/verify photo")
             asked = await ana.reply()
@@ -313,9 +314,9 @@ async def test_a_fault_denies_and_is_not_charged(tmp_path: Path) -> None:
 
 async def test_two_devices_at_once_have_one_attempt(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify photo")
         asked = await ana.reply()
         for _ in range(PHOTOS - 1):
@@ -343,9 +344,9 @@ async def test_another_model_wants_another_enrolment(tmp_path: Path) -> None:
 
 async def test_a_model_that_changes_during_a_challenge_charges_nobody(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         login = engine.login
         assert login is not None
         for _ in range(6):
@@ -377,12 +378,12 @@ def clip_of(person: int, challenge: Challenge) -> Callable[[bytes], Track]:
 
 
 async def test_by_video_the_steps_and_the_face_must_be_right(tmp_path: Path) -> None:
-    engine, shots = LoginEngine(), Shots()
+    engine = LoginEngine()
     drawn = random.Random(LOT)
     clips = [b"clip one", b"clip two", b"clip three", b"clip four"]
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
 
         async def answer(person: int, steps: Challenge | None = None) -> str:
             await ana.send_text("/verify")
@@ -400,11 +401,11 @@ async def test_by_video_the_steps_and_the_face_must_be_right(tmp_path: Path) -> 
 
 
 async def test_a_clip_is_known_again(tmp_path: Path) -> None:
-    engine, shots = LoginEngine(), Shots()
+    engine = LoginEngine()
     drawn = random.Random(LOT)
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         for expected in ("verify.passed_video", "refusal.seen_before"):
             await ana.send_text("/verify")
             asked = await ana.reply()
@@ -424,14 +425,14 @@ async def test_a_clip_is_known_again(tmp_path: Path) -> None:
 async def test_a_clip_that_cannot_be_seen_is_not_charged(
     tmp_path: Path, fault: errors.EngineError, sentence: str
 ) -> None:
-    engine, shots = LoginEngine(), Shots()
+    engine = LoginEngine()
 
     def broken(_clip: bytes) -> Track:
         raise fault
 
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify")
         asked = await ana.reply()
         engine.watch = broken
@@ -445,9 +446,9 @@ async def test_a_clip_that_cannot_be_seen_is_not_charged(
 
 async def test_every_refusal_may_be_replied_to_and_says_what_is_left(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         await ana.send_text("/verify photo")
         asked = await ana.reply()
         for number in range(PHOTOS):
@@ -471,10 +472,10 @@ async def test_every_refusal_may_be_replied_to_and_says_what_is_left(tmp_path: P
 
 
 async def test_a_challenge_that_was_never_delivered_is_charged_to_nobody(tmp_path: Path) -> None:
-    engine, shots = LoginEngine(), Shots()
+    engine = LoginEngine()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         undelivered = Fault(FaultKind.SERVER_ERROR, count=1, method="sendPhoto", status=400)
         for _ in range(7):
             sandbox.faults.add(undelivered)
@@ -505,9 +506,9 @@ async def test_photos_do_not_verify_where_videos_are_asked_for(tmp_path: Path) -
 
 async def test_what_was_judged_is_deleted_from_the_chat(tmp_path: Path) -> None:
     engine, shots = LoginEngine(), Shots()
+    await enrolled(tmp_path)
     async with login_bot(tmp_path, engine) as sandbox:
         ana = await english(sandbox)
-        await enroll(ana, shots)
         selfies = [message for message in await ana.messages() if message.raw.get("photo")]
         assert selfies == [], "those of the enrolment"
         await ana.send_text("/verify photo")

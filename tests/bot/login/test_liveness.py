@@ -152,8 +152,10 @@ def test_what_is_no_challenge_is_not_read_as_one(code: str) -> None:
 # --- Who does as asked ---
 
 
-def test_every_challenge_can_be_done_either_way_round_and_no_other_passes_for_it() -> None:
-    for code in [one.code for one in every()][::5]:
+def test_every_challenge_can_be_done_either_way_round_and_no_other_passes_for_it(
+    one_in: Callable[[int], int],
+) -> None:
+    for code in [one.code for one in every()][:: one_in(13)]:
         filmed = film(path(Challenge.parse(code).steps))
         passed = {one.code for one in every() if isinstance(judge(one, filmed), Performance)}
         assert passed == {code, Challenge.parse(code).mirrored.code}
@@ -528,7 +530,7 @@ def test_no_track_makes_it_raise(frames: list[Frame], duration_s: float, ordered
     st.floats(0.5, 1.2),
     st.integers(0, 2**32),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_whatever_is_done_is_one_challenge_at_most(
     done: list[Step | None], hold: int, extent: float, seed: int
 ) -> None:

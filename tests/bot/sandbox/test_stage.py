@@ -109,7 +109,7 @@ def photo(tmp_path) -> bytes:
 
 
 async def test_acting_makes_a_round_video_of_a_photo(photo: bytes):
-    acting = Acting(FakeEngine(astronaut), random.Random(1), frames_per_s=5)
+    acting = Acting(FakeEngine(astronaut), random.Random(1), frames_per_s=1)
     made = await acting.perform(photo, steps="sudo", way=AS_ASKED, other=None)
     seen = await asyncio.to_thread(shape, made)
     assert seen.width_px == seen.height_px

@@ -205,7 +205,7 @@ async def test_a_pooler_may_stand_before_the_server(place: Place, server: str, m
         place.address = f"{address}?pgbouncer=true"
 
         async def live(store: Store, person: int) -> None:
-            for _ in range(3):
+            for _ in range(2):
                 await enroll(store, person)
                 assert await store.templates(person) is not None
                 await store.choose_language(person, "en")
@@ -213,6 +213,6 @@ async def test_a_pooler_may_stand_before_the_server(place: Place, server: str, m
             await store.forget(person)
 
         async with place.store() as one, place.store() as other:
-            await asyncio.gather(*(live((one, other)[who % 2], who) for who in range(8)))
+            await asyncio.gather(*(live((one, other)[who % 2], who) for who in range(6)))
             await one.tidy()
             assert await one.check_audit() is None

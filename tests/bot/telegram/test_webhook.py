@@ -300,7 +300,7 @@ async def test_malformed_updates_end_nothing_and_others_are_served(
             await ana.reply(timeout_s=10)
 
         @settings(
-            max_examples=100,
+            max_examples=40,
             deadline=None,
             derandomize=True,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -135,6 +135,7 @@ async def engine(cluster: rays.Cluster) -> AsyncIterator[RemoteEngine]:
     """A client that forgives nothing, and two replicas of the bundle "first" or a later one."""
     if len(await asyncio.to_thread(processes, cluster)) != 2:
         await roll_out(cluster, "first")
+        await rays.until(lambda: len(processes(cluster)) == 2)
     async with client(cluster) as engine:
         yield engine
 

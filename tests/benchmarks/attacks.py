@@ -34,6 +34,7 @@ be somebody else.
 import argparse
 import asyncio
 import collections
+import hashlib
 import json
 import math
 import pickle
@@ -293,10 +294,11 @@ def make(portrait, other, code, kind, seed, as_phones):
 async def tracked(engine, jobs, arguments, label):
     """The engine's tracks of clips that functions make, a few of them ahead, in order.
 
-    Those that a run before this one kept are read instead.
+    Those that a run before this one kept are read instead. A track is kept under what its clip is
+    made of, so that it never stands for another clip.
     """
     loop, ahead, tracks = asyncio.get_running_loop(), collections.deque(), []
-    places = [arguments.keep and arguments.keep / f"{label}-{k}.pickle" for k in range(len(jobs))]
+    places = [arguments.keep and arguments.keep / f"{digest(job)}.pickle" for job in jobs]
     waiting = [
         job for job, place in zip(jobs, places, strict=True) if not (place and place.exists())
     ]
@@ -337,6 +339,11 @@ async def rehearse(engine, subjects, enrolled, most):
             subjects[number] = replace(subjects[number], portrait=portrait)
             filmed.append(number)
     return filmed, stiff
+
+
+def digest(job):
+    """Of the function that makes a clip, and all that it is given."""
+    return hashlib.sha256(pickle.dumps(job)).hexdigest()
 
 
 async def stock_up(engine, subjects, filmed, arguments):
@@ -687,19 +694,8 @@ def main():
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.keep:
-        keep(arguments)
+        arguments.keep.mkdir(parents=True, exist_ok=True)
     asyncio.run(run(arguments))
-
-
-def keep(arguments):
-    """Make the folder, or see that it is of the same clips."""
-    arguments.keep.mkdir(parents=True, exist_ok=True)
-    told = {k: str(v) for k, v in vars(arguments).items() if k not in ("workers", "json", "keep")}
-    note = arguments.keep / "arguments.json"
-    if not note.exists():
-        note.write_text(json.dumps(told))
-    elif json.loads(note.read_text()) != told:
-        raise SystemExit(f"{arguments.keep} holds clips of other arguments: {note.read_text()}")
 
 
 if __name__ == "__main__":

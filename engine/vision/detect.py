@@ -1,8 +1,8 @@
 """Photos to faces: MTCNN (Zhang et al. 2016) over batches of photos on fixed canvases.
 
-The networks' weights are facenet-pytorch's; the cascade around them is ours, so
-that photos of any sizes share a batch, no photo's size reaches a network (every new shape would
-make the backend build and keep new kernels), and candidates are cut out of all photos at once.
+The networks' weights are facenet-pytorch's; the cascade around them is ours, so that photos of any
+sizes share a batch, no photo's size reaches a network (every new shape would make the backend build
+and keep new kernels), and candidates are cut out of all photos at once.
 Knows nothing about whose faces they are or what becomes of them.
 """
 

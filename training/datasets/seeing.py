@@ -224,10 +224,8 @@ def _cut(
             data, suffix = opened.data, _suffix(photo.path)
             landmarks = points
         else:
-            data, suffix = (
-                pictures.jpeg(align.cut(opened.picture, points, CROP), _JPEG_QUALITY),
-                ".jpg",
-            )
+            crop = align.cut(opened.picture, points, CROP)
+            data, suffix = pictures.jpeg(crop, _JPEG_QUALITY), ".jpg"
             matrix = align.similarity_transform(points, CROP.landmarks)
             landmarks = (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
         # Of an aligned crop the template is known, not how the face looks in it.
